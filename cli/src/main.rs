@@ -1,0 +1,3 @@
+//! The `dejavm` command.
+#![forbid(unsafe_code)]
+fn main() {}

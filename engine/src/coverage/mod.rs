@@ -1,0 +1,1 @@
+//! Which basic blocks a run reached.

@@ -1,0 +1,5 @@
+//! The kinds of guest, each from an image to its first instruction.
+//!
+//! Never runs a vCPU and never rewinds: a guest kind describes, the machine drives.
+
+pub mod process;

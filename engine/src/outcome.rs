@@ -1,0 +1,185 @@
+//! Why one run of a guest ended, and the facts of a fault.
+//!
+//! An outcome says what the *guest* did; it is never an error of the host. Never decides what an
+//! outcome is worth to a campaign.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Why a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The guest ended by itself: a process's exit status (0 to 255), or a bare guest's code.
+    Exited {
+        /// The status a shell would see.
+        status: u8,
+    },
+    /// The guest faulted in a way that kills a process, or reported a crash itself.
+    Crashed(Fault),
+    /// The run passed its time limit.
+    TimedOut,
+    /// The guest asked for more memory, output or mappings than its limits allow.
+    OutOfMemory,
+    /// The guest needs something that this engine or this host does not provide.
+    Unsupported(Unsupported),
+}
+
+/// The facts of a fault, as a kernel would tell them to a debugger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// The signal a Linux kernel would have killed the process with.
+    pub signal: Signal,
+    /// Where the faulting instruction is (guest-virtual).
+    pub rip: u64,
+    /// The address it touched and how, for a memory fault.
+    pub access: Option<MemoryAccess>,
+    /// The CPU's exception vector (Intel SDM vol. 3, 6.15), when an exception was the cause.
+    pub vector: Option<u8>,
+    /// The exception's error code, when it has one.
+    pub error_code: Option<u32>,
+}
+
+/// One access to memory that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryAccess {
+    /// The guest-virtual address; `None` when the CPU does not tell it (a general-protection
+    /// fault on a non-canonical address).
+    pub address: Option<u64>,
+    /// What was tried.
+    pub kind: Access,
+}
+
+/// What an access to memory tried to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Access {
+    /// A load.
+    Read,
+    /// A store.
+    Write,
+    /// An instruction fetch.
+    Execute,
+}
+
+/// The signals that end a process, by their Linux x86-64 numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Signal(pub u8);
+
+impl Signal {
+    /// Illegal instruction.
+    pub const ILL: Self = Self(4);
+    /// Trace or breakpoint trap.
+    pub const TRAP: Self = Self(5);
+    /// `abort()`.
+    pub const ABRT: Self = Self(6);
+    /// Access to a mapping beyond the end of its object, or misalignment.
+    pub const BUS: Self = Self(7);
+    /// Integer divide error or unmasked floating-point exception.
+    pub const FPE: Self = Self(8);
+    /// Invalid memory reference.
+    pub const SEGV: Self = Self(11);
+
+    /// The conventional name, such as `SIGSEGV`; `SIG<number>` for those without one here.
+    #[must_use]
+    pub fn name(self) -> String {
+        let name = match self.0 {
+            1 => "SIGHUP",
+            2 => "SIGINT",
+            3 => "SIGQUIT",
+            4 => "SIGILL",
+            5 => "SIGTRAP",
+            6 => "SIGABRT",
+            7 => "SIGBUS",
+            8 => "SIGFPE",
+            9 => "SIGKILL",
+            10 => "SIGUSR1",
+            11 => "SIGSEGV",
+            12 => "SIGUSR2",
+            13 => "SIGPIPE",
+            14 => "SIGALRM",
+            15 => "SIGTERM",
+            31 => "SIGSYS",
+            n => return format!("SIG{n}"),
+        };
+        name.to_owned()
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+/// What the guest needed and could not have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unsupported {
+    /// A system call the program cannot go on without.
+    SystemCall {
+        /// Its name, or `syscall_<number>`.
+        name: String,
+    },
+    /// An instruction that this host's KVM cannot emulate.
+    Instruction {
+        /// Where it is.
+        rip: u64,
+        /// Its first bytes, as many as KVM reported.
+        bytes: Vec<u8>,
+    },
+    /// A VM exit that the engine has no meaning for.
+    Exit {
+        /// `kvm_run.exit_reason`.
+        reason: u32,
+        /// The first words of the exit's own data.
+        detail: [u64; 2],
+    },
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited { status } => write!(f, "exited with status {status}"),
+            Self::Crashed(fault) => write!(f, "crashed: {fault}"),
+            Self::TimedOut => f.write_str("passed its time limit"),
+            Self::OutOfMemory => f.write_str("passed its memory limit"),
+            Self::Unsupported(what) => write!(f, "needs what is not supported: {what}"),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {:#x}", self.signal, self.rip)?;
+        match self.access {
+            Some(MemoryAccess { address: Some(at), kind }) => write!(f, " ({kind} of {at:#x})"),
+            Some(MemoryAccess { address: None, kind: _ }) => {
+                f.write_str(" (non-canonical address or privileged instruction)")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Execute => "execution",
+        })
+    }
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SystemCall { name } => write!(f, "system call {name}"),
+            Self::Instruction { rip, bytes } => {
+                write!(f, "instruction at {rip:#x}:")?;
+                bytes.iter().try_for_each(|b| write!(f, " {b:02x}"))
+            }
+            Self::Exit { reason, detail } => {
+                write!(f, "VM exit {reason} ({:#x}, {:#x})", detail[0], detail[1])
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! What an address in a guest means: symbols, source lines, unwinding, disassembly.
