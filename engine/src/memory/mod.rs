@@ -1,0 +1,451 @@
+//! The second unsafe fence: guest RAM, on vm-memory, in KVM's memory slots.
+//!
+//! This is the one path by which the host writes into a guest, and it marks every page that it
+//! touched, because KVM's dirty log records the guest's writes only. It never knows what a page
+//! means, and never hands out a reference into guest memory: everything is copied or compared
+//! here, so that no Rust reference can meet a running guest.
+#![allow(unsafe_code)]
+
+mod backing;
+mod pagemap;
+
+pub use backing::{Extent, PageFile, PageFileBuilder};
+
+use crate::address::{Gpa, PAGE_SIZE, Pfn};
+use crate::kvm::{DirtyBitmap, KvmError, Vm};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+
+/// One page's bytes.
+pub type Page = [u8; PAGE_SIZE];
+
+/// Bytes of a page that is all zeros.
+pub const ZERO_PAGE: Page = [0; PAGE_SIZE];
+
+/// The most RAM that one slot may have, in bytes: 1 TiB.
+pub const SLOT_BYTES_MAX: u64 = 1 << 40;
+
+/// One memory slot: where the guest sees it and how large it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotSpec {
+    /// First guest-physical address; page-aligned.
+    pub start: Gpa,
+    /// Length in bytes; whole pages.
+    pub bytes: u64,
+    /// Whether the guest's writes are logged once a snapshot exists. A slot without a log must
+    /// only be written by the host, or be restored by whoever owns it.
+    pub log_dirty: bool,
+}
+
+impl SlotSpec {
+    /// Length in pages.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        (self.bytes as usize) / PAGE_SIZE
+    }
+}
+
+/// What can go wrong with guest memory on the host's side.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// A layout that no VM can have.
+    #[error("memory slot at {start} of {bytes} bytes: {problem}")]
+    Layout {
+        /// First address.
+        start: Gpa,
+        /// Length.
+        bytes: u64,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// The host could not map the memory.
+    #[error("map {bytes} bytes of guest memory: {source}")]
+    Map {
+        /// Length.
+        bytes: u64,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The memory could not be put together.
+    #[error("arrange guest memory: {0}")]
+    Arrange(#[from] vm_memory::mmap::FromRangesError),
+    /// A KVM call failed.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+}
+
+/// An access outside of the guest's RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{bytes} bytes at guest-physical {at} are not all RAM")]
+pub struct OutOfRam {
+    /// First address of the access.
+    pub at: Gpa,
+    /// Its length.
+    pub bytes: usize,
+}
+
+/// A page of one slot and where its pristine bytes lie in the snapshot's page file.
+#[derive(Clone, Copy, Debug)]
+pub struct HotPage {
+    /// Index of the page in its slot.
+    pub index: u32,
+    /// Offset of its pristine bytes in the page file's data; `None` is a page of zeros.
+    pub source: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    spec: SlotSpec,
+    /// First byte in this process. Belongs to `GuestMemory::ram`.
+    host: *mut u8,
+    log: DirtyBitmap,
+    /// Pages that the host wrote since the last `clear_touched`: as bits and as a list.
+    touched: Vec<u64>,
+    touched_list: Vec<u32>,
+}
+
+/// A guest's RAM.
+#[derive(Debug)]
+pub struct GuestMemory {
+    slots: Vec<Slot>,
+    ram: GuestMemoryMmap<()>,
+    vm: Arc<Vm>,
+}
+
+// SAFETY: `host` points into `ram`, which is Send and Sync itself; all access goes through
+// `&self` (reads) or `&mut self` (writes).
+unsafe impl Send for GuestMemory {}
+
+impl GuestMemory {
+    /// Maps zeroed RAM for `layout` and shows it to the guest; slot numbers are the indices.
+    ///
+    /// # Errors
+    /// The layout is not one a VM can have, or the host refuses the mapping or a slot.
+    pub fn new(vm: &Arc<Vm>, layout: &[SlotSpec]) -> Result<Self, MemoryError> {
+        check_layout(layout)?;
+        let ranges: Vec<_> =
+            layout.iter().map(|s| (GuestAddress(s.start.0), s.bytes as usize)).collect();
+        let ram = GuestMemoryMmap::from_ranges(&ranges)?;
+        let mut memory = Self { slots: Vec::new(), ram, vm: Arc::clone(vm) };
+        for (number, spec) in layout.iter().enumerate() {
+            let host = memory.ram.get_host_address(GuestAddress(spec.start.0)).map_err(|_| {
+                MemoryError::Layout { start: spec.start, bytes: spec.bytes, problem: "not mapped" }
+            })?;
+            // SAFETY: the mapping belongs to `ram`, to which no references exist; `drop` deletes
+            // the slots before `ram` is unmapped.
+            unsafe { vm.set_memory_region(number as u32, spec.start.0, host, spec.bytes, false) }?;
+            memory.slots.push(Slot {
+                spec: *spec,
+                host,
+                log: DirtyBitmap::for_pages(spec.pages()),
+                touched: vec![0; spec.pages().div_ceil(64)],
+                touched_list: Vec::new(),
+            });
+        }
+        Ok(memory)
+    }
+
+    /// The slots as they were asked for.
+    pub fn layout(&self) -> impl Iterator<Item = SlotSpec> + '_ {
+        self.slots.iter().map(|slot| slot.spec)
+    }
+
+    /// Replaces the contents by those of `pages`, copy-on-write: nothing is read now. Only for
+    /// memory that no guest has run in yet.
+    ///
+    /// # Errors
+    /// The host refuses a mapping, or an extent lies outside of the RAM.
+    pub fn map_pages(&mut self, pages: &PageFile) -> Result<(), MemoryError> {
+        for extent in pages.extents() {
+            let bytes = extent.pages as usize * PAGE_SIZE;
+            let at = extent.first.gpa();
+            let (slot, offset) = self.locate(at, bytes).map_err(|_| MemoryError::Layout {
+                start: at,
+                bytes: bytes as u64,
+                problem: "the snapshot has pages outside of its own RAM",
+            })?;
+            // SAFETY: `locate` proved that the range lies inside the slot's mapping, so MAP_FIXED
+            // replaces only memory that `ram` owns and that nobody refers to.
+            unsafe { pages.map_over(extent, self.slots[slot].host.add(offset)) }
+                .map_err(|source| MemoryError::Map { bytes: bytes as u64, source })?;
+        }
+        Ok(())
+    }
+
+    /// The slot and the offset in it of `bytes` bytes at `at`.
+    fn locate(&self, at: Gpa, bytes: usize) -> Result<(usize, usize), OutOfRam> {
+        let outside = OutOfRam { at, bytes };
+        for (number, slot) in self.slots.iter().enumerate() {
+            let Some(offset) = at.0.checked_sub(slot.spec.start.0) else { continue };
+            if offset < slot.spec.bytes {
+                let fits = bytes as u64 <= slot.spec.bytes - offset;
+                return if fits { Ok((number, offset as usize)) } else { Err(outside) };
+            }
+        }
+        Err(outside)
+    }
+
+    /// Copies `out.len()` bytes at `at` to `out`.
+    ///
+    /// # Errors
+    /// The range is not all RAM of one slot.
+    pub fn read(&self, at: Gpa, out: &mut [u8]) -> Result<(), OutOfRam> {
+        let bytes = out.len();
+        self.ram.read_slice(out, GuestAddress(at.0)).map_err(|_| OutOfRam { at, bytes })
+    }
+
+    /// The little-endian 64-bit word at `at`.
+    ///
+    /// # Errors
+    /// The word is not RAM.
+    pub fn read_u64(&self, at: Gpa) -> Result<u64, OutOfRam> {
+        let mut word = [0; 8];
+        self.read(at, &mut word)?;
+        Ok(u64::from_le_bytes(word))
+    }
+
+    /// Copies `bytes` to `at` and marks the pages as touched.
+    ///
+    /// # Errors
+    /// The range is not all RAM of one slot; nothing was written.
+    pub fn write(&mut self, at: Gpa, bytes: &[u8]) -> Result<(), OutOfRam> {
+        self.touch(at, bytes.len())?;
+        self.write_unmarked(at, bytes)
+    }
+
+    /// As [`write`](Self::write), without a mark: for pages whose owner restores them itself (page
+    /// tables, the exception stack) and for patches that belong to the machine and not to a run.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_unmarked(&mut self, at: Gpa, bytes: &[u8]) -> Result<(), OutOfRam> {
+        let (slot, offset) = self.locate(at, bytes.len())?;
+        // SAFETY: `locate` proved the range to lie inside the mapping; the guest does not run
+        // (that takes the vCPU, whose owner calls this), and `bytes` is not guest memory,
+        // because no reference into guest memory is ever handed out.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                bytes.as_ptr(),
+                self.slots[slot].host.add(offset),
+                bytes.len(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Writes `bytes` zeros at `at` and marks the pages as touched.
+    ///
+    /// # Errors
+    /// The range is not all RAM of one slot; nothing was written.
+    pub fn zero(&mut self, at: Gpa, bytes: usize) -> Result<(), OutOfRam> {
+        self.touch(at, bytes)?;
+        let (slot, offset) = self.locate(at, bytes)?;
+        // SAFETY: as `write_unmarked`.
+        unsafe { std::ptr::write_bytes(self.slots[slot].host.add(offset), 0, bytes) };
+        Ok(())
+    }
+
+    fn touch(&mut self, at: Gpa, bytes: usize) -> Result<(), OutOfRam> {
+        let (slot, offset) = self.locate(at, bytes)?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        let slot = &mut self.slots[slot];
+        for index in offset / PAGE_SIZE..=(offset + bytes - 1) / PAGE_SIZE {
+            let (word, bit) = (index / 64, 1 << (index % 64));
+            if slot.touched[word] & bit == 0 {
+                slot.touched[word] |= bit;
+                slot.touched_list.push(index as u32);
+            }
+        }
+        Ok(())
+    }
+
+    /// The pages of slot `slot` that the host wrote since the marks were cleared.
+    #[must_use]
+    pub fn touched(&self, slot: usize) -> &[u32] {
+        &self.slots[slot].touched_list
+    }
+
+    /// Forgets which pages the host wrote.
+    pub fn clear_touched(&mut self) {
+        for slot in &mut self.slots {
+            for index in slot.touched_list.drain(..) {
+                slot.touched[index as usize / 64] = 0;
+            }
+        }
+    }
+
+    /// Starts logging the guest's writes in the slots that asked for it, every page protected.
+    /// The VM must have manual protection enabled.
+    ///
+    /// # Errors
+    /// KVM refused.
+    pub fn start_dirty_log(&mut self) -> Result<(), KvmError> {
+        for (number, slot) in self.slots.iter().enumerate() {
+            if slot.spec.log_dirty {
+                let (at, bytes) = (slot.spec.start.0, slot.spec.bytes);
+                // SAFETY: the same mapping as in `new`; only the flags change.
+                unsafe { self.vm.set_memory_region(number as u32, at, slot.host, bytes, true) }?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `KVM_GET_DIRTY_LOG` of a slot. Under manual protection a bit stays set, and its page
+    /// writable, until [`protect_again`](Self::protect_again).
+    ///
+    /// # Errors
+    /// The slot is not logged.
+    pub fn dirty_log(&mut self, slot: usize) -> Result<&DirtyBitmap, KvmError> {
+        let Slot { spec, log, .. } = &mut self.slots[slot];
+        self.vm.get_dirty_log(slot as u32, spec.pages(), log)?;
+        Ok(log)
+    }
+
+    /// Clears the dirty bits in word `word` of `slot` that are set in `bits` and write-protects
+    /// their pages (`KVM_CLEAR_DIRTY_LOG`).
+    ///
+    /// # Errors
+    /// KVM refused.
+    pub fn protect_again(&mut self, slot: usize, word: usize, bits: u64) -> Result<(), KvmError> {
+        let first = word * 64;
+        let pages = self.slots[slot].spec.pages().saturating_sub(first).min(64);
+        self.vm.clear_dirty_log(slot as u32, first as u64, pages as u32, &mut [bits])
+    }
+
+    /// Copies the pristine bytes of `pages` back into `slot`, without marking them.
+    pub fn restore_pages(&mut self, slot: usize, pages: &[HotPage], pristine: &PageFile) {
+        let slot = &mut self.slots[slot];
+        let total = slot.spec.pages();
+        for page in pages {
+            if page.index as usize >= total {
+                continue;
+            }
+            let source = page.source.and_then(|offset| pristine.page_at(offset));
+            // SAFETY: the index was checked against the slot; source and destination are
+            // different mappings, each a whole page; the guest does not run.
+            unsafe {
+                let to = slot.host.add(page.index as usize * PAGE_SIZE);
+                match source {
+                    Some(bytes) => std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, PAGE_SIZE),
+                    None => std::ptr::write_bytes(to, 0, PAGE_SIZE),
+                }
+            }
+        }
+    }
+
+    /// Whether page `index` of `slot` has exactly the bytes of `expected`.
+    #[must_use]
+    pub fn page_equals(&self, slot: usize, index: usize, expected: &Page) -> bool {
+        let slot = &self.slots[slot];
+        if index >= slot.spec.pages() {
+            return false;
+        }
+        // SAFETY: the index was checked; the guest does not run, so the bytes do not change
+        // while the reference, which does not leave this function, lives.
+        let page = unsafe { &*slot.host.add(index * PAGE_SIZE).cast::<Page>() };
+        page == expected
+    }
+
+    /// A copy of page `index` of `slot`.
+    #[must_use]
+    pub fn page_copy(&self, slot: usize, index: usize) -> Box<Page> {
+        let mut copy = Box::new(ZERO_PAGE);
+        let at = self.slots[slot].spec.start.wrapping_add((index * PAGE_SIZE) as u64);
+        // A page outside of the slot reads as zeros, as it would in a snapshot.
+        let _ = self.read(at, copy.as_mut_slice());
+        copy
+    }
+
+    /// Calls `visit` with the index of each page of `slot` that may differ from what the slot was
+    /// mapped with, that is, which this process has ever made present.
+    pub fn for_each_present(&self, slot: usize, visit: impl FnMut(usize)) {
+        let slot = &self.slots[slot];
+        pagemap::for_each_present(slot.host as usize, slot.spec.pages(), visit);
+    }
+
+    /// Copies every present, non-zero page into a new page file.
+    ///
+    /// # Errors
+    /// The host has no memory or no descriptor for it.
+    pub fn save_pages(&self) -> Result<PageFile, std::io::Error> {
+        let mut builder = PageFileBuilder::new()?;
+        for number in 0..self.slots.len() {
+            let first = Pfn::from(self.slots[number].spec.start);
+            let mut present = Vec::new();
+            self.for_each_present(number, |index| present.push(index));
+            for index in present {
+                if !self.page_equals(number, index, &ZERO_PAGE) {
+                    let page = self.page_copy(number, index);
+                    builder.push(Pfn(first.0 + index as u64), &page)?;
+                }
+            }
+        }
+        builder.finish()
+    }
+}
+
+impl Drop for GuestMemory {
+    fn drop(&mut self) {
+        for (number, slot) in self.slots.iter().enumerate() {
+            // The VM may outlive this memory; a slot that the kernel keeps would show the guest
+            // whatever is mapped there next.
+            // SAFETY: deleting a slot gives the kernel no memory.
+            let gone = unsafe {
+                self.vm.set_memory_region(number as u32, slot.spec.start.0, slot.host, 0, false)
+            };
+            if let Err(error) = gone {
+                tracing::warn!(%error, "a memory slot could not be deleted");
+            }
+        }
+    }
+}
+
+fn check_layout(layout: &[SlotSpec]) -> Result<(), MemoryError> {
+    let page = PAGE_SIZE as u64;
+    let mut end_before = 0;
+    for spec in layout {
+        let refuse =
+            |problem| Err(MemoryError::Layout { start: spec.start, bytes: spec.bytes, problem });
+        if spec.bytes == 0 || spec.bytes % page != 0 || spec.start.0 % page != 0 {
+            return refuse("not whole pages");
+        }
+        if spec.bytes > SLOT_BYTES_MAX {
+            return refuse("more than 1 TiB");
+        }
+        if spec.start.0 < end_before {
+            return refuse("overlaps the slot before it, or is out of order");
+        }
+        let Some(end) = spec.start.checked_add(spec.bytes) else {
+            return refuse("ends past 2^64");
+        };
+        end_before = end.0;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(start: u64, bytes: u64) -> SlotSpec {
+        SlotSpec { start: Gpa(start), bytes, log_dirty: false }
+    }
+
+    #[test]
+    fn refuses_layouts_that_no_vm_can_have() {
+        for bad in [
+            vec![slot(0, 0)],
+            vec![slot(1, 4096)],
+            vec![slot(0, 4097)],
+            vec![slot(0, 8192), slot(4096, 4096)],
+            vec![slot(u64::MAX - 4095, 8192)],
+            vec![slot(0, SLOT_BYTES_MAX + 4096)],
+        ] {
+            assert!(check_layout(&bad).is_err(), "{bad:?}");
+        }
+        assert!(check_layout(&[slot(0, 4096), slot(4096, 4096)]).is_ok());
+    }
+}
