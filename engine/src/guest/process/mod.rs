@@ -5,3 +5,5 @@
 //! vCPU.
 
 pub mod memory;
+pub mod pages;
+pub mod trap;

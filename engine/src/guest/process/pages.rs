@@ -1,0 +1,191 @@
+//! A process's virtual memory on the machine's RAM and page tables: what stands behind
+//! [`UserMemory`] in a VM.
+//!
+//! Never knows which mappings a program asked for, only which pages are present.
+
+use super::memory::{Inaccessible, OutOfFrames, PageRange, Prot, UserMemory};
+use super::trap::{ENGINE_BASE, ENGINE_END};
+use crate::address::{Gpa, Gva, PAGE_SIZE};
+use crate::memory::GuestMemory;
+use crate::outcome::Access;
+use crate::paging::{ADDRESS_MASK, NO_EXECUTE, PRESENT, Tables, USER, WRITABLE, leaf_entry};
+
+/// End of the addresses that a program can have: the first page of the non-canonical hole is
+/// never mapped, as on Linux.
+const USER_END: u64 = 0x7fff_ffff_f000;
+
+/// A view of one machine's memory through one process's page tables, for one call.
+#[derive(Debug)]
+pub struct ProcessPages<'a> {
+    /// The RAM.
+    pub memory: &'a mut GuestMemory,
+    /// The tables.
+    pub tables: &'a mut Tables,
+}
+
+/// Whether a program may have a mapping at `at`.
+fn for_programs(at: Gva) -> bool {
+    at.0 < USER_END && !(ENGINE_BASE..ENGINE_END).contains(&at.0)
+}
+
+/// The page of `range` with number `index`, or `None` past the program's part.
+fn page_of(range: PageRange, index: u64) -> Option<Gva> {
+    let at = range.start.checked_add(index.checked_mul(PAGE_SIZE as u64)?)?;
+    for_programs(at).then_some(at)
+}
+
+impl ProcessPages<'_> {
+    /// The entry that maps `at` for the program, present or inaccessible but with a frame.
+    fn entry(&self, at: Gva) -> Option<(Gpa, u64)> {
+        if !for_programs(at) {
+            return None;
+        }
+        let (slot, entry) = self.tables.leaf(self.memory, at)?;
+        (entry & ADDRESS_MASK != 0).then_some((slot, entry))
+    }
+
+    fn frame_for(&self, at: Gva, kind: Access) -> Option<Gpa> {
+        let (_, entry) = self.entry(at)?;
+        let allowed = entry & PRESENT != 0
+            && entry & USER != 0
+            && match kind {
+                Access::Read => true,
+                Access::Write => entry & WRITABLE != 0,
+                Access::Execute => entry & NO_EXECUTE == 0,
+            };
+        allowed.then_some(Gpa(entry & ADDRESS_MASK))
+    }
+
+    /// Calls `copy` for each piece of `bytes` bytes at `at` that lies in one page, with its
+    /// physical address and its place among the bytes.
+    fn pieces(
+        at: Gva,
+        bytes: usize,
+        mut copy: impl FnMut(Gva, std::ops::Range<usize>) -> Option<()>,
+    ) -> Result<(), Gva> {
+        let mut done = 0;
+        while done < bytes {
+            let here = at.wrapping_add(done as u64);
+            let length = (PAGE_SIZE - here.page_offset()).min(bytes - done);
+            copy(here, done..done + length).ok_or(here)?;
+            done += length;
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, at: Gva, bytes: &[u8], obey: bool) -> Result<(), Inaccessible> {
+        Self::pieces(at, bytes.len(), |here, range| {
+            let frame = if obey {
+                self.frame_for(here, Access::Write)?
+            } else {
+                Gpa(self.entry(here)?.1 & ADDRESS_MASK)
+            };
+            self.memory.write(frame.wrapping_add(here.page_offset() as u64), &bytes[range]).ok()
+        })
+        .map_err(|at| Inaccessible { at, kind: Access::Write })
+    }
+}
+
+/// The entry for `frame` with `prot`. Without any permission the entry keeps its frame but is
+/// not present, so that every access faults.
+fn entry_for(frame: Gpa, prot: Prot) -> u64 {
+    if prot.is_empty() {
+        return frame.0;
+    }
+    leaf_entry(frame, prot.contains(Prot::WRITE), prot.contains(Prot::EXEC), true)
+}
+
+impl UserMemory for ProcessPages<'_> {
+    fn read(&self, at: Gva, out: &mut [u8]) -> Result<(), Inaccessible> {
+        Self::pieces(at, out.len(), |here, range| {
+            let frame = self.frame_for(here, Access::Read)?;
+            let from = frame.wrapping_add(here.page_offset() as u64);
+            self.memory.read(from, &mut out[range]).ok()
+        })
+        .map_err(|at| Inaccessible { at, kind: Access::Read })
+    }
+
+    fn write(&mut self, at: Gva, bytes: &[u8]) -> Result<(), Inaccessible> {
+        self.store(at, bytes, true)
+    }
+
+    fn populate(&mut self, at: Gva, bytes: &[u8]) -> Result<(), Inaccessible> {
+        self.store(at, bytes, false)
+    }
+
+    fn map(&mut self, range: PageRange, prot: Prot) -> Result<(), OutOfFrames> {
+        for index in 0..range.pages {
+            let at = page_of(range, index).ok_or(OutOfFrames)?;
+            if self.entry(at).is_some() {
+                continue;
+            }
+            let frame = self.tables.take_frame(self.memory).map_err(|_| OutOfFrames)?;
+            self.tables
+                .set_leaf(self.memory, at, entry_for(frame.gpa(), prot))
+                .map_err(|_| OutOfFrames)?;
+        }
+        Ok(())
+    }
+
+    fn unmap(&mut self, range: PageRange) {
+        self.for_each_mapped(range, |tables, memory, slot, entry| {
+            if tables.set(memory, slot, 0).is_ok() {
+                tables.give_frame_back(Gpa(entry & ADDRESS_MASK).into());
+            }
+        });
+    }
+
+    fn protect(&mut self, range: PageRange, prot: Prot) {
+        self.for_each_mapped(range, |tables, memory, slot, entry| {
+            // The slot was just read, so it lies in RAM and the write cannot fail.
+            let _ = tables.set(memory, slot, entry_for(Gpa(entry & ADDRESS_MASK), prot));
+        });
+    }
+
+    fn relocate(&mut self, range: PageRange, to: Gva) -> Result<(), OutOfFrames> {
+        for index in 0..range.pages {
+            let (Some(from), Some(target)) =
+                (page_of(range, index), page_of(PageRange { start: to, ..range }, index))
+            else {
+                return Err(OutOfFrames);
+            };
+            let Some((slot, entry)) = self.entry(from) else { continue };
+            self.tables.set_leaf(self.memory, target, entry).map_err(|_| OutOfFrames)?;
+            self.tables.set(self.memory, slot, 0).map_err(|_| OutOfFrames)?;
+        }
+        Ok(())
+    }
+
+    fn allows(&self, at: Gva, kind: Access) -> bool {
+        self.frame_for(at, kind).is_some()
+    }
+
+    fn frames_free(&self) -> u64 {
+        self.tables.frames_free()
+    }
+}
+
+impl ProcessPages<'_> {
+    /// Calls `change` for each page of `range` that has a frame. Skips the parts of a huge,
+    /// empty reservation that have no page table, 2 MiB at a time.
+    fn for_each_mapped(
+        &mut self,
+        range: PageRange,
+        mut change: impl FnMut(&mut Tables, &mut GuestMemory, Gpa, u64),
+    ) {
+        const PAGES_PER_TABLE: u64 = 512;
+        let mut index = 0;
+        while index < range.pages {
+            let Some(at) = page_of(range, index) else { return };
+            match self.tables.leaf(self.memory, at) {
+                Some((slot, entry)) => {
+                    if entry & ADDRESS_MASK != 0 {
+                        change(self.tables, self.memory, slot, entry);
+                    }
+                    index += 1;
+                }
+                None => index += PAGES_PER_TABLE - (at.0 / PAGE_SIZE as u64) % PAGES_PER_TABLE,
+            }
+        }
+    }
+}

@@ -1,0 +1,513 @@
+//! The engine's own pages in a process guest: descriptor tables, trap stubs, the system-call
+//! gate, the trampoline that reloads extended state, and the stub that rewrites page-table
+//! entries.
+//!
+//! This is all the "kernel" there is inside the guest: every stub does nothing but exit to the
+//! host, or return from it. It never serves a system call and never decides what a fault means.
+//!
+//! The pages lie in a memory slot of their own without dirty log, and are mapped in a part of
+//! the address space that no program is given.
+
+use crate::address::{Gpa, Gva, PAGE_SIZE, Pfn};
+use crate::memory::GuestMemory;
+use crate::paging::{Frames, Tables, TablesFull, leaf_entry};
+
+/// First virtual address of the engine's part of the address space. It has a top-level entry
+/// (512 GiB) to itself.
+pub const ENGINE_BASE: u64 = 0x7f00_0000_0000;
+/// End of the engine's part.
+pub const ENGINE_END: u64 = 0x7f80_0000_0000;
+/// Length in bytes of the slot that holds the engine's pages and all page tables.
+pub const ENGINE_BYTES: u64 = 16 << 20;
+/// Where the program's memory starts in guest-physical space: above the 32-bit MMIO hole, and at
+/// a multiple of 1 GiB.
+pub const USER_BASE: Gpa = Gpa(1 << 32);
+
+const GDT: Gpa = Gpa(0x1000);
+const TSS: Gpa = Gpa(0x1800);
+const IDT: Gpa = Gpa(0x2000);
+const STUBS: Gpa = Gpa(0x3000);
+/// The exception stack: the CPU pushes its frame at the top.
+pub const STACK: Gpa = Gpa(0x4000);
+const STACK_TOP: Gpa = Gpa(0x5000);
+const USER_CODE: Gpa = Gpa(0x5000);
+/// The XSAVE area that the trampoline loads; read-only to the program.
+pub const XSAVE_AREA: Gpa = Gpa(0x6000);
+/// What the trampoline loads after it: RAX, RDX and RIP. Written before every run.
+pub const RESUME: Gpa = Gpa(0x7000);
+/// The entries that the guest rewrites: records of destination, count, values.
+const REWRITES: Gpa = Gpa(0x8000);
+const REWRITES_BYTES: usize = 0x8000;
+const ARENA: Gpa = Gpa(0x1_0000);
+
+/// The guest-physical page that is no memory: a store to it is the cheapest exit from CPL 3 on
+/// hosts where a port access faults there.
+pub const GATE: Gpa = Gpa(0xf000_0000);
+const GATE_AT: u64 = ENGINE_BASE + 0x1000_0000;
+
+/// Port that the exception stubs write to.
+pub const PORT_TRAP: u16 = 0xe1;
+/// Port by which the rewriting stub says that it has finished a part.
+pub const PORT_REWRITTEN: u16 = 0xe2;
+
+/// Bytes from one exception stub to the next.
+const STUB_STRIDE: u64 = 16;
+const VECTORS: u64 = 32;
+const REWRITE_STUB: u64 = 0x400;
+const REWRITTEN_STUB: u64 = 0x480;
+
+/// Kernel code segment.
+pub const KERNEL_CS: u16 = 0x08;
+/// Kernel data segment.
+pub const KERNEL_SS: u16 = 0x10;
+/// User data segment; the order is that which SYSRET and Linux use.
+pub const USER_SS: u16 = 0x1b;
+/// User code segment.
+pub const USER_CS: u16 = 0x23;
+const TSS_SELECTOR: u16 = 0x28;
+
+/// The flags that a program may set for itself (what POPF at CPL 3 changes, and ID).
+const USER_FLAGS: u64 = 0x0024_4dd5;
+/// Bit 1 of RFLAGS, always set.
+const FLAGS_RESERVED: u64 = 2;
+/// Interrupts enabled: what a program sees on Linux. The VM has no interrupt controller.
+const FLAGS_IF: u64 = 1 << 9;
+
+/// The virtual address of one of the engine's pages.
+#[must_use]
+pub const fn engine_va(at: Gpa) -> Gva {
+    Gva(ENGINE_BASE + at.0)
+}
+
+/// The flags a program may resume with, from what it has asked for.
+#[must_use]
+pub const fn user_flags(asked: u64) -> u64 {
+    asked & USER_FLAGS | FLAGS_RESERVED | FLAGS_IF
+}
+
+/// Builds the pages and the tables that map them. `user_pages` frames follow at [`USER_BASE`].
+///
+/// # Errors
+/// The arena is too small, which is a mistake in this module's constants.
+pub fn install(memory: &mut GuestMemory, user_pages: u64) -> Result<Tables, TablesFull> {
+    let arena = Frames::new(Pfn::from(ARENA), Pfn(ENGINE_BYTES / PAGE_SIZE as u64));
+    let first = Pfn::from(USER_BASE);
+    let mut tables = Tables::new(memory, arena, Frames::new(first, Pfn(first.0 + user_pages)))?;
+    memory.write_unmarked(GDT, &gdt())?;
+    memory.write_unmarked(TSS, &tss())?;
+    memory.write_unmarked(IDT, &idt())?;
+    memory.write_unmarked(STUBS, &stubs())?;
+    memory.write_unmarked(USER_CODE, &user_code())?;
+    for page in 1..ENGINE_BYTES / PAGE_SIZE as u64 {
+        let at = Pfn(page).gpa();
+        let user = matches!(at, USER_CODE | XSAVE_AREA | RESUME);
+        let executable = matches!(at, STUBS | USER_CODE);
+        let writable = !user && at != STUBS;
+        tables.set_leaf(memory, engine_va(at), leaf_entry(at, writable, executable, user))?;
+    }
+    tables.set_leaf(memory, Gva(GATE_AT), leaf_entry(GATE, true, false, true))?;
+    tables.mark();
+    Ok(tables)
+}
+
+/// Segment descriptors (Intel SDM vol. 3, 3.4.5), accessed bits set beforehand.
+fn gdt() -> Vec<u8> {
+    const CODE64: u64 = 0x00af_9b00_0000_ffff;
+    const DATA: u64 = 0x00cf_9300_0000_ffff;
+    const DPL3: u64 = 3 << 45;
+    let base = engine_va(TSS).0;
+    let low =
+        (TSS_LIMIT as u64) | (base & 0xff_ffff) << 16 | 0x8b << 40 | (base >> 24 & 0xff) << 56;
+    [0, CODE64, DATA, DATA | DPL3, CODE64 | DPL3, low, base >> 32]
+        .iter()
+        .flat_map(|entry: &u64| entry.to_le_bytes())
+        .collect()
+}
+
+const GDT_LIMIT: u16 = 7 * 8 - 1;
+const TSS_LIMIT: u32 = 0x67;
+const IDT_LIMIT: u16 = (VECTORS * 16 - 1) as u16;
+
+/// A 64-bit TSS (SDM vol. 3, 8.7): RSP0 is all that is used. The I/O bitmap's offset lies past
+/// the limit, so that every port faults at CPL 3.
+fn tss() -> Vec<u8> {
+    let mut tss = vec![0; TSS_LIMIT as usize + 1];
+    tss[4..12].copy_from_slice(&engine_va(STACK_TOP).0.to_le_bytes());
+    tss[0x66..0x68].copy_from_slice(&0x68_u16.to_le_bytes());
+    tss
+}
+
+/// Interrupt gates. INT3 and INTO are the program's to use, as on Linux; any other `int n` is a
+/// general-protection fault.
+fn idt() -> Vec<u8> {
+    (0..VECTORS)
+        .flat_map(|vector| {
+            let at = engine_va(STUBS).0 + vector * STUB_STRIDE;
+            let dpl: u64 = if matches!(vector, 3 | 4) { 3 } else { 0 };
+            let low = (at & 0xffff)
+                | u64::from(KERNEL_CS) << 16
+                | (0x8e | dpl << 5) << 40
+                | (at >> 16 & 0xffff) << 48;
+            [low, at >> 32]
+        })
+        .flat_map(u64::to_le_bytes)
+        .collect()
+}
+
+/// `out imm8, al; hlt`, once for each vector, then the stubs that rewrite page-table entries.
+fn stubs() -> Vec<u8> {
+    let mut code = vec![0xf4; PAGE_SIZE];
+    for vector in 0..VECTORS {
+        let at = (vector * STUB_STRIDE) as usize;
+        code[at..at + 3].copy_from_slice(&[0xe6, PORT_TRAP as u8, 0xf4]);
+    }
+    let at = REWRITE_STUB as usize;
+    code[at..at + REWRITE_CODE.len()].copy_from_slice(&REWRITE_CODE);
+    let at = REWRITTEN_STUB as usize;
+    code[at..at + 3].copy_from_slice(&[0xe6, PORT_REWRITTEN as u8, 0xf4]);
+    code
+}
+
+/// Entered at CPL 0 with RSI at the records and, on the stack, RDI, RSI, RCX, RAX and an IRETQ
+/// frame. Writes every record's values, reloads CR3 so that no translation stays, and returns.
+const REWRITE_CODE: [u8; 34] = [
+    0x48, 0x8b, 0x3e, // next: mov rdi, [rsi]
+    0x48, 0x85, 0xff, //       test rdi, rdi
+    0x74, 0x0d, //             jz done
+    0x48, 0x8b, 0x4e, 0x08, // mov rcx, [rsi+8]
+    0x48, 0x83, 0xc6, 0x10, // add rsi, 16
+    0xf3, 0x48, 0xa5, //       rep movsq
+    0xeb, 0xeb, //             jmp next
+    0x0f, 0x20, 0xd8, // done: mov rax, cr3
+    0x0f, 0x22, 0xd8, //       mov cr3, rax
+    0x5f, //                   pop rdi
+    0x5e, //                   pop rsi
+    0x59, //                   pop rcx
+    0x58, //                   pop rax
+    0x48, 0xcf, //             iretq
+    0xf4, //                   hlt
+];
+
+/// The pages' code that runs at CPL 3: the system-call gate and the trampoline.
+fn user_code() -> Vec<u8> {
+    let mut code = vec![0xf4; PAGE_SIZE];
+    // mov [gate], al; hlt. A store, not an OUT: where SYSCALL stays at CPL 3 (kvm_pvm) an OUT
+    // would first fault, and everywhere else a store exits as well.
+    code[0] = 0xa2;
+    code[1..9].copy_from_slice(&GATE_AT.to_le_bytes());
+    let at = TRAMPOLINE as usize;
+    code[at..at + 28].copy_from_slice(&trampoline());
+    code
+}
+
+const TRAMPOLINE: u64 = 0x40;
+
+/// Loads extended state, then RAX, RDX and RIP, changing nothing else:
+/// `xrstor64 [area]; mov rax, [resume]; mov rdx, [resume+8]; jmp [resume+16]`.
+fn trampoline() -> [u8; 28] {
+    let mut code = [0; 28];
+    let mut at = 0;
+    let mut emit = |opcode: &[u8], target: u64| {
+        code[at..at + opcode.len()].copy_from_slice(opcode);
+        at += opcode.len() + 4;
+        // RIP-relative to the end of the instruction.
+        let distance = target.wrapping_sub(USER_CODE.0 + TRAMPOLINE + at as u64);
+        code[at - 4..at].copy_from_slice(&(distance as u32).to_le_bytes());
+    };
+    emit(&[0x48, 0x0f, 0xae, 0x2d], XSAVE_AREA.0);
+    emit(&[0x48, 0x8b, 0x05], RESUME.0);
+    emit(&[0x48, 0x8b, 0x15], RESUME.0 + 8);
+    emit(&[0xff, 0x25], RESUME.0 + 16);
+    code
+}
+
+/// Where LSTAR points: the system-call gate.
+#[must_use]
+pub const fn syscall_entry() -> Gva {
+    engine_va(USER_CODE)
+}
+
+/// Where a run starts, extended state first.
+#[must_use]
+pub const fn trampoline_entry() -> Gva {
+    Gva(engine_va(USER_CODE).0 + TRAMPOLINE)
+}
+
+/// Whether `rip` is at, or just past, the gate's store. By range, because hosts differ in whether
+/// RIP has moved on when a store exits.
+#[must_use]
+pub const fn in_syscall_gate(rip: u64) -> bool {
+    let entry = syscall_entry().0;
+    rip >= entry && rip <= entry + 9
+}
+
+/// The exception vector whose stub `rip` is in; by range, as above.
+#[must_use]
+pub fn vector_of(rip: u64) -> Option<u8> {
+    let offset = rip.checked_sub(engine_va(STUBS).0)?;
+    (offset < VECTORS * STUB_STRIDE).then_some((offset / STUB_STRIDE) as u8)
+}
+
+/// Whether the CPU pushes an error code for `vector` (SDM vol. 3, table 6-1).
+#[must_use]
+pub const fn has_error_code(vector: u8) -> bool {
+    matches!(vector, 8 | 10..=14 | 17 | 21 | 29 | 30)
+}
+
+/// What the CPU pushed when an exception left CPL 3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrapFrame {
+    /// The error code, for vectors that have one.
+    pub error_code: Option<u32>,
+    /// RIP of the interrupted instruction, or after it for a trap.
+    pub rip: u64,
+    /// CS.
+    pub cs: u64,
+    /// RFLAGS.
+    pub rflags: u64,
+    /// RSP.
+    pub rsp: u64,
+}
+
+/// Reads the frame of an exception with `vector`, the stack pointer being `rsp` now. `None` when
+/// the stack pointer is not where the CPU would have put it.
+#[must_use]
+pub fn read_frame(memory: &GuestMemory, vector: u8, rsp: u64) -> Option<TrapFrame> {
+    let words = if has_error_code(vector) { 6 } else { 5 };
+    let base = STACK_TOP.0 - words * 8;
+    if rsp != engine_va(Gpa(base)).0 {
+        return None;
+    }
+    let word = |index: u64| memory.read_u64(Gpa(base + index * 8)).ok();
+    let skip = words - 5;
+    Some(TrapFrame {
+        error_code: if skip == 1 { Some(word(0)? as u32) } else { None },
+        rip: word(skip)?,
+        cs: word(skip + 1)?,
+        rflags: word(skip + 2)?,
+        rsp: word(skip + 3)?,
+    })
+}
+
+/// Where a program goes on after a rewrite.
+#[derive(Clone, Copy, Debug)]
+pub struct Continue {
+    /// General registers as the program shall have them.
+    pub regs: kvm_bindings::kvm_regs,
+    /// Whether to come back to the host instead, because more rewrites are to follow.
+    pub back_to_host: bool,
+}
+
+/// Writes as many of `stale`'s entries as fit, and the stack for the way back. Returns the
+/// registers to enter the stub with and how many entries were taken.
+///
+/// # Errors
+/// The engine's slot is missing, which is a mistake in the caller.
+pub fn prepare_rewrite(
+    memory: &mut GuestMemory,
+    stale: &[Gpa],
+    then: &Continue,
+) -> Result<(kvm_bindings::kvm_regs, usize), TablesFull> {
+    let mut records: Vec<u64> = Vec::new();
+    let mut taken = 0;
+    let room = REWRITES_BYTES / 8 - 4;
+    while taken < stale.len() && records.len() + 3 < room {
+        let first = stale[taken];
+        let header = records.len();
+        records.extend([engine_va(first).0, 0]);
+        // Neighbours within one table page share a record.
+        while taken < stale.len()
+            && stale[taken].0 == first.0 + records[header + 1] * 8
+            && stale[taken].page_floor() == first.page_floor()
+            && records.len() < room
+        {
+            records.push(memory.read_u64(stale[taken])?);
+            records[header + 1] += 1;
+            taken += 1;
+        }
+    }
+    records.extend([0, 0]);
+    let bytes: Vec<u8> = records.iter().flat_map(|word| word.to_le_bytes()).collect();
+    memory.write_unmarked(REWRITES, &bytes)?;
+    let back = then.back_to_host || taken < stale.len();
+    let regs = enter_rewrite(memory, &then.regs, back)?;
+    Ok((regs, taken))
+}
+
+fn enter_rewrite(
+    memory: &mut GuestMemory,
+    program: &kvm_bindings::kvm_regs,
+    back_to_host: bool,
+) -> Result<kvm_bindings::kvm_regs, TablesFull> {
+    let saved = [program.rdi, program.rsi, program.rcx, program.rax];
+    let frame = if back_to_host {
+        let stub = engine_va(STUBS).0 + REWRITTEN_STUB;
+        let stack = engine_va(STACK_TOP).0;
+        [stub, u64::from(KERNEL_CS), FLAGS_RESERVED, stack, u64::from(KERNEL_SS)]
+    } else {
+        let (cs, ss) = (u64::from(USER_CS), u64::from(USER_SS));
+        [program.rip, cs, user_flags(program.rflags), program.rsp, ss]
+    };
+    let words: Vec<u8> = saved.iter().chain(&frame).flat_map(|word| word.to_le_bytes()).collect();
+    let base = Gpa(STACK_TOP.0 - words.len() as u64);
+    memory.write_unmarked(base, &words)?;
+    Ok(kvm_bindings::kvm_regs {
+        rip: engine_va(STUBS).0 + REWRITE_STUB,
+        rsp: engine_va(base).0,
+        rsi: engine_va(REWRITES).0,
+        rflags: FLAGS_RESERVED,
+        ..*program
+    })
+}
+
+/// The special registers of a process guest at CPL 3. `template` gives what the engine does not
+/// decide (APIC base).
+#[must_use]
+pub fn special_registers(
+    template: &kvm_bindings::kvm_sregs,
+    root: Gpa,
+    osxsave: bool,
+) -> kvm_bindings::kvm_sregs {
+    use kvm_bindings::{kvm_dtable, kvm_segment};
+    // PE, MP, ET, NE, WP, AM, PG.
+    const CR0: u64 = 0x8005_0033;
+    // PAE, OSFXSR, OSXMMEXCPT. Neither SMEP nor SMAP: the system-call gate is a user page that
+    // runs at CPL 0 where SYSCALL changes the privilege.
+    const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10;
+    const CR4_OSXSAVE: u64 = 1 << 18;
+    // SCE, LME, LMA, NXE.
+    const EFER: u64 = 1 | 1 << 8 | 1 << 10 | 1 << 11;
+    let null = kvm_segment { unusable: 1, ..Default::default() };
+    kvm_bindings::kvm_sregs {
+        cs: user_cs(),
+        ss: user_ss(),
+        ds: null,
+        es: null,
+        fs: null,
+        gs: null,
+        tr: kvm_segment {
+            base: engine_va(TSS).0,
+            limit: TSS_LIMIT,
+            selector: TSS_SELECTOR,
+            type_: 0xb,
+            present: 1,
+            ..Default::default()
+        },
+        ldt: null,
+        gdt: kvm_dtable { base: engine_va(GDT).0, limit: GDT_LIMIT, ..Default::default() },
+        idt: kvm_dtable { base: engine_va(IDT).0, limit: IDT_LIMIT, ..Default::default() },
+        cr0: CR0,
+        cr2: 0,
+        cr3: root.0,
+        cr4: if osxsave { CR4 | CR4_OSXSAVE } else { CR4 },
+        cr8: 0,
+        efer: EFER,
+        ..*template
+    }
+}
+
+/// CS at CPL 3.
+#[must_use]
+pub fn user_cs() -> kvm_bindings::kvm_segment {
+    code(USER_CS, 3)
+}
+
+/// SS at CPL 3.
+#[must_use]
+pub fn user_ss() -> kvm_bindings::kvm_segment {
+    data(USER_SS, 3)
+}
+
+/// CS at CPL 0.
+#[must_use]
+pub fn kernel_cs() -> kvm_bindings::kvm_segment {
+    code(KERNEL_CS, 0)
+}
+
+/// SS at CPL 0.
+#[must_use]
+pub fn kernel_ss() -> kvm_bindings::kvm_segment {
+    data(KERNEL_SS, 0)
+}
+
+fn code(selector: u16, dpl: u8) -> kvm_bindings::kvm_segment {
+    kvm_bindings::kvm_segment { type_: 0xb, l: 1, db: 0, ..segment(selector, dpl) }
+}
+
+fn data(selector: u16, dpl: u8) -> kvm_bindings::kvm_segment {
+    kvm_bindings::kvm_segment { type_: 3, l: 0, db: 1, ..segment(selector, dpl) }
+}
+
+fn segment(selector: u16, dpl: u8) -> kvm_bindings::kvm_segment {
+    kvm_bindings::kvm_segment {
+        base: 0,
+        limit: 0xffff_ffff,
+        selector,
+        present: 1,
+        dpl,
+        s: 1,
+        g: 1,
+        ..Default::default()
+    }
+}
+
+/// The MSRs of a process guest: STAR's selectors, the gate, and the flags SYSCALL clears (TF, IF,
+/// DF, IOPL, NT, AC: what Linux clears).
+#[must_use]
+pub fn msrs() -> [(u32, u64); 3] {
+    const STAR: u32 = 0xc000_0081;
+    const LSTAR: u32 = 0xc000_0082;
+    const FMASK: u32 = 0xc000_0084;
+    let star = u64::from(KERNEL_CS) << 32 | u64::from(KERNEL_SS | 3) << 48;
+    [(STAR, star), (LSTAR, syscall_entry().0), (FMASK, 0x4_7700)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stubs_are_recognised_by_range() {
+        let page_fault = engine_va(STUBS).0 + 14 * STUB_STRIDE;
+        assert_eq!(vector_of(page_fault), Some(14));
+        assert_eq!(vector_of(page_fault + 2), Some(14), "some hosts show the next instruction");
+        assert_eq!(vector_of(engine_va(STUBS).0 + REWRITE_STUB), None);
+        assert_eq!(vector_of(0), None);
+        assert!(in_syscall_gate(syscall_entry().0 + 9));
+        assert!(!in_syscall_gate(trampoline_entry().0));
+    }
+
+    #[test]
+    fn a_program_cannot_raise_its_own_privilege_through_flags() {
+        const IOPL: u64 = 3 << 12;
+        const VM: u64 = 1 << 17;
+        assert_eq!(user_flags(u64::MAX) & (IOPL | VM), 0);
+        assert_eq!(user_flags(0), FLAGS_RESERVED | FLAGS_IF);
+    }
+
+    #[test]
+    fn the_trampoline_reaches_its_data() {
+        use iced_x86::{Decoder, DecoderOptions};
+        let code = trampoline();
+        let at = trampoline_entry().0;
+        let targets: Vec<u64> = Decoder::with_ip(64, &code, at, DecoderOptions::NONE)
+            .iter()
+            .map(|instruction| instruction.memory_displacement64())
+            .collect();
+        let resume = engine_va(RESUME).0;
+        assert_eq!(targets, [engine_va(XSAVE_AREA).0, resume, resume + 8, resume + 16]);
+    }
+
+    #[test]
+    fn the_rewriting_stub_decodes_as_written() {
+        use iced_x86::{Code, Decoder, DecoderOptions};
+        let codes: Vec<Code> = Decoder::with_ip(64, &REWRITE_CODE, 0, DecoderOptions::NONE)
+            .iter()
+            .map(|instruction| instruction.code())
+            .collect();
+        assert_eq!(codes[2], Code::Je_rel8_64);
+        assert_eq!(codes[5], Code::Movsq_m64_m64);
+        assert_eq!(codes.last(), Some(&Code::Hlt));
+        assert!(!codes.contains(&Code::INVALID));
+    }
+}

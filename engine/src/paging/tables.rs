@@ -1,0 +1,267 @@
+//! The page tables of a process guest, and the frames behind them.
+//!
+//! Two things make them more than a tree of entries.
+//!
+//! *A removed permission must be written by the guest.* A host that shadows page tables
+//! (kvm_pvm) sees a host's write to a table only when it next walks it, so a stale translation
+//! would stay; hardware keeps one in the TLB. So every entry that was present and changes is
+//! noted in [`Tables::take_stale`], and the guest writes it once more, with its present value,
+//! before the program goes on (see `guest::process::trap`). An entry that was absent needs
+//! nothing: no translation of it exists.
+//!
+//! *A rewind undoes entries, not pages.* Every change is logged with the value before it, and
+//! undone in reverse. Tables are therefore written unmarked, and lie in a slot without dirty log.
+
+use super::{ACCESSED, ADDRESS_MASK, DIRTY, NO_EXECUTE, PRESENT, USER, WRITABLE};
+use crate::address::{Gpa, Gva, PAGE_SHIFT, PAGE_SIZE, Pfn};
+use crate::memory::{GuestMemory, OutOfRam};
+use serde::{Deserialize, Serialize};
+
+/// There is no frame left for a page or for a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no free frame is left")]
+pub struct TablesFull;
+
+impl From<OutOfRam> for TablesFull {
+    /// A table outside of RAM cannot be built by this module; a snapshot file that says so gets
+    /// the same answer as a full arena.
+    fn from(_: OutOfRam) -> Self {
+        Self
+    }
+}
+
+/// Free physical pages: those never used yet, which are zero, and those given back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frames {
+    next: u64,
+    end: u64,
+    free: Vec<u64>,
+}
+
+impl Frames {
+    /// The pages `first..end`, all zero.
+    #[must_use]
+    pub fn new(first: Pfn, end: Pfn) -> Self {
+        Self { next: first.0, end: end.0.max(first.0), free: Vec::new() }
+    }
+
+    /// Number of free pages.
+    #[must_use]
+    pub fn available(&self) -> u64 {
+        self.end.saturating_sub(self.next) + self.free.len() as u64
+    }
+
+    /// Takes a zeroed page.
+    fn take(&mut self, memory: &mut GuestMemory) -> Result<Pfn, TablesFull> {
+        if let Some(used) = self.free.pop() {
+            memory.zero(Pfn(used).gpa(), PAGE_SIZE)?;
+            return Ok(Pfn(used));
+        }
+        if self.next >= self.end {
+            return Err(TablesFull);
+        }
+        self.next += 1;
+        Ok(Pfn(self.next - 1))
+    }
+
+    fn give_back(&mut self, pfn: Pfn) {
+        self.free.push(pfn.0);
+    }
+
+    fn rewind_to(&mut self, then: &Self) {
+        self.next = then.next;
+        self.end = then.end;
+        self.free.clone_from(&then.free);
+    }
+}
+
+/// Four-level tables of one address space.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tables {
+    root: Pfn,
+    /// Frames for tables; never given back, except by a rewind.
+    arena: Frames,
+    /// Frames for pages.
+    frames: Frames,
+    /// Entries changed since the last mark, with their values before.
+    #[serde(skip)]
+    log: Vec<(Gpa, u64)>,
+    /// Entries that the guest must write once more.
+    #[serde(skip)]
+    stale: Vec<Gpa>,
+}
+
+impl Tables {
+    /// Empty tables whose root is the first page of `arena`.
+    ///
+    /// # Errors
+    /// The arena is empty.
+    pub fn new(
+        memory: &mut GuestMemory,
+        mut arena: Frames,
+        frames: Frames,
+    ) -> Result<Self, TablesFull> {
+        let root = arena.take(memory)?;
+        Ok(Self { root, arena, frames, log: Vec::new(), stale: Vec::new() })
+    }
+
+    /// CR3's value.
+    #[must_use]
+    pub fn root(&self) -> Gpa {
+        self.root.gpa()
+    }
+
+    /// Free frames for pages.
+    #[must_use]
+    pub fn frames_free(&self) -> u64 {
+        self.frames.available()
+    }
+
+    /// Takes a zeroed frame for a page.
+    ///
+    /// # Errors
+    /// None is left.
+    pub fn take_frame(&mut self, memory: &mut GuestMemory) -> Result<Pfn, TablesFull> {
+        self.frames.take(memory)
+    }
+
+    /// Gives a page's frame back.
+    pub fn give_frame_back(&mut self, pfn: Pfn) {
+        self.frames.give_back(pfn);
+    }
+
+    /// The leaf entry for `at`: where it is and what it holds; `None` where there is no table.
+    #[must_use]
+    pub fn leaf(&self, memory: &GuestMemory, at: Gva) -> Option<(Gpa, u64)> {
+        let mut table = self.root();
+        for level in (1..4).rev() {
+            let entry = memory.read_u64(entry_of(table, at, level)).ok()?;
+            if entry & PRESENT == 0 {
+                return None;
+            }
+            table = Gpa(entry & ADDRESS_MASK);
+        }
+        let slot = entry_of(table, at, 0);
+        Some((slot, memory.read_u64(slot).ok()?))
+    }
+
+    /// Sets the leaf entry for `at`, making the tables above it.
+    ///
+    /// # Errors
+    /// No frame is left for a table.
+    pub fn set_leaf(
+        &mut self,
+        memory: &mut GuestMemory,
+        at: Gva,
+        entry: u64,
+    ) -> Result<(), TablesFull> {
+        let mut table = self.root();
+        for level in (1..4).rev() {
+            let slot = entry_of(table, at, level);
+            let above = memory.read_u64(slot)?;
+            table = if above & PRESENT == 0 {
+                let fresh = self.arena.take(memory)?.gpa();
+                // Permissions are the leaf's alone to give.
+                self.set(memory, slot, fresh.0 | PRESENT | WRITABLE | USER | ACCESSED)?;
+                fresh
+            } else {
+                Gpa(above & ADDRESS_MASK)
+            };
+        }
+        self.set(memory, entry_of(table, at, 0), entry)
+    }
+
+    /// Changes an entry that [`leaf`](Self::leaf) found.
+    ///
+    /// # Errors
+    /// The entry does not lie in RAM.
+    pub fn set(
+        &mut self,
+        memory: &mut GuestMemory,
+        slot: Gpa,
+        entry: u64,
+    ) -> Result<(), TablesFull> {
+        let before = memory.read_u64(slot)?;
+        if before == entry {
+            return Ok(());
+        }
+        memory.write_unmarked(slot, &entry.to_le_bytes())?;
+        self.log.push((slot, before));
+        if before & PRESENT != 0 {
+            self.stale.push(slot);
+        }
+        Ok(())
+    }
+
+    /// Forgets the log: what the tables are now is what a rewind goes back to.
+    pub fn mark(&mut self) {
+        self.log.clear();
+    }
+
+    /// Whether nothing changed since the mark.
+    #[must_use]
+    pub fn unchanged(&self) -> bool {
+        self.log.is_empty()
+    }
+
+    /// Undoes every change since the mark, `then` being a copy made at the mark.
+    ///
+    /// # Errors
+    /// An entry does not lie in RAM.
+    pub fn rewind_to(&mut self, memory: &mut GuestMemory, then: &Self) -> Result<(), TablesFull> {
+        if self.log.is_empty() {
+            return Ok(());
+        }
+        while let Some((slot, before)) = self.log.pop() {
+            let now = memory.read_u64(slot)?;
+            memory.write_unmarked(slot, &before.to_le_bytes())?;
+            if now & PRESENT != 0 {
+                self.stale.push(slot);
+            }
+        }
+        self.arena.rewind_to(&then.arena);
+        self.frames.rewind_to(&then.frames);
+        Ok(())
+    }
+
+    /// Whether the guest must write entries before the program goes on.
+    #[must_use]
+    pub fn has_stale(&self) -> bool {
+        !self.stale.is_empty()
+    }
+
+    /// Moves the entries that the guest must write once more into `out`, sorted, each once.
+    pub fn take_stale(&mut self, out: &mut Vec<Gpa>) {
+        out.clear();
+        out.append(&mut self.stale);
+        out.sort_unstable();
+        out.dedup();
+    }
+
+    /// Whether the host-side bookkeeping equals `then`'s: part of a machine's proof.
+    #[must_use]
+    pub fn same_bookkeeping(&self, then: &Self) -> bool {
+        self.root == then.root && self.arena == then.arena && self.frames == then.frames
+    }
+}
+
+/// The address of the entry for `at` in the table of `level` (0 is the page table) at `table`.
+const fn entry_of(table: Gpa, at: Gva, level: u32) -> Gpa {
+    Gpa(table.0 + (at.0 >> (PAGE_SHIFT + 9 * level) & 0x1ff) * 8)
+}
+
+/// A leaf entry for `frame` with accessed and dirty set beforehand.
+#[must_use]
+pub(crate) fn leaf_entry(frame: Gpa, writable: bool, executable: bool, user: bool) -> u64 {
+    let mut entry = frame.0 | PRESENT | ACCESSED | DIRTY;
+    if writable {
+        entry |= WRITABLE;
+    }
+    if user {
+        entry |= USER;
+    }
+    if !executable {
+        entry |= NO_EXECUTE;
+    }
+    entry
+}

@@ -1,0 +1,34 @@
+//! An immutable moment of a VM: pages and state, shared by every machine that rewinds to it.
+//!
+//! Never touches a vCPU: capturing is the machine's work, going back is `rewind`'s. [`file`] is
+//! the format on disk, and does not know what the state means.
+
+mod cpu;
+pub mod file;
+
+pub use cpu::{CpuNeeds, Missing};
+pub use file::{FileError, Info};
+
+use crate::memory::{PageFile, SlotSpec};
+use crate::state::CpuState;
+
+/// A moment. `G` is what the guest kind keeps on the host's side.
+#[derive(Debug)]
+pub struct Snapshot<G> {
+    /// The memory slots.
+    pub layout: Vec<SlotSpec>,
+    /// Everything that is neither memory nor the guest kind's own.
+    pub state: CpuState,
+    /// The guest kind's own.
+    pub guest: G,
+    /// The contents of memory.
+    pub pages: PageFile,
+}
+
+impl<G> Snapshot<G> {
+    /// RAM in bytes, as the guest sees it.
+    #[must_use]
+    pub fn ram_bytes(&self) -> u64 {
+        self.layout.iter().map(|slot| slot.bytes).sum()
+    }
+}
