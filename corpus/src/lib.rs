@@ -3,6 +3,13 @@
 
 #![forbid(unsafe_code)]
 
+mod atomic;
+mod dictionary;
+mod names;
+mod seeds;
 mod target;
 
+pub use atomic::WriteError;
+pub use dictionary::{DictionaryError, LineProblem};
+pub use seeds::{SeedsError, SkipReason};
 pub use target::{CrashFacts, Run, Target, TargetError, Verdict};
