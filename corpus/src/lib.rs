@@ -4,8 +4,10 @@
 #![forbid(unsafe_code)]
 
 mod atomic;
+mod coverage;
 mod dictionary;
 mod names;
+mod schedule;
 mod seeds;
 mod target;
 
