@@ -86,7 +86,7 @@ impl Progress for () {
 pub enum Event<'a> {
     /// The campaign starts with this seed of its random numbers.
     Started {
-        /// Pass it as `Options::seed` to repeat the campaign.
+        /// Pass it as [`Options::seed`](crate::Options::seed) to repeat the campaign.
         seed: u64,
     },
     /// The output folder holds a campaign, which goes on.
