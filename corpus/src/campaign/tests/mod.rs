@@ -1,5 +1,6 @@
 //! Whole campaigns, on a maze: the loop and its findings.
 
+mod kill;
 mod start;
 
 use std::error::Error as _;
