@@ -45,6 +45,7 @@ pub(crate) fn fuzzer_stats(stats: &Stats, frame: Frame<'_>) -> String {
     line("time_wo_finds", &stats.last_find.map_or(run_time, |age| age.as_secs()));
     line("execs_done", &stats.execs);
     line("execs_per_sec", &format_args!("{:.2}", stats.execs_per_sec));
+    // AFL++ means a minute; the recent speed here is over a few seconds.
     line("execs_ps_last_min", &format_args!("{:.2}", stats.execs_per_sec_recent));
     line("corpus_count", &stats.corpus);
     line("corpus_favored", &stats.favoured);
