@@ -1,2 +1,31 @@
-//! Inputs, mutation, scheduling, crashes and statistics of a campaign, on LibAFL. Never knows what a VM is.
+//! Inputs, mutation, scheduling, crashes and statistics of a fuzzing campaign, on LibAFL.
+//!
+//! A [`Campaign`] drives a [`Target`]: it chooses inputs, repeats what looks like a finding, folds
+//! crashes that are the same, and keeps everything in a folder that AFL's tools understand. It
+//! tells a [`Progress`] how it goes. Never knows what a VM is.
+
 #![forbid(unsafe_code)]
+
+mod atomic;
+mod campaign;
+mod coverage;
+mod crash;
+mod dictionary;
+mod executor;
+#[cfg(test)]
+mod mock;
+mod names;
+mod out;
+mod report;
+mod schedule;
+mod seeds;
+mod stats;
+mod target;
+
+pub use atomic::WriteError;
+pub use campaign::{Campaign, CampaignError, DEFAULT_MAX_LEN, Options};
+pub use dictionary::{DictionaryError, LineProblem};
+pub use out::OutError;
+pub use seeds::{SeedsError, SkipReason};
+pub use stats::{Event, Finding, IgnoredReason, Progress, Stats, StopReason, Summary};
+pub use target::{CrashFacts, Run, Target, TargetError, Verdict};

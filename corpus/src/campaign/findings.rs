@@ -1,0 +1,263 @@
+//! What to do with a run that said something: keep it, save it, fold it, or not believe it.
+//!
+//! Nothing is believed that a second run does not show. Never chooses an input.
+
+use std::path::PathBuf;
+
+use libafl::corpus::CorpusId;
+
+use super::{CampaignError, Live, library};
+use crate::atomic;
+use crate::crash::CrashKey;
+use crate::executor::Truth;
+use crate::names::{self, Moment, Origin};
+use crate::out::OutError;
+use crate::stats::{Event, Finding};
+use crate::target::{CrashFacts, Verdict};
+
+/// Unique crashes saved; more of them say that stacks do not tell crashes apart.
+const CRASHES_MAX: u64 = 10_000;
+
+/// Hangs saved, as in AFL.
+const HANGS_MAX: u64 = 500;
+
+/// Reasons of unsupported runs that are told.
+const REASONS_MAX: usize = 64;
+
+/// Where an input comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// A seed, by its file name.
+    Seed(&'a str),
+    /// A mutant of a queue entry.
+    Mutant(CorpusId),
+}
+
+/// What became of an input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is in the queue now.
+    Kept,
+    /// It is in the queue although it reaches nothing new.
+    Dull,
+    /// It crashes.
+    Crash,
+    /// It reaches the time limit, and twice of it.
+    Hang,
+    /// It reaches the time limit, but not twice of it.
+    Slow,
+    /// A second run did not show the same.
+    Unreproducible,
+    /// The target cannot run it.
+    Unsupported(String),
+}
+
+impl Live<'_> {
+    /// Decides about `input`, whose run on the fast path gave `verdict` and the executor's blocks.
+    pub(super) fn judge(
+        &mut self,
+        input: &[u8],
+        verdict: Verdict,
+        source: Source<'_>,
+    ) -> Result<Fate, CampaignError> {
+        let reported = std::mem::take(&mut self.executor.blocks);
+        self.check_blocks(&reported)?;
+        if verdict != Verdict::Finished {
+            // No entry will lead there, so a later input that does should still be noticed.
+            self.executor.forget(&reported);
+        }
+        match verdict {
+            Verdict::Finished => self.finished(input, &reported, source),
+            Verdict::Crashed(facts) => self.crashed(input, &facts, source),
+            Verdict::TimedOut => self.timed_out(input, source),
+            Verdict::OutOfMemory => self.crashed(input, &CrashFacts::out_of_memory(), source),
+            Verdict::Unsupported(reason) => Ok(self.unsupported(reason)),
+        }
+    }
+
+    /// Traces an input and checks what the target says.
+    pub(super) fn trace(&mut self, input: &[u8]) -> Result<Verdict, CampaignError> {
+        let verdict = self.executor.trace(input).map_err(self.host_failed())?;
+        self.check_blocks(&self.executor.blocks)?;
+        Ok(verdict)
+    }
+
+    fn finished(
+        &mut self,
+        input: &[u8],
+        reported: &[u32],
+        source: Source<'_>,
+    ) -> Result<Fate, CampaignError> {
+        let verdict = self.trace(input)?;
+        let blocks = std::mem::take(&mut self.executor.blocks);
+        let fresh = blocks.iter().any(|&block| !self.covered.contains(block as usize));
+        // The target will not report them again, whether or not they come back.
+        for &block in reported {
+            self.covered.insert(block as usize);
+        }
+        match (verdict, source) {
+            (Verdict::Finished, Source::Seed(_)) => {}
+            (Verdict::Finished, Source::Mutant(_)) if fresh => {}
+            // Seen once now, as something else.
+            (Verdict::Crashed(facts), _) => return self.crashed(input, &facts, source),
+            (Verdict::TimedOut, _) => return self.timed_out(input, source),
+            _ => return Ok(self.unreproducible(Finding::Coverage)),
+        }
+        let (id, parent) = (self.next_entry, self.parent(source));
+        let name = names::queue(id, self.origin(source), self.moment());
+        atomic::write(&self.out.queue().join(name), input)?;
+        self.next_entry += 1;
+        self.enqueue(input, &blocks, parent, id)?;
+        if let Source::Mutant(_) = source {
+            self.counts.found += 1;
+            self.pace.found();
+        }
+        Ok(if fresh { Fate::Kept } else { Fate::Dull })
+    }
+
+    /// Adds an input that is saved with the number `id` to the queue.
+    pub(super) fn enqueue(
+        &mut self,
+        input: &[u8],
+        blocks: &[u32],
+        parent: Option<CorpusId>,
+        id: u64,
+    ) -> Result<CorpusId, CampaignError> {
+        for &block in blocks {
+            self.covered.insert(block as usize);
+        }
+        self.executor.known(blocks);
+        self.entry_ids.push(id);
+        self.queue.add(input, blocks, parent).map_err(library("add an entry to the queue"))
+    }
+
+    fn crashed(
+        &mut self,
+        input: &[u8],
+        facts: &CrashFacts,
+        source: Source<'_>,
+    ) -> Result<Fate, CampaignError> {
+        // One that looks like a known crash changes nothing, so it need not be repeated.
+        if self.crashes.fold(&CrashKey::of(facts)) {
+            return Ok(Fate::Crash);
+        }
+        match self.executor.confirm_crash(input).map_err(self.host_failed())? {
+            Truth::Crashes(facts) => self.save_crash(input, &facts, source),
+            Truth::Finishes | Truth::Hangs | Truth::Unsteady => {
+                Ok(self.unreproducible(Finding::Crash(facts)))
+            }
+        }
+    }
+
+    fn timed_out(&mut self, input: &[u8], source: Source<'_>) -> Result<Fate, CampaignError> {
+        self.counts.timeouts += 1;
+        match self.executor.confirm_hang(input).map_err(self.host_failed())? {
+            Truth::Hangs => self.save_hang(input, source),
+            Truth::Finishes => Ok(Fate::Slow),
+            Truth::Crashes(facts) => self.save_crash(input, &facts, source),
+            Truth::Unsteady => Ok(self.unreproducible(Finding::Timeout)),
+        }
+    }
+
+    /// Saves a crash that is believed, unless one like it is known.
+    fn save_crash(
+        &mut self,
+        input: &[u8],
+        facts: &CrashFacts,
+        source: Source<'_>,
+    ) -> Result<Fate, CampaignError> {
+        let key = CrashKey::of(facts);
+        if self.crashes.fold(&key) {
+            return Ok(Fate::Crash);
+        }
+        if self.crashes.unique() >= CRASHES_MAX {
+            if self.counts.crashes_unsaved == 0 {
+                let folder = self.out.crashes();
+                self.tell(&Event::Full { folder: &folder });
+            }
+            self.counts.crashes_unsaved += 1;
+            return Ok(Fate::Crash);
+        }
+        let id = self.crashes.next_id();
+        let name = names::crash(id, &key.kind, key.stack, self.origin(source), self.moment());
+        let path = self.out.crashes().join(&name);
+        atomic::write(&path, input)?;
+        self.crashes.add(key, facts, name);
+        self.save_crash_facts()?;
+        self.pace.crashed();
+        self.tell(&Event::NewCrash { path: &path, facts });
+        self.new_crashes.push(path);
+        Ok(Fate::Crash)
+    }
+
+    pub(super) fn save_crash_facts(&self) -> Result<(), CampaignError> {
+        let path = self.out.crash_facts();
+        let encode = |source| OutError::Encode { path: path.clone(), source };
+        let json = self.crashes.to_json().map_err(encode)?;
+        Ok(atomic::write(&path, &json)?)
+    }
+
+    /// Saves a hang that is believed, if it reaches a block that no saved one reaches, as AFL does.
+    fn save_hang(&mut self, input: &[u8], source: Source<'_>) -> Result<Fate, CampaignError> {
+        let blocks = std::mem::take(&mut self.executor.blocks);
+        self.check_blocks(&blocks)?;
+        let mut new = self.counts.hangs == 0;
+        for block in blocks {
+            new |= self.covered_by_hangs.insert(block as usize);
+        }
+        if !new || self.counts.hangs >= HANGS_MAX {
+            return Ok(Fate::Hang);
+        }
+        let path = self.hang_path(source);
+        atomic::write(&path, input)?;
+        self.save_hang_blocks()?;
+        self.next_hang += 1;
+        self.counts.hangs += 1;
+        self.pace.hung();
+        self.tell(&Event::NewHang { path: &path });
+        Ok(Fate::Hang)
+    }
+
+    fn save_hang_blocks(&self) -> Result<(), CampaignError> {
+        let path = self.out.hang_blocks();
+        let encode = |source| OutError::Encode { path: path.clone(), source };
+        let json = serde_json::to_vec(&self.covered_by_hangs.to_vec()).map_err(encode)?;
+        Ok(atomic::write(&path, &json)?)
+    }
+
+    fn hang_path(&self, source: Source<'_>) -> PathBuf {
+        self.out.hangs().join(names::hang(self.next_hang, self.origin(source), self.moment()))
+    }
+
+    fn unreproducible(&mut self, finding: Finding<'_>) -> Fate {
+        self.counts.unreproducible += 1;
+        self.tell(&Event::Unreproducible { finding });
+        Fate::Unreproducible
+    }
+
+    fn unsupported(&mut self, reason: String) -> Fate {
+        self.counts.unsupported += 1;
+        if self.told.len() < REASONS_MAX && self.told.insert(reason.clone()) {
+            self.tell(&Event::Unsupported { reason: &reason });
+        }
+        Fate::Unsupported(reason)
+    }
+
+    fn parent(&self, source: Source<'_>) -> Option<CorpusId> {
+        match source {
+            Source::Seed(_) => None,
+            Source::Mutant(parent) => Some(parent),
+        }
+    }
+
+    fn origin<'n>(&self, source: Source<'n>) -> Origin<'n> {
+        match source {
+            Source::Seed(name) => Origin::Seed(name),
+            Source::Mutant(parent) => Origin::Entry(self.entry_id(parent)),
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { time: self.pace.run_time(), execs: self.executor.execs }
+    }
+}

@@ -1,0 +1,292 @@
+//! The start of a campaign: what the output folder holds already, the seeds, the time limit.
+//!
+//! A file that cannot be used is told and passed over. Never mutates anything.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use libafl::mutators::Tokens;
+use libafl_bolts::rands::random_seed;
+
+use super::findings::{Fate, Source};
+use super::fuzz::Pace;
+use super::{CampaignError, Counts, Live, Options, library};
+use crate::coverage::BlockSet;
+use crate::crash::CrashBook;
+use crate::executor::Executor;
+use crate::out::{self, OutFolder, Stored};
+use crate::report;
+use crate::schedule::Queue;
+use crate::seeds::{self, Seed, Seeds, SkipReason};
+use crate::stats::{Event, IgnoredReason, Progress, StopReason};
+use crate::target::{Target, Verdict};
+
+/// Time limit of a run as long as there is no other.
+const TIMEOUT_MAX: Duration = Duration::from_secs(1);
+
+/// Steps of a time limit taken from the seeds, and the least one.
+const TIMEOUT_STEP_MS: u128 = 20;
+
+/// Takes a time limit from the slowest seed, as AFL does.
+fn limit_from(slowest: Duration) -> Duration {
+    let steps = (slowest.as_millis() * 5).div_ceil(TIMEOUT_STEP_MS).clamp(1, 50);
+    // At most 50 steps of 20 ms.
+    Duration::from_millis((steps * TIMEOUT_STEP_MS) as u64).min(TIMEOUT_MAX)
+}
+
+impl<'a> Live<'a> {
+    /// A campaign with an empty queue, and with the counts that the output folder holds.
+    pub(super) fn new(
+        options: &'a Options,
+        out: &'a mut OutFolder,
+        tokens: Tokens,
+        target: &'a mut dyn Target,
+        progress: &'a mut dyn Progress,
+    ) -> Result<Self, CampaignError> {
+        let stats = out::read_if_exists(&out.fuzzer_stats())?;
+        let earlier = stats.as_deref().map(|text| report::parse(&String::from_utf8_lossy(text)));
+        let damaged = matches!(earlier, Some(None));
+        let mut earlier = earlier.flatten().unwrap_or_default();
+        if earlier.timeout >= TIMEOUT_MAX && options.timeout.is_none() {
+            // Perhaps only the limit before calibration, of a campaign stopped during its start.
+            earlier.timeout = Duration::ZERO;
+        }
+        let rng_seed = options.seed.unwrap_or_else(random_seed);
+        // A resumed campaign must not make the same mutants once more.
+        let mixed = rng_seed ^ earlier.execs.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let blocks_total = target.blocks_total();
+        let queue = Queue::new(mixed, options.max_len, tokens, blocks_total)
+            .map_err(library("create the queue"))?;
+        let limit = options.timeout.or(Some(earlier.timeout).filter(|limit| !limit.is_zero()));
+        let executor = Executor::new(target, limit.unwrap_or(TIMEOUT_MAX), earlier.execs);
+        let counts = Counts {
+            timeouts: earlier.timeouts,
+            unreproducible: earlier.unreproducible,
+            unsupported: earlier.unsupported,
+            ..Counts::default()
+        };
+        let mut live = Self {
+            options,
+            out,
+            progress,
+            executor,
+            queue,
+            entry_ids: Vec::new(),
+            next_entry: 0,
+            current: 0,
+            covered: BlockSet::new(blocks_total),
+            covered_by_hangs: BlockSet::new(blocks_total),
+            next_hang: 0,
+            crashes: CrashBook::default(),
+            new_crashes: Vec::new(),
+            counts,
+            told: BTreeSet::new(),
+            pace: Pace::new(options, &earlier),
+            earlier,
+            rng_seed,
+        };
+        live.tell(&Event::Started { seed: rng_seed });
+        if damaged {
+            let path = live.out.fuzzer_stats();
+            live.tell(&Event::Ignored { path: &path, reason: IgnoredReason::Damaged });
+        }
+        Ok(live)
+    }
+
+    /// Fills the queue: from the output folder, then from the seeds. Says if it was stopped.
+    pub(super) fn start(&mut self, seeds: Seeds) -> Result<Option<StopReason>, CampaignError> {
+        for folder in std::mem::take(&mut self.out.cleaned) {
+            self.tell(&Event::LeftoverRemoved { folder: &folder });
+        }
+        self.load_crashes()?;
+        self.load_hangs()?;
+        let calibrate = self.options.timeout.is_none() && self.earlier.timeout.is_zero();
+        let mut start = Start { calibrate, slowest: Duration::ZERO, seen: BTreeMap::new() };
+        if let Some(reason) = self.load_queue(&mut start)? {
+            return Ok(Some(reason));
+        }
+        let (entries, crashes) = (self.queue.len(), self.crashes.unique());
+        if entries > 0 {
+            self.tell(&Event::Resumed { entries, crashes, hangs: self.counts.hangs });
+        }
+        if let Some(reason) = self.load_seeds(seeds, &mut start)? {
+            return Ok(Some(reason));
+        }
+        if self.queue.len() == 0 {
+            return Err(match &self.options.input {
+                Some(path) => CampaignError::NoUsableSeed { path: path.clone() },
+                None => CampaignError::NothingToResume { path: self.options.output.clone() },
+            });
+        }
+        if calibrate {
+            let timeout = limit_from(start.slowest);
+            self.executor.set_limit(timeout);
+            self.tell(&Event::Calibrated { timeout, slowest: start.slowest });
+        }
+        self.save_numbers()?;
+        Ok(None)
+    }
+
+    fn load_crashes(&mut self) -> Result<(), CampaignError> {
+        let listing = out::list(&self.out.crashes())?;
+        self.tell_foreign(&listing);
+        let facts = self.out.crash_facts();
+        let json = out::read_if_exists(&facts)?;
+        let files = listing.stored.iter().map(|stored| (stored.name.as_str(), &stored.parsed));
+        let (book, sound) = CrashBook::read(json.as_deref(), files);
+        self.crashes = book;
+        if !sound {
+            self.tell(&Event::Ignored { path: &facts, reason: IgnoredReason::Damaged });
+        }
+        Ok(())
+    }
+
+    fn load_hangs(&mut self) -> Result<(), CampaignError> {
+        let listing = out::list(&self.out.hangs())?;
+        self.tell_foreign(&listing);
+        self.counts.hangs = listing.stored.len() as u64;
+        let last = listing.stored.last().map(|stored| stored.parsed.id);
+        self.next_hang = last.map_or(0, |id| id.saturating_add(1));
+        let path = self.out.hang_blocks();
+        let Some(json) = out::read_if_exists(&path)? else { return Ok(()) };
+        match serde_json::from_slice::<Vec<usize>>(&json) {
+            Ok(blocks) => {
+                for block in blocks {
+                    self.covered_by_hangs.insert(block);
+                }
+            }
+            Err(_) => self.tell(&Event::Ignored { path: &path, reason: IgnoredReason::Damaged }),
+        }
+        Ok(())
+    }
+
+    fn tell_foreign(&mut self, listing: &out::Listing) {
+        for path in &listing.foreign {
+            self.tell(&Event::Ignored { path, reason: IgnoredReason::ForeignName });
+        }
+    }
+
+    /// Reads the queue back and traces each entry, since no file says what it reaches.
+    fn load_queue(&mut self, start: &mut Start) -> Result<Option<StopReason>, CampaignError> {
+        let listing = out::list(&self.out.queue())?;
+        self.tell_foreign(&listing);
+        // All numbers in use are known before anything can be added.
+        let last = listing.stored.last().map(|stored| stored.parsed.id);
+        self.next_entry = last.map_or(0, |id| id.saturating_add(1));
+        let mut loaded = HashMap::new();
+        for stored in listing.stored {
+            if let Some(reason) = self.stop_reason()? {
+                return Ok(Some(reason));
+            }
+            match seeds::read_input(&stored.path, self.options.max_len) {
+                Ok(bytes) => self.load_entry(stored, bytes, &mut loaded, start)?,
+                Err(reason) => {
+                    let reason = IgnoredReason::Unusable(&reason);
+                    self.tell(&Event::Ignored { path: &stored.path, reason });
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn load_entry(
+        &mut self,
+        stored: Stored,
+        bytes: Vec<u8>,
+        loaded: &mut HashMap<u64, libafl::corpus::CorpusId>,
+        start: &mut Start,
+    ) -> Result<(), CampaignError> {
+        if self.trace(&bytes)? != Verdict::Finished {
+            let reason = IgnoredReason::NoLongerFinishes;
+            self.tell(&Event::Ignored { path: &stored.path, reason });
+            return Ok(());
+        }
+        let parent = stored.parsed.src.and_then(|src| loaded.get(&src).copied());
+        let blocks = std::mem::take(&mut self.executor.blocks);
+        let id = self.enqueue(&bytes, &blocks, parent, stored.parsed.id)?;
+        loaded.insert(stored.parsed.id, id);
+        self.counts.found += u64::from(!stored.parsed.seed);
+        self.time(&bytes, start)?;
+        start.seen.insert(bytes, true);
+        Ok(())
+    }
+
+    fn load_seeds(
+        &mut self,
+        seeds: Seeds,
+        start: &mut Start,
+    ) -> Result<Option<StopReason>, CampaignError> {
+        for (path, reason) in &seeds.skipped {
+            self.tell(&Event::SeedSkipped { path, reason });
+        }
+        for seed in seeds.usable {
+            if let Some(reason) = self.stop_reason()? {
+                return Ok(Some(reason));
+            }
+            // A seed that an earlier start put into the queue is no news; the same seed twice is.
+            if start.seen.get(&seed.bytes) == Some(&true) {
+                continue;
+            }
+            if let Some(reason) = self.load_seed(&seed, start)? {
+                self.tell(&Event::SeedSkipped { path: &seed.path, reason: &reason });
+            }
+        }
+        Ok(None)
+    }
+
+    /// Runs a seed like any other input, but keeps it even if it reaches nothing new: crossover
+    /// has use for it.
+    fn load_seed(
+        &mut self,
+        seed: &Seed,
+        start: &mut Start,
+    ) -> Result<Option<SkipReason>, CampaignError> {
+        if start.seen.insert(seed.bytes.clone(), false).is_some() {
+            return Ok(Some(SkipReason::Duplicate));
+        }
+        self.executor.blocks.clear();
+        let verdict = self.executor.run(&seed.bytes).map_err(self.host_failed())?;
+        let verdict = verdict.unwrap_or(Verdict::Finished);
+        Ok(match self.judge(&seed.bytes, verdict, Source::Seed(&seed.name))? {
+            Fate::Kept | Fate::Dull => {
+                self.time(&seed.bytes, start)?;
+                None
+            }
+            Fate::Crash => Some(SkipReason::Crashes),
+            Fate::Hang => Some(SkipReason::Hangs),
+            Fate::Slow => Some(SkipReason::Slow { limit: self.executor.limit() }),
+            Fate::Unreproducible => Some(SkipReason::Unreproducible),
+            Fate::Unsupported(reason) => Some(SkipReason::Unsupported(reason)),
+        })
+    }
+
+    /// Measures an entry if the time limit depends on it. Only now are all its blocks known, so
+    /// that no breakpoint disturbs the time.
+    fn time(&mut self, input: &[u8], start: &mut Start) -> Result<(), CampaignError> {
+        if start.calibrate {
+            self.executor.run(input).map_err(self.host_failed())?;
+            start.slowest = start.slowest.max(self.executor.last);
+        }
+        Ok(())
+    }
+}
+
+/// What is known at the start only.
+struct Start {
+    /// The time limit is to be taken from the seeds.
+    calibrate: bool,
+    slowest: Duration,
+    /// Bytes of what was tried, and whether they were in the queue already.
+    seen: BTreeMap<Vec<u8>, bool>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_five_times_the_slowest_seed_between_20_ms_and_1_s() {
+        let limit_ms = |ms| limit_from(Duration::from_millis(ms)).as_millis();
+        assert_eq!([0, 3, 5, 30, 900].map(limit_ms), [20, 20, 40, 160, 1000]);
+    }
+}

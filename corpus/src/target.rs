@@ -1,0 +1,110 @@
+//! What a campaign drives: something that runs one input and says what happened.
+//!
+//! The only door between this crate and whatever executes inputs. It never knows what executes
+//! them, and nothing in here runs anything.
+
+use std::error::Error;
+use std::time::Duration;
+
+/// Runs inputs, one at a time, and reports which coverage blocks they reach.
+///
+/// What an input does is a [`Verdict`]; a [`TargetError`] says that the host failed, and ends the
+/// campaign.
+pub trait Target {
+    /// Number of coverage blocks. Every block this target reports is below it.
+    fn blocks_total(&self) -> usize;
+
+    /// Runs `input` on the fast path: reports only blocks that no earlier `run` has reported and
+    /// that [`known_blocks`](Self::known_blocks) has not named. Each block is reported once.
+    ///
+    /// # Errors
+    ///
+    /// The host failed; the campaign ends.
+    fn run(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError>;
+
+    /// Runs `input` on the exact path: reports every block it reaches, each once, known or not.
+    /// Leaves what later calls of [`run`](Self::run) report as it was. The time that tracing
+    /// itself costs does not count against the limit of the run.
+    ///
+    /// # Errors
+    ///
+    /// The host failed; the campaign ends.
+    fn trace(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError>;
+
+    /// Names blocks that need no report from [`run`](Self::run) any more.
+    fn known_blocks(&mut self, blocks: &[u32]);
+
+    /// Asks for `blocks` to be reported once more, although a `run` has reported them.
+    ///
+    /// The campaign calls it with the blocks first reached by an input that it does not keep
+    /// because it crashed or ran out of time. A target that ignores it (the default) stays
+    /// correct, but later inputs are not guided through those blocks.
+    fn forget_blocks(&mut self, blocks: &[u32]) {
+        let _ = blocks;
+    }
+
+    /// Sets the time limit of one run, from now on.
+    fn set_timeout(&mut self, limit: Duration);
+}
+
+/// What one run showed. Borrows the target's own list of blocks, so that a run that finds nothing
+/// allocates nothing.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// Why the run ended.
+    pub verdict: Verdict,
+    /// Blocks reached, without repetition, in any order.
+    pub blocks: &'a [u32],
+    /// Time the input took, without the cost of coverage and rewind where the target can tell.
+    pub duration: Duration,
+}
+
+/// Why a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The input was processed.
+    Finished,
+    /// The program faulted or aborted.
+    Crashed(CrashFacts),
+    /// The time limit was reached.
+    TimedOut,
+    /// The memory limit was reached.
+    OutOfMemory,
+    /// The program asked for something that the target does not offer; what, in words.
+    Unsupported(String),
+}
+
+/// The facts of a crash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrashFacts {
+    /// The kind of fault, such as `SIGSEGV-write` or `SIGABRT`. Becomes part of a file name.
+    pub kind: String,
+    /// Call stack, innermost frame first, symbolised or as module and offset. Two runs of the same
+    /// input must give the same text, so no absolute address of a randomised mapping.
+    pub stack: Vec<String>,
+    /// One line for people.
+    pub summary: String,
+}
+
+impl CrashFacts {
+    /// Running out of memory, told as a crash: it is saved and folded like one.
+    pub(crate) fn out_of_memory() -> Self {
+        Self {
+            kind: "OOM".to_owned(),
+            stack: Vec::new(),
+            summary: "the memory limit was reached".to_owned(),
+        }
+    }
+}
+
+/// The host failed to run an input. Says nothing about the input.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct TargetError(Box<dyn Error + Send + Sync + 'static>);
+
+impl TargetError {
+    /// Wraps the error of the machinery behind a target.
+    pub fn new(source: impl Into<Box<dyn Error + Send + Sync + 'static>>) -> Self {
+        Self(source.into())
+    }
+}
