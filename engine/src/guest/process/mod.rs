@@ -2,8 +2,237 @@
 //!
 //! This module is the program's kernel: loader, address space, files and system calls, all over
 //! in-memory state. It never makes a host system call on behalf of a guest, and never touches a
-//! vCPU.
+//! vCPU. Host files are read by [`Process::load`] and nowhere else.
 
+mod blob;
+mod calls;
+mod elf;
+mod errno;
+mod files;
+mod host;
+mod libraries;
+mod load;
+mod mapping;
 pub mod memory;
+mod names;
+mod observe;
 pub mod pages;
+mod settings;
+mod space;
+mod spec;
+mod stack;
+#[cfg(test)]
+mod tests;
+mod tracked;
 pub mod trap;
+mod user;
+
+pub use space::ENGINE_RESERVE;
+pub use spec::{
+    CpuFacts, FileMapping, INPUT_PATH, InputChannel, Limits, LoadError, ProcessSpec, Start,
+    WORKING_DIRECTORY,
+};
+
+use crate::address::Gva;
+use crate::outcome::{Access, Signal};
+use files::Files;
+use memory::UserMemory;
+use serde::{Deserialize, Serialize};
+use settings::{Images, Scalars, Settings};
+use space::Space;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tracked::Tracked;
+use user::User;
+
+/// A process as its kernel sees it: everything but registers and the contents of memory.
+///
+/// A clone is an independent process in the same state that shares the bytes of host files.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Process {
+    space: Tracked<Space>,
+    files: Files,
+    settings: Tracked<Settings>,
+    images: Tracked<Images>,
+    scalars: Scalars,
+    missing: Missing,
+}
+
+/// A system call as the registers give it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SystemCall {
+    /// RAX.
+    pub nr: u64,
+    /// RDI, RSI, RDX, R10, R8, R9.
+    pub args: [u64; 6],
+}
+
+/// What the machine does after a system call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Resume with this in RAX.
+    Return(u64),
+    /// Load the FS base, then resume with 0 in RAX.
+    SetFsBase {
+        /// A canonical user address.
+        base: u64,
+    },
+    /// Load the GS base, then resume with 0 in RAX.
+    SetGsBase {
+        /// A canonical user address.
+        base: u64,
+    },
+    /// The process ended by itself.
+    Exit {
+        /// The status a shell would see.
+        status: u8,
+    },
+    /// The process ended by a signal that it sent itself.
+    Signal(Signal),
+    /// A limit on output was passed, or the machine's memory is used up.
+    OutOfMemory,
+    /// The program cannot go on: it needs this, which is not provided.
+    Unsupported(String),
+}
+
+/// What the machine does after a page fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultVerdict {
+    /// The page is there now: run the instruction again.
+    Retry,
+    /// The process ends by this signal.
+    Signal(Signal),
+    /// The machine's memory is used up.
+    OutOfMemory,
+}
+
+/// An executable image in the process's address space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadedImage {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// What to add to the addresses in the image's own symbols: its load bias.
+    pub base: u64,
+    /// The ELF file.
+    pub bytes: Arc<[u8]>,
+}
+
+/// Numbers of system calls answered with `ENOSYS`, each once, in the order they came.
+///
+/// No part of the process's state: it says what the report of a whole campaign should mention,
+/// so a rewind keeps it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Missing(Vec<u64>);
+
+/// Different calls that are remembered as missing.
+const MISSING_MAX: usize = 64;
+
+impl Missing {
+    fn remember(&mut self, nr: u64) {
+        if self.0.len() < MISSING_MAX && !self.0.contains(&nr) {
+            self.0.push(nr);
+        }
+    }
+}
+
+impl Process {
+    /// Loads the program of `spec` into `mem`, which holds nothing yet, and tells where it
+    /// starts. The only function here that reads host files.
+    pub fn load(
+        spec: &ProcessSpec,
+        input: &[u8],
+        mem: &mut dyn UserMemory,
+    ) -> Result<(Self, Start), LoadError> {
+        load::load(spec, input, mem)
+    }
+
+    /// Carries out one system call.
+    pub fn syscall(&mut self, call: &SystemCall, mem: &mut dyn UserMemory) -> Verdict {
+        self.answer(call, mem)
+    }
+
+    /// Tells what a page fault at `at` means, and brings in a page that was only missing.
+    pub fn page_fault(
+        &mut self,
+        at: Gva,
+        access: Access,
+        mem: &mut dyn UserMemory,
+    ) -> FaultVerdict {
+        self.space.fault(at, access, &self.files, mem)
+    }
+
+    /// Whether `call` would see the input's contents or size. The first such call is the default
+    /// snapshot point: up to it every input gives the same process.
+    #[must_use]
+    pub fn observes_input(&self, call: &SystemCall, mem: &dyn UserMemory) -> bool {
+        observe::observes_input(self, call, mem)
+    }
+
+    /// Replaces the input's bytes, in the buffer of the last ones. What the process already read
+    /// or mapped does not change.
+    pub fn set_input(&mut self, input: &[u8]) {
+        self.files.input.copy_from(input);
+    }
+
+    /// Puts the process back to `snapshot`. The input's bytes stay as they are: each run brings
+    /// its own by [`set_input`](Self::set_input).
+    pub fn rewind_to(&mut self, snapshot: &Self) {
+        self.space.rewind_to(&snapshot.space);
+        self.files.rewind_to(&snapshot.files);
+        self.settings.rewind_to(&snapshot.settings);
+        self.images.rewind_to(&snapshot.images);
+        self.scalars = snapshot.scalars;
+    }
+
+    /// Names each difference from `snapshot`; the input's bytes are no difference.
+    #[must_use]
+    pub fn same_as(&self, snapshot: &Self) -> Vec<String> {
+        let mut differences = Vec::new();
+        self.space.differences(&snapshot.space, &mut differences);
+        self.files.differences(&snapshot.files, &mut differences);
+        if *self.settings != *snapshot.settings {
+            differences.push("signal handlers, resource limits or thread name".to_owned());
+        }
+        if *self.images != *snapshot.images {
+            differences.push("mapped images".to_owned());
+        }
+        if self.scalars != snapshot.scalars {
+            differences.push(format!("{:?} was {:?}", self.scalars, snapshot.scalars));
+        }
+        differences
+    }
+
+    /// What the process wrote to standard output.
+    #[must_use]
+    pub fn stdout(&self) -> &[u8] {
+        &self.files.stdout.bytes.0
+    }
+
+    /// What the process wrote to standard error.
+    #[must_use]
+    pub fn stderr(&self) -> &[u8] {
+        &self.files.stderr.bytes.0
+    }
+
+    /// Names of the system calls answered with `ENOSYS` so far, each once; rewinds do not forget
+    /// them.
+    #[must_use]
+    pub fn unsupported_calls(&self) -> Vec<String> {
+        self.missing.0.iter().map(|nr| names::system_call_name(*nr)).collect()
+    }
+
+    /// The images in the address space: the program first, then its interpreter, then libraries
+    /// in the order in which they were mapped.
+    #[must_use]
+    pub fn images(&self) -> Vec<LoadedImage> {
+        let images = self.images.0.iter().filter_map(|image| {
+            let bytes = self.files.image(image.node)?;
+            Some(LoadedImage { path: PathBuf::from(&image.path), base: image.base, bytes })
+        });
+        images.collect()
+    }
+
+    fn user<'a>(&'a self, mem: &'a mut dyn UserMemory) -> User<'a> {
+        User { space: &self.space, files: &self.files, mem }
+    }
+}

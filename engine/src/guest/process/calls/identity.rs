@@ -1,0 +1,210 @@
+//! Who the process is and where it runs: names, numbers, limits, random bytes. All made up, and
+//! the same on every host.
+
+use super::super::errno::{Answer, EINVAL, EPERM, ESRCH, Stop};
+use super::super::memory::UserMemory;
+use super::super::space::USER_END;
+use super::super::stack::USER_ID;
+use super::super::{Process, Verdict};
+use super::TRANSFER_BYTES_MAX;
+use crate::address::{Gva, PAGE_SIZE};
+
+/// The process, its only thread, its group and its session.
+pub(super) const PROCESS_ID: u64 = 1000;
+/// Its parent, which it can never see.
+pub(super) const PARENT_ID: u64 = 999;
+
+const ARCH_SET_GS: u64 = 0x1001;
+const ARCH_SET_FS: u64 = 0x1002;
+const ARCH_GET_FS: u64 = 0x1003;
+const ARCH_GET_GS: u64 = 0x1004;
+
+impl Process {
+    pub(super) fn arch_prctl(
+        &mut self,
+        operation: u64,
+        base: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Answer {
+        match operation {
+            ARCH_SET_FS | ARCH_SET_GS if base >= USER_END => Err(EPERM.into()),
+            ARCH_SET_FS => {
+                self.scalars.fs_base = base;
+                Err(Stop::End(Verdict::SetFsBase { base }))
+            }
+            ARCH_SET_GS => {
+                self.scalars.gs_base = base;
+                Err(Stop::End(Verdict::SetGsBase { base }))
+            }
+            ARCH_GET_FS | ARCH_GET_GS => {
+                let value = match operation {
+                    ARCH_GET_FS => self.scalars.fs_base,
+                    _ => self.scalars.gs_base,
+                };
+                self.user(mem).write(Gva(base), &value.to_le_bytes())?;
+                Ok(0)
+            }
+            _ => Err(EINVAL.into()),
+        }
+    }
+
+    pub(super) fn prctl(&mut self, operation: u64, arg: u64, mem: &mut dyn UserMemory) -> Answer {
+        match operation as i32 {
+            libc::PR_SET_NAME => {
+                let mut name = [0; 16];
+                for (i, byte) in name.iter_mut().take(15).enumerate() {
+                    let mut one = [0];
+                    self.user(mem).read(Gva(arg.wrapping_add(i as u64)), &mut one)?;
+                    if one == [0] {
+                        break;
+                    }
+                    *byte = one[0];
+                }
+                self.settings.name = name;
+                Ok(0)
+            }
+            libc::PR_GET_NAME => {
+                let name = self.settings.name;
+                self.user(mem).write(Gva(arg), &name)?;
+                Ok(0)
+            }
+            libc::PR_GET_DUMPABLE => Ok(1),
+            libc::PR_SET_DUMPABLE
+            | libc::PR_SET_PDEATHSIG
+            | libc::PR_SET_NO_NEW_PRIVS
+            | libc::PR_SET_PTRACER
+            | libc::PR_SET_TIMERSLACK => Ok(0),
+            _ => Err(EINVAL.into()),
+        }
+    }
+
+    pub(super) fn get_random(
+        &mut self,
+        at: u64,
+        len: u64,
+        flags: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Answer {
+        let both = u64::from(libc::GRND_RANDOM) | 4;
+        if flags & !7 != 0 || flags & both == both {
+            return Err(EINVAL.into());
+        }
+        let len = len.min(TRANSFER_BYTES_MAX);
+        let mut done = 0;
+        while done < len {
+            let mut chunk = [0; PAGE_SIZE];
+            let part = (len - done).min(PAGE_SIZE as u64) as usize;
+            let chunk = chunk.get_mut(..part).unwrap_or_default();
+            self.scalars.fill_random(chunk);
+            let (copied, stop) = self.user(mem).write_some(Gva(at.wrapping_add(done)), chunk);
+            done += copied as u64;
+            match stop {
+                Some(Stop::Errno(_)) if done > 0 => break,
+                Some(stop) => return Err(stop),
+                None => {}
+            }
+        }
+        Ok(done)
+    }
+
+    pub(super) fn uname(&mut self, at: u64, mem: &mut dyn UserMemory) -> Answer {
+        const FIELD_BYTES: usize = 65;
+        let fields = ["Linux", "dejavm", "6.1.0", "#1 SMP dejavm", "x86_64", "(none)"];
+        let mut bytes = [0; FIELD_BYTES * 6];
+        for (to, text) in bytes.chunks_exact_mut(FIELD_BYTES).zip(fields) {
+            for (to, from) in to.iter_mut().zip(text.bytes()) {
+                *to = from;
+            }
+        }
+        self.user(mem).write(Gva(at), &bytes)?;
+        Ok(0)
+    }
+
+    pub(super) fn sysinfo(&mut self, at: u64, mem: &mut dyn UserMemory) -> Answer {
+        let uptime = 1_000 + self.scalars.clock_ns / 1_000_000_000;
+        let (total, free) = (1u64 << 30, 1u64 << 29);
+        let words = [uptime, 0, 0, 0, total, free, 0, 0, 0, 0, 1, 0, 0, 1];
+        let mut bytes = [0; 112];
+        for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
+        self.user(mem).write(Gva(at), &bytes)?;
+        Ok(0)
+    }
+
+    /// `prlimit64`; limits are recorded, and what the engine enforces does not depend on them.
+    pub(super) fn prlimit(
+        &mut self,
+        process: u64,
+        resource: u64,
+        new: u64,
+        old: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Answer {
+        if process as u32 != 0 && u64::from(process as u32) != PROCESS_ID {
+            return Err(ESRCH.into());
+        }
+        let index = resource as u32 as usize;
+        let present = self.settings.resources.get(index).copied().ok_or(EINVAL)?;
+        let mut user = self.user(mem);
+        let mut wanted = None;
+        if new != 0 {
+            let soft = user.read_u64(Gva(new))?;
+            let hard = user.read_u64(Gva(new.wrapping_add(8)))?;
+            if soft > hard {
+                return Err(EINVAL.into());
+            }
+            if hard > present.1 {
+                return Err(EPERM.into());
+            }
+            wanted = Some((soft, hard));
+        }
+        if old != 0 {
+            user.write(Gva(old), &present.0.to_le_bytes())?;
+            user.write(Gva(old.wrapping_add(8)), &present.1.to_le_bytes())?;
+        }
+        if let (Some(wanted), Some(slot)) = (wanted, self.settings.resources.get_mut(index)) {
+            *slot = wanted;
+        }
+        Ok(0)
+    }
+
+    pub(super) fn get_affinity(
+        &mut self,
+        process: u64,
+        len: u64,
+        at: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Answer {
+        if process as u32 != 0 && u64::from(process as u32) != PROCESS_ID {
+            return Err(ESRCH.into());
+        }
+        if len < 8 || !len.is_multiple_of(8) {
+            return Err(EINVAL.into());
+        }
+        self.user(mem).write(Gva(at), &1u64.to_le_bytes())?;
+        Ok(8)
+    }
+
+    pub(super) fn get_cpu(&mut self, cpu: u64, node: u64, mem: &mut dyn UserMemory) -> Answer {
+        for at in [cpu, node] {
+            if at != 0 {
+                self.user(mem).write(Gva(at), &[0; 4])?;
+            }
+        }
+        Ok(0)
+    }
+
+    pub(super) fn get_ids(
+        &mut self,
+        real: u64,
+        effective: u64,
+        saved: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Answer {
+        for at in [real, effective, saved] {
+            self.user(mem).write(Gva(at), &USER_ID.to_le_bytes())?;
+        }
+        Ok(0)
+    }
+}

@@ -1,0 +1,200 @@
+//! System calls: from a number to the function that carries it out.
+//!
+//! Never decides what a file or a mapping is; the functions here check arguments as Linux does,
+//! copy them in, and hand them to the process's parts.
+
+mod file;
+mod identity;
+mod memory;
+mod open;
+mod path;
+mod poll;
+mod signal;
+mod stat;
+mod time;
+
+pub(super) use open::locate;
+
+use super::errno::{Answer, ENOSYS, Stop};
+use super::memory::UserMemory;
+use super::names::system_call_name;
+use super::{Process, SystemCall, Verdict};
+
+/// What each call takes on the guest's clock.
+const CALL_NS: u64 = 1_000;
+
+/// The most bytes that one call reads or writes (`MAX_RW_COUNT`).
+pub(super) const TRANSFER_BYTES_MAX: u64 = 0x7fff_f000;
+
+/// "The current directory" in a path call's descriptor argument.
+pub(super) const AT_FDCWD: u64 = libc::AT_FDCWD as i64 as u64;
+
+impl Process {
+    pub(super) fn answer(&mut self, call: &SystemCall, mem: &mut dyn UserMemory) -> Verdict {
+        self.scalars.advance(CALL_NS);
+        match self.dispatch(call, mem) {
+            Ok(value) => Verdict::Return(value),
+            Err(Stop::Errno(errno)) => Verdict::Return(errno.to_return()),
+            Err(Stop::End(verdict)) => verdict,
+        }
+    }
+
+    fn dispatch(&mut self, call: &SystemCall, mem: &mut dyn UserMemory) -> Answer {
+        let [a, b, c, d, e, _] = call.args;
+        let cwd = AT_FDCWD;
+        match call.nr as i64 {
+            libc::SYS_read => self.read(a, b, c, None, mem),
+            libc::SYS_pread64 => self.read(a, b, c, Some(d), mem),
+            libc::SYS_readv => self.read_vector(a, b, c, None, mem),
+            libc::SYS_preadv => self.read_vector(a, b, c, Some(d), mem),
+            libc::SYS_write => self.write(a, b, c, None, mem),
+            libc::SYS_pwrite64 => self.write(a, b, c, Some(d), mem),
+            libc::SYS_writev => self.write_vector(a, b, c, None, mem),
+            libc::SYS_pwritev => self.write_vector(a, b, c, Some(d), mem),
+            libc::SYS_lseek => self.seek(a, b, c),
+            libc::SYS_close => self.close(a),
+            libc::SYS_close_range => self.close_range(a, b, c),
+            libc::SYS_dup => self.duplicate(a),
+            libc::SYS_dup2 => self.duplicate_to(a, b, None),
+            libc::SYS_dup3 => self.duplicate_to(a, b, Some(c)),
+            libc::SYS_fcntl => self.fcntl(a, b, c, mem),
+            libc::SYS_ioctl => self.ioctl(a, b, c, mem),
+            libc::SYS_pipe => self.pipe(a, 0, mem),
+            libc::SYS_pipe2 => self.pipe(a, b, mem),
+            libc::SYS_ftruncate => self.truncate_open(a, b),
+            libc::SYS_fallocate => self.allocate(a, b, c, d),
+            libc::SYS_sendfile => self.send_file(a, b, c, d, mem),
+            libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_flock | libc::SYS_fadvise64 => {
+                self.files.table.get(a)?;
+                Ok(0)
+            }
+
+            libc::SYS_open => self.open(cwd, a, b, c, mem),
+            libc::SYS_openat => self.open(a, b, c, d, mem),
+            libc::SYS_creat => {
+                let flags = (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) as u64;
+                self.open(cwd, a, flags, b, mem)
+            }
+            libc::SYS_stat => self.stat_path(cwd, a, b, 0, mem),
+            libc::SYS_lstat => self.stat_path(cwd, a, b, libc::AT_SYMLINK_NOFOLLOW as u64, mem),
+            libc::SYS_newfstatat => self.stat_path(a, b, c, d, mem),
+            libc::SYS_fstat => self.stat_open(a, b, mem),
+            libc::SYS_statx => self.statx(a, b, c, e, mem),
+            libc::SYS_statfs => self.statfs_path(a, b, mem),
+            libc::SYS_fstatfs => self.statfs_open(a, b, mem),
+            libc::SYS_access => self.access(cwd, a, b, 0, mem),
+            libc::SYS_faccessat => self.access(a, b, c, 0, mem),
+            libc::SYS_faccessat2 => self.access(a, b, c, d, mem),
+            libc::SYS_readlink => self.read_link(cwd, a, b, c, mem),
+            libc::SYS_readlinkat => self.read_link(a, b, c, d, mem),
+            libc::SYS_getcwd => self.getcwd(a, b, mem),
+            libc::SYS_chdir => self.chdir(a, mem),
+            libc::SYS_fchdir => self.fchdir(a),
+            libc::SYS_getdents64 => self.read_directory(a, b, c, mem),
+            libc::SYS_mkdir => self.make_directory(cwd, a, b, mem),
+            libc::SYS_mkdirat => self.make_directory(a, b, c, mem),
+            libc::SYS_unlink => self.unlink(cwd, a, 0, mem),
+            libc::SYS_rmdir => self.unlink(cwd, a, libc::AT_REMOVEDIR as u64, mem),
+            libc::SYS_unlinkat => self.unlink(a, b, c, mem),
+            libc::SYS_rename => self.rename(cwd, a, cwd, b, 0, mem),
+            libc::SYS_renameat => self.rename(a, b, c, d, 0, mem),
+            libc::SYS_renameat2 => self.rename(a, b, c, d, e, mem),
+            libc::SYS_symlink => self.symlink(a, cwd, b, mem),
+            libc::SYS_symlinkat => self.symlink(a, b, c, mem),
+            libc::SYS_truncate => self.truncate_path(a, b, mem),
+            libc::SYS_chmod => self.change_mode(cwd, a, b, mem),
+            libc::SYS_fchmodat => self.change_mode(a, b, c, mem),
+            libc::SYS_fchmod => self.change_mode_open(a, b),
+            libc::SYS_utimensat => self.touch(a, b, mem),
+            libc::SYS_umask => {
+                let old = self.files.table.umask;
+                self.files.table.umask = (a & 0o777) as u32;
+                Ok(u64::from(old))
+            }
+            libc::SYS_poll => self.poll(a, b, c, mem),
+            libc::SYS_ppoll => self.ppoll(a, b, c, mem),
+            libc::SYS_select => self.select(a, [b, c, d], e, 1_000, mem),
+            libc::SYS_pselect6 => self.select(a, [b, c, d], e, 1, mem),
+
+            libc::SYS_mmap => self.mmap(call.args, mem),
+            libc::SYS_munmap => self.munmap(a, b, mem),
+            libc::SYS_mprotect => self.mprotect(a, b, c, mem),
+            libc::SYS_mremap => self.mremap(a, b, c, d, e, mem),
+            libc::SYS_madvise => self.madvise(a, b, c, mem),
+            libc::SYS_msync => self.msync(a, b, c),
+            libc::SYS_brk => {
+                let Self { space, files, .. } = self;
+                Ok(space.set_break(a, files, mem))
+            }
+            libc::SYS_mlock | libc::SYS_munlock | libc::SYS_mlock2 => Ok(0),
+
+            libc::SYS_rt_sigaction => self.set_action(a, b, c, d, mem),
+            libc::SYS_rt_sigprocmask => self.set_mask(a, b, c, d, mem),
+            libc::SYS_rt_sigpending => self.pending(a, b, mem),
+            libc::SYS_sigaltstack => self.alternate_stack(a, b, mem),
+            libc::SYS_kill => self.kill(a, b),
+            libc::SYS_tkill => self.send_signal(a, b),
+            libc::SYS_tgkill => self.kill_thread(a, b, c),
+            libc::SYS_futex => self.futex(a, b, c, d, mem),
+            libc::SYS_exit | libc::SYS_exit_group => {
+                Err(Stop::End(Verdict::Exit { status: (a & 0xff) as u8 }))
+            }
+
+            libc::SYS_clock_gettime => self.clock_get(a, b, mem),
+            libc::SYS_clock_getres => self.clock_resolution(a, b, mem),
+            libc::SYS_gettimeofday => self.time_of_day(a, b, mem),
+            libc::SYS_time => self.time(a, mem),
+            libc::SYS_times => self.times(a, mem),
+            libc::SYS_getrusage => self.usage(a, b, mem),
+            libc::SYS_nanosleep => self.sleep(a, mem),
+            libc::SYS_clock_nanosleep => self.clock_sleep(a, b, c, mem),
+            // Timers that never fire: a run has no time of its own to wait for them.
+            libc::SYS_alarm => Ok(0),
+            libc::SYS_setitimer | libc::SYS_getitimer => self.interval_timer(call, mem),
+
+            libc::SYS_arch_prctl => self.arch_prctl(a, b, mem),
+            libc::SYS_prctl => self.prctl(a, b, mem),
+            libc::SYS_getrandom => self.get_random(a, b, c, mem),
+            libc::SYS_uname => self.uname(a, mem),
+            libc::SYS_sysinfo => self.sysinfo(a, mem),
+            libc::SYS_prlimit64 => self.prlimit(a, b, c, d, mem),
+            libc::SYS_getrlimit => self.prlimit(0, a, 0, b, mem),
+            libc::SYS_setrlimit => self.prlimit(0, a, b, 0, mem),
+            libc::SYS_sched_getaffinity => self.get_affinity(a, b, c, mem),
+            libc::SYS_getcpu => self.get_cpu(a, b, mem),
+            libc::SYS_sched_yield | libc::SYS_set_robust_list | libc::SYS_sched_setaffinity => {
+                Ok(0)
+            }
+            libc::SYS_getpid
+            | libc::SYS_gettid
+            | libc::SYS_getpgrp
+            | libc::SYS_getpgid
+            | libc::SYS_getsid
+            | libc::SYS_set_tid_address => Ok(identity::PROCESS_ID),
+            libc::SYS_getppid => Ok(identity::PARENT_ID),
+            libc::SYS_getuid | libc::SYS_geteuid | libc::SYS_getgid | libc::SYS_getegid => {
+                Ok(u64::from(super::stack::USER_ID))
+            }
+            libc::SYS_getresuid | libc::SYS_getresgid => self.get_ids(a, b, c, mem),
+            libc::SYS_getgroups => Ok(0),
+            libc::SYS_getpriority => Ok(20),
+
+            libc::SYS_fork
+            | libc::SYS_vfork
+            | libc::SYS_clone
+            | libc::SYS_clone3
+            | libc::SYS_execve
+            | libc::SYS_execveat
+            | libc::SYS_rt_sigreturn
+            | libc::SYS_rt_sigsuspend
+            | libc::SYS_rt_sigtimedwait
+            | libc::SYS_pause => Err(Stop::End(Verdict::Unsupported(system_call_name(call.nr)))),
+            // glibc probes it at every start and does without.
+            libc::SYS_rseq => Err(ENOSYS.into()),
+            _ => {
+                self.missing.remember(call.nr);
+                Err(ENOSYS.into())
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Everything a process can open: the in-memory tree, its descriptors, the input, and what it
+//! wrote to standard output and error. Never touches guest memory and never the host's files.
+
+mod table;
+mod tree;
+
+pub(super) use table::{Open, PIPE_BYTES_MAX, Table, Target};
+pub(super) use tree::{Device, Found, Kind, Node, NodeId, Tree};
+
+use super::blob::Bytes;
+use super::errno::Errno;
+use super::spec::Limits;
+use super::tracked::{Rewind, Tracked};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Bytes the process wrote to standard output or error; only grows during a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Output {
+    pub(super) bytes: Bytes,
+    bytes_max: u64,
+}
+
+impl Output {
+    fn new(bytes_max: u64) -> Self {
+        Self { bytes: Bytes::default(), bytes_max }
+    }
+
+    /// Adds `data` unless that passes the limit: whether it did not.
+    pub(super) fn append(&mut self, data: &[u8]) -> bool {
+        if (self.bytes.0.len() as u64).saturating_add(data.len() as u64) > self.bytes_max {
+            return false;
+        }
+        self.bytes.0.extend_from_slice(data);
+        true
+    }
+}
+
+impl Rewind for Output {
+    fn rewind_to(&mut self, snapshot: &Self, related: bool) {
+        self.bytes_max = snapshot.bytes_max;
+        if related {
+            self.bytes.0.truncate(snapshot.bytes.0.len());
+        } else {
+            self.bytes.copy_from(&snapshot.bytes.0);
+        }
+    }
+}
+
+/// The process's files.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Files {
+    pub(super) tree: Tracked<Tree>,
+    pub(super) table: Tracked<Table>,
+    pub(super) stdout: Tracked<Output>,
+    pub(super) stderr: Tracked<Output>,
+    /// The input's bytes: no part of what a rewind restores, as each run brings its own.
+    pub(super) input: Bytes,
+}
+
+impl Files {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            tree: Tracked::new(Tree::new(limits.files, limits.file_bytes)),
+            table: Tracked::new(Table::new(limits.open_files)),
+            stdout: Tracked::new(Output::new(limits.stdout_bytes)),
+            stderr: Tracked::new(Output::new(limits.stderr_bytes)),
+            input: Bytes::default(),
+        }
+    }
+
+    /// A regular file's bytes; none for anything else.
+    pub(super) fn content(&self, node: NodeId) -> &[u8] {
+        match self.tree.node(node).map(|node| &node.kind) {
+            Some(Kind::Image(blob)) => &blob.0,
+            Some(Kind::File(bytes)) => &bytes.0,
+            Some(Kind::Input) => &self.input.0,
+            _ => &[],
+        }
+    }
+
+    /// The bytes of a host file.
+    pub(super) fn image(&self, node: NodeId) -> Option<Arc<[u8]>> {
+        match &self.tree.node(node)?.kind {
+            Kind::Image(blob) => Some(Arc::clone(&blob.0)),
+            _ => None,
+        }
+    }
+
+    /// Closes a descriptor and frees what nothing leads to any more.
+    pub(super) fn close(&mut self, fd: u64) -> Result<(), Errno> {
+        let closed = self.table.close(fd)?;
+        self.forget(closed);
+        Ok(())
+    }
+
+    /// Frees the node behind a closed target if nothing leads to it any more.
+    pub(super) fn forget(&mut self, closed: Option<Target>) {
+        if let Some(Target::Node(node)) = closed {
+            let unreachable = self.tree.node(node).is_some_and(|node| node.links == 0);
+            if unreachable && !self.table.is_open(node) {
+                self.tree.free(node);
+            }
+        }
+    }
+
+    pub(super) fn rewind_to(&mut self, snapshot: &Self) {
+        self.tree.rewind_to(&snapshot.tree);
+        self.table.rewind_to(&snapshot.table);
+        self.stdout.rewind_to(&snapshot.stdout);
+        self.stderr.rewind_to(&snapshot.stderr);
+    }
+
+    /// Names what differs from `other`, the input's bytes apart.
+    pub(super) fn differences(&self, other: &Self, into: &mut Vec<String>) {
+        self.tree.differences(&other.tree, into);
+        self.table.differences(&other.table, into);
+        let outputs = [
+            ("standard output", &self.stdout, &other.stdout),
+            ("standard error", &self.stderr, &other.stderr),
+        ];
+        for (name, ours, theirs) in outputs {
+            if ours.bytes != theirs.bytes {
+                into.push(format!("{name}: {:?} were {:?}", ours.bytes, theirs.bytes));
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Brings host files into the guest's tree, at boot: each under its own path with the symbolic
+//! links on the way, or under a path of the caller's choice. The only module here that opens
+//! host files; nothing calls it once the guest runs.
+
+use super::blob::Blob;
+use super::errno::Errno;
+use super::files::{Found, Kind, Node, NodeId, Tree};
+use super::spec::LoadError;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+/// Symbolic links followed on the way to one file.
+const LINKS_MAX: u32 = 40;
+/// Directories within directories in a mapping.
+const DEPTH_MAX: u32 = 64;
+
+/// A host file that is now in the tree.
+#[derive(Clone, Debug)]
+pub(super) struct Imported {
+    pub(super) node: NodeId,
+    pub(super) bytes: Arc<[u8]>,
+    /// Absolute, without symbolic links.
+    pub(super) path: PathBuf,
+}
+
+/// Fills a tree from the host.
+pub(super) struct Importer<'a> {
+    pub(super) tree: &'a mut Tree,
+    bytes_left: u64,
+    bytes_max: u64,
+    read: BTreeMap<PathBuf, Imported>,
+}
+
+fn guest_path(path: &Path, errno: Errno) -> LoadError {
+    let what = match errno {
+        super::errno::ENOSPC => "there are too many files; map fewer, or raise the limit",
+        super::errno::ENOTDIR => "a part of the path is no directory in the guest",
+        super::errno::EEXIST => "the guest has something else under this path",
+        super::errno::ELOOP => "its symbolic links form a loop",
+        _ => "the guest cannot have this path",
+    };
+    LoadError::GuestPath { path: path.to_owned(), what }
+}
+
+impl<'a> Importer<'a> {
+    pub(super) fn new(tree: &'a mut Tree, bytes_max: u64) -> Self {
+        Self { tree, bytes_left: bytes_max, bytes_max, read: BTreeMap::new() }
+    }
+
+    /// A host file's bytes as a node; each file is read once.
+    fn read(&mut self, path: &Path) -> Result<Imported, LoadError> {
+        let failed = |source| LoadError::Read { path: path.to_owned(), source };
+        let real = fs::canonicalize(path).map_err(failed)?;
+        if let Some(imported) = self.read.get(&real) {
+            return Ok(imported.clone());
+        }
+        let facts = fs::metadata(&real).map_err(failed)?;
+        if facts.is_dir() {
+            return Err(LoadError::Directory { path: path.to_owned() });
+        }
+        if !facts.is_file() {
+            // Opening a FIFO would wait for ever.
+            let kind = std::io::ErrorKind::InvalidInput;
+            return Err(failed(std::io::Error::new(kind, "it is no regular file")));
+        }
+        let mut bytes = Vec::new();
+        let file = fs::File::open(&real).map_err(failed)?;
+        file.take(self.bytes_left.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+        self.bytes_left = self.bytes_left.checked_sub(bytes.len() as u64).ok_or_else(|| {
+            LoadError::TooManyBytes { path: path.to_owned(), max: self.bytes_max }
+        })?;
+        let bytes: Arc<[u8]> = bytes.into();
+        let node = Node::new(Kind::Image(Blob(Arc::clone(&bytes))), 0o755, false);
+        let node = self.tree.add(node).map_err(|errno| guest_path(path, errno))?;
+        let imported = Imported { node, bytes, path: real.clone() };
+        self.read.insert(real, imported.clone());
+        Ok(imported)
+    }
+
+    /// Brings in a host file under its own path, and every symbolic link on the way to it.
+    pub(super) fn import(&mut self, path: &Path) -> Result<Imported, LoadError> {
+        let failed = |source| LoadError::Read { path: path.to_owned(), source };
+        let imported = self.read(path)?;
+        let absolute = std::path::absolute(path).map_err(failed)?;
+        let mut names: Vec<OsString> = names_reversed(&absolute);
+        let mut host = PathBuf::from("/");
+        let mut links = 0;
+        while let Some(name) = names.pop() {
+            if name == ".." {
+                host.pop();
+                continue;
+            }
+            host.push(&name);
+            if let Ok(target) = fs::read_link(&host) {
+                links += 1;
+                if links > LINKS_MAX {
+                    return Err(guest_path(path, super::errno::ELOOP));
+                }
+                let node =
+                    Node::new(Kind::Link(target.as_os_str().as_bytes().into()), 0o777, false);
+                self.place_if_absent(&host, node)?;
+                if target.is_absolute() {
+                    host = PathBuf::from("/");
+                } else {
+                    host.pop();
+                }
+                names.extend(names_reversed(&target));
+            } else if names.iter().any(|name| name == "..") {
+                // A later `..` needs the directory to exist.
+                self.directory(&host).map_err(|errno| guest_path(&host, errno))?;
+            }
+        }
+        self.place_node(&imported.path, imported.node)?;
+        Ok(imported)
+    }
+
+    /// Brings in a host file or directory under a path of the caller's choice.
+    pub(super) fn map(&mut self, host: &Path, guest: &Path) -> Result<(), LoadError> {
+        self.map_within(host, guest, DEPTH_MAX)
+    }
+
+    fn map_within(&mut self, host: &Path, guest: &Path, depth: u32) -> Result<(), LoadError> {
+        let failed = |source| LoadError::Read { path: host.to_owned(), source };
+        if !fs::metadata(host).map_err(failed)?.is_dir() {
+            let node = self.read(host)?.node;
+            return self.place_node(guest, node);
+        }
+        if depth == 0 {
+            let what = "directories are nested too deeply";
+            return Err(LoadError::GuestPath { path: guest.to_owned(), what });
+        }
+        self.directory(guest).map_err(|errno| guest_path(guest, errno))?;
+        let entries = fs::read_dir(host).map_err(failed)?;
+        let names: Result<Vec<_>, _> = entries.map(|entry| Ok(entry?.file_name())).collect();
+        let mut names = names.map_err(failed)?;
+        // The host's order of entries must not show in the guest.
+        names.sort();
+        for name in names {
+            let (from, to) = (host.join(&name), guest.join(&name));
+            let kind = fs::symlink_metadata(&from).map_err(failed)?.file_type();
+            if kind.is_symlink() {
+                let target = fs::read_link(&from).map_err(failed)?;
+                let node = Kind::Link(target.as_os_str().as_bytes().into());
+                self.place_if_absent(&to, Node::new(node, 0o777, false))?;
+            } else if kind.is_dir() || kind.is_file() {
+                self.map_within(&from, &to, depth - 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory at a guest path, made where it is missing.
+    pub(super) fn directory(&mut self, path: &Path) -> Result<NodeId, Errno> {
+        let path = Path::new(super::spec::WORKING_DIRECTORY).join(path);
+        let mut here = NodeId::ROOT;
+        for component in path.components() {
+            let name = match component {
+                Component::Normal(name) => name.as_bytes(),
+                Component::ParentDir => b"..",
+                _ => continue,
+            };
+            here = match self.tree.resolve(here, name, true)? {
+                Found::Node(id) => id,
+                Found::Descriptor(_) => return Err(super::errno::ENOTDIR),
+                Found::Missing { parent, name, .. } => {
+                    let name = name.to_vec();
+                    let kind = Kind::Directory { entries: BTreeMap::new(), parent };
+                    let id = self.tree.add(Node::new(kind, 0o755, false))?;
+                    self.tree.link(parent, &name, id)?;
+                    id
+                }
+            };
+        }
+        Ok(here)
+    }
+
+    /// Enters a node under a guest path, replacing what is there.
+    pub(super) fn place_node(&mut self, path: &Path, node: NodeId) -> Result<(), LoadError> {
+        let failed = |errno| guest_path(path, errno);
+        let (parent, name) = self.split(path)?;
+        let present = match self.tree.resolve(parent, name.as_bytes(), false).map_err(failed)? {
+            Found::Node(id) => Some(id),
+            _ => None,
+        };
+        if present == Some(node) {
+            return Ok(());
+        }
+        if let Some(present) = present {
+            if self.tree.node(present).is_some_and(Node::is_directory) {
+                return Err(failed(super::errno::EEXIST));
+            }
+            self.tree.unlink(parent, name.as_bytes()).map_err(failed)?;
+        }
+        self.tree.link(parent, name.as_bytes(), node).map_err(failed)
+    }
+
+    /// Enters a new node under a guest path unless something is there.
+    pub(super) fn place_if_absent(&mut self, path: &Path, node: Node) -> Result<(), LoadError> {
+        let failed = |errno| guest_path(path, errno);
+        let (parent, name) = self.split(path)?;
+        if let Found::Missing { .. } =
+            self.tree.resolve(parent, name.as_bytes(), false).map_err(failed)?
+        {
+            let id = self.tree.add(node).map_err(failed)?;
+            self.tree.link(parent, name.as_bytes(), id).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// The directory a guest path lies in, made where it is missing, and the path's last name.
+    fn split<'p>(&mut self, path: &'p Path) -> Result<(NodeId, &'p OsStr), LoadError> {
+        let what = "it has no file name";
+        let name =
+            path.file_name().ok_or_else(|| LoadError::GuestPath { path: path.to_owned(), what })?;
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let parent = self.directory(parent).map_err(|errno| guest_path(path, errno))?;
+        Ok((parent, name))
+    }
+}
+
+/// A path's names, last one first; neither root nor `.`.
+fn names_reversed(path: &Path) -> Vec<OsString> {
+    path.components()
+        .rev()
+        .filter_map(|component| match component {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            _ => None,
+        })
+        .collect()
+}

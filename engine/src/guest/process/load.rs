@@ -1,0 +1,306 @@
+//! From a program on the host to a process at its first instruction. Never runs it.
+
+use super::blob::{Blob, Bytes};
+use super::elf::{Elf, Segment};
+use super::errno::Errno;
+use super::files::{Device, Files, Kind, Node, NodeId, Target};
+use super::host::{Imported, Importer};
+use super::libraries::import_needed;
+use super::mapping::bring_in;
+use super::memory::{OutOfFrames, Prot, UserMemory};
+use super::settings::{Image, Images, Scalars, Settings};
+use super::space::{Area, Backing, MMAP_BASE, Space, USER_END, USER_START, in_user};
+use super::spec::{InputChannel, LoadError, ProcessSpec, Start, WORKING_DIRECTORY};
+use super::stack::{self, Loaded, STACK_BYTES, STACK_READY_BYTES};
+use super::tracked::Tracked;
+use super::{Missing, Process};
+use crate::address::{Gva, PAGE_SIZE};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+/// Where Linux puts position-independent programs without address-space randomisation.
+const PIE_BASE: u64 = 0x5555_5555_4000;
+
+/// Boots `spec` with `input` into empty memory.
+pub(super) fn load(
+    spec: &ProcessSpec,
+    input: &[u8],
+    mem: &mut dyn UserMemory,
+) -> Result<(Process, Start), LoadError> {
+    let mut files = Files::new(&spec.limits);
+    files.input = Bytes(input.to_vec());
+    let mut importer = Importer::new(&mut files.tree, spec.limits.host_bytes);
+    let program = importer.import(&spec.program)?;
+    let elf = Elf::parse(&spec.program, &program.bytes)?;
+    let interpreter = match elf.interpreter {
+        Some(path) => {
+            let path = Path::new(std::ffi::OsStr::from_bytes(path));
+            import_needed(&mut importer, &program, &spec.env)?;
+            Some(importer.import(path)?)
+        }
+        None => None,
+    };
+    let interpreter_elf = match &interpreter {
+        Some(imported) => Some((imported, Elf::parse(&imported.path, &imported.bytes)?)),
+        None => None,
+    };
+    furnish(&mut importer, spec, &program)?;
+    open_standard(&mut files, spec);
+
+    let mut argv = vec![spec.program.clone().into_os_string()];
+    argv.extend(spec.args.iter().cloned());
+
+    let mut loader = Loader { space: Space::new(spec.limits.mappings), files: &files, mem };
+    let bias = loader.program_bias(&elf);
+    loader.map_image(&elf, bias, &program)?;
+    let mut images = vec![Image { node: program.node, base: bias, path: lossy(&program.path) }];
+    let mut start = elf.entry.wrapping_add(bias);
+    let mut interpreter_bias = 0;
+    if let Some((imported, interpreter_elf)) = &interpreter_elf {
+        interpreter_bias = loader.interpreter_bias(interpreter_elf, imported)?;
+        loader.map_image(interpreter_elf, interpreter_bias, imported)?;
+        start = interpreter_elf.entry.wrapping_add(interpreter_bias);
+        let path = lossy(&imported.path);
+        images.push(Image { node: imported.node, base: interpreter_bias, path });
+    }
+    let heap = elf.span().1.wrapping_add(bias);
+    loader.space.break_start = heap;
+    loader.space.break_end = heap;
+
+    let mut scalars = Scalars::new(spec.seed);
+    let mut random = [0; 16];
+    scalars.fill_random(&mut random);
+    let loaded = Loaded { elf: &elf, bias, interpreter_bias, cpu: spec.cpu, random };
+    let rsp = loader.make_stack(spec, &argv, &loaded)?;
+
+    let process = Process {
+        space: Tracked::new(loader.space),
+        settings: Tracked::new(Settings::new(&spec.limits)),
+        images: Tracked::new(Images(images)),
+        scalars,
+        missing: Missing::default(),
+        files,
+    };
+    Ok((process, Start { rip: start, rsp }))
+}
+
+/// A path as text: what it loses only a symboliser would have shown.
+fn lossy(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// Adds devices, `/proc`, writable directories, mapped files and the input to the tree.
+fn furnish(
+    importer: &mut Importer<'_>,
+    spec: &ProcessSpec,
+    program: &Imported,
+) -> Result<(), LoadError> {
+    let link = |to: &str| Node::new(Kind::Link(to.as_bytes().to_vec()), 0o777, false);
+    let constant = |text: &[u8]| Node::new(Kind::Image(Blob(text.into())), 0o444, false);
+    let strings = |list: &[OsString]| {
+        let mut text = Vec::new();
+        for string in list {
+            text.extend_from_slice(string.as_bytes());
+            text.push(0);
+        }
+        text
+    };
+    for (path, device) in [
+        ("/dev/null", Device::Null),
+        ("/dev/zero", Device::Zero),
+        ("/dev/full", Device::Full),
+        ("/dev/random", Device::Random),
+        ("/dev/urandom", Device::Random),
+    ] {
+        let node = Node::new(Kind::Device(device), 0o666, true);
+        importer.place_if_absent(Path::new(path), node)?;
+    }
+    let mut argv = vec![spec.program.clone().into_os_string()];
+    argv.extend(spec.args.iter().cloned());
+    let exe = Kind::Link(program.path.as_os_str().as_bytes().to_vec());
+    for (path, node) in [
+        ("/proc/self/fd", Node::new(Kind::Descriptors, 0o500, true)),
+        ("/proc/self/maps", Node::new(Kind::Maps, 0o444, true)),
+        ("/proc/self/exe", Node::new(exe, 0o777, false)),
+        ("/proc/self/cmdline", constant(&strings(&argv))),
+        ("/proc/self/environ", constant(&strings(&spec.env))),
+        ("/dev/fd", link("/proc/self/fd")),
+        ("/dev/stdin", link("/proc/self/fd/0")),
+        ("/dev/stdout", link("/proc/self/fd/1")),
+        ("/dev/stderr", link("/proc/self/fd/2")),
+        ("/sys/devices/system/cpu/online", constant(b"0\n")),
+        ("/sys/devices/system/cpu/possible", constant(b"0\n")),
+    ] {
+        importer.place_if_absent(Path::new(path), node)?;
+    }
+    for path in ["/tmp", WORKING_DIRECTORY] {
+        let kind = Kind::Directory { entries: BTreeMap::new(), parent: NodeId::ROOT };
+        importer.place_if_absent(Path::new(path), Node::new(kind, 0o755, true))?;
+        let made = importer.directory(Path::new(path));
+        if let Some(node) = made.ok().and_then(|id| importer.tree.node_mut(id)) {
+            // The directory may stem from a host file's path; here the guest may write.
+            node.owned = true;
+        }
+    }
+    if spec.program.is_relative() {
+        // The program under the path it was called by; one that leads elsewhere is of no use.
+        let _ = importer.place_node(&spec.program, program.node);
+    }
+    for mapping in &spec.files {
+        importer.map(&mapping.host, &mapping.guest)?;
+    }
+    match &spec.input {
+        InputChannel::File { guest } => importer.place_node(guest, NodeId::INPUT),
+        InputChannel::Stdin => Ok(()),
+    }
+}
+
+/// Opens descriptors 0, 1 and 2 and sets the working directory.
+fn open_standard(files: &mut Files, spec: &ProcessSpec) {
+    let node_at = |path: &str| match files.tree.resolve(NodeId::ROOT, path.as_bytes(), true) {
+        Ok(super::files::Found::Node(id)) => id,
+        _ => NodeId::ROOT,
+    };
+    let stdin = match spec.input {
+        InputChannel::Stdin => NodeId::INPUT,
+        InputChannel::File { .. } => node_at("/dev/null"),
+    };
+    let cwd = node_at(WORKING_DIRECTORY);
+    files.table.cwd = cwd;
+    for (target, flags) in [
+        (Target::Node(stdin), libc::O_RDONLY),
+        (Target::Stdout, libc::O_WRONLY),
+        (Target::Stderr, libc::O_WRONLY),
+    ] {
+        // With a limit of fewer than three descriptors the last ones stay closed.
+        let _ = files.table.open(target, flags);
+    }
+}
+
+struct Loader<'a> {
+    space: Space,
+    files: &'a Files,
+    mem: &'a mut dyn UserMemory,
+}
+
+impl Loader<'_> {
+    fn program_bias(&self, elf: &Elf<'_>) -> u64 {
+        if elf.fixed {
+            return 0;
+        }
+        (PIE_BASE & !(elf.align() - 1)).wrapping_sub(elf.span().0)
+    }
+
+    fn interpreter_bias(&self, elf: &Elf<'_>, image: &Imported) -> Result<u64, LoadError> {
+        if elf.fixed {
+            return Ok(0);
+        }
+        let (start, end) = elf.span();
+        let slack = elf.align() - PAGE;
+        let gap = (end - start)
+            .checked_add(slack)
+            .and_then(|bytes| self.space.find_gap(bytes, USER_START, MMAP_BASE))
+            .ok_or_else(|| LoadError::Placement { path: image.path.clone(), start, end })?;
+        Ok(gap.next_multiple_of(elf.align()).wrapping_sub(start))
+    }
+
+    fn map_image(&mut self, elf: &Elf<'_>, bias: u64, image: &Imported) -> Result<(), LoadError> {
+        let (start, end) = elf.span();
+        let (start, end) = (start.wrapping_add(bias), end.wrapping_add(bias));
+        if start < USER_START || !in_user(start, end) {
+            return Err(LoadError::Placement { path: image.path.clone(), start, end });
+        }
+        for segment in &elf.segments {
+            self.map_segment(segment, bias, image.node).map_err(|failed| match failed {
+                SegmentFailure::Errno(_) => {
+                    let what = "more segments than the limit on mappings allows";
+                    LoadError::BadElf { path: image.path.clone(), what }
+                }
+                SegmentFailure::Memory => LoadError::OutOfMemory { path: image.path.clone() },
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Maps one segment: its file part, zeros to the end of that part's last page, and zero
+    /// pages for the rest.
+    fn map_segment(
+        &mut self,
+        segment: &Segment,
+        bias: u64,
+        node: NodeId,
+    ) -> Result<(), SegmentFailure> {
+        // In user space, as the whole span is: none of these sums overflows.
+        let start = segment.address.wrapping_add(bias);
+        let file_end = start + segment.file_bytes;
+        let end = (start + segment.memory_bytes).next_multiple_of(PAGE);
+        let first = start & !(PAGE - 1);
+        let mut area = Area {
+            start: first,
+            end: first,
+            prot: segment.prot,
+            backing: Backing::File { node, offset: segment.offset & !(PAGE - 1) },
+            may_write: true,
+        };
+        if segment.file_bytes > 0 {
+            area.end = file_end.next_multiple_of(PAGE);
+            self.space.map(area, self.files, self.mem)?;
+            let tail = area.end - file_end;
+            if segment.memory_bytes > segment.file_bytes
+                && segment.prot.contains(Prot::WRITE)
+                && tail > 0
+            {
+                bring_in(&area.part(area.end - PAGE, area.end), self.files, self.mem)?;
+                let zeros = [0; PAGE_SIZE];
+                let zeros = zeros.get(..tail as usize).unwrap_or_default();
+                self.mem.populate(Gva(file_end), zeros).map_err(|_| SegmentFailure::Memory)?;
+            }
+        }
+        if end > area.end {
+            let rest = Area { start: area.end, end, backing: Backing::Anonymous, ..area };
+            self.space.map(rest, self.files, self.mem)?;
+        }
+        Ok(())
+    }
+
+    fn make_stack(
+        &mut self,
+        spec: &ProcessSpec,
+        argv: &[OsString],
+        loaded: &Loaded<'_>,
+    ) -> Result<u64, LoadError> {
+        let top = stack::build(argv, &spec.env, loaded, spec.limits.argument_bytes)?;
+        let out_of_memory = || LoadError::OutOfMemory { path: spec.program.clone() };
+        let mut prot = Prot::READ | Prot::WRITE;
+        prot.set(Prot::EXEC, loaded.elf.executable_stack);
+        let start = USER_END - STACK_BYTES;
+        let backing = Backing::Stack;
+        let area = Area { start, end: USER_END, prot, backing, may_write: true };
+        self.space.map(area, self.files, self.mem).map_err(|_| out_of_memory())?;
+        let ready = (top.rsp.saturating_sub(STACK_READY_BYTES) & !(PAGE - 1)).max(start);
+        bring_in(&area.part(ready, USER_END), self.files, self.mem)
+            .map_err(|OutOfFrames| out_of_memory())?;
+        self.mem.populate(Gva(top.rsp), &top.bytes).map_err(|_| out_of_memory())?;
+        Ok(top.rsp)
+    }
+}
+
+enum SegmentFailure {
+    Errno(#[expect(dead_code, reason = "mapping fails in one way only")] Errno),
+    Memory,
+}
+
+impl From<Errno> for SegmentFailure {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+impl From<OutOfFrames> for SegmentFailure {
+    fn from(_: OutOfFrames) -> Self {
+        Self::Memory
+    }
+}

@@ -1,0 +1,257 @@
+//! What to boot, within which limits, and why booting may fail. Never reads a file.
+
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Guest path of the input when a caller has no wish of its own: what replaces `@@` in the
+/// arguments. It lies in the guest's working directory, where the guest may create files.
+pub const INPUT_PATH: &str = "/work/input";
+
+/// The guest's working directory: relative guest paths start here.
+pub const WORKING_DIRECTORY: &str = "/work";
+
+/// A program, its surroundings and its limits. Host paths are read at boot and never again.
+#[derive(Clone, Debug)]
+pub struct ProcessSpec {
+    /// The program on the host; also `argv[0]`, as typed.
+    pub program: PathBuf,
+    /// `argv[1..]`, with `@@` already replaced.
+    pub args: Vec<OsString>,
+    /// The environment, `NAME=value` each.
+    pub env: Vec<OsString>,
+    /// Host files, or directories with all they hold, that the guest can read.
+    pub files: Vec<FileMapping>,
+    /// How the guest reads its input.
+    pub input: InputChannel,
+    /// What the guest may use up.
+    pub limits: Limits,
+    /// What the auxiliary vector tells about the CPU.
+    pub cpu: CpuFacts,
+    /// Seed of `getrandom`, `/dev/urandom` and `AT_RANDOM`.
+    pub seed: u64,
+}
+
+impl ProcessSpec {
+    /// `program` without arguments, environment or files, its input on standard input.
+    #[must_use]
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            files: Vec::new(),
+            input: InputChannel::Stdin,
+            limits: Limits::default(),
+            cpu: CpuFacts::default(),
+            seed: 0,
+        }
+    }
+}
+
+/// A host file under its path in the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileMapping {
+    /// Read once, at boot.
+    pub host: PathBuf,
+    /// Relative paths start at [`WORKING_DIRECTORY`].
+    pub guest: PathBuf,
+}
+
+/// How the guest reads its input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InputChannel {
+    /// As standard input redirected from a file.
+    Stdin,
+    /// As a file; standard input is empty.
+    File {
+        /// Relative paths start at [`WORKING_DIRECTORY`].
+        guest: PathBuf,
+    },
+}
+
+/// What a guest may use up. Passing a limit on output or memory ends the run as out of memory;
+/// passing one on files fails the call as a full disk or table would.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes kept from standard output.
+    pub stdout_bytes: u64,
+    /// Bytes kept from standard error.
+    pub stderr_bytes: u64,
+    /// Open descriptors.
+    pub open_files: usize,
+    /// Mappings (`vm.max_map_count`).
+    pub mappings: usize,
+    /// Files, directories and links, the host's included.
+    pub files: usize,
+    /// Bytes in files that the guest wrote.
+    pub file_bytes: u64,
+    /// Bytes of all host files read at boot.
+    pub host_bytes: u64,
+    /// Bytes of arguments and environment together.
+    pub argument_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            stdout_bytes: 16 << 20,
+            stderr_bytes: 1 << 20,
+            open_files: 1024,
+            mappings: 16384,
+            files: 8192,
+            file_bytes: 64 << 20,
+            host_bytes: 1 << 30,
+            argument_bytes: 1 << 20,
+        }
+    }
+}
+
+/// What the auxiliary vector tells a program about the CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuFacts {
+    /// `AT_HWCAP`: EDX of CPUID leaf 1.
+    pub hwcap: u32,
+    /// `AT_MINSIGSTKSZ`: what a signal frame takes with the guest's XSAVE area.
+    pub signal_stack_bytes_min: u64,
+}
+
+impl Default for CpuFacts {
+    /// What every x86-64 CPU has, and room for AVX-512 state.
+    fn default() -> Self {
+        Self { hwcap: 0x178b_fbff, signal_stack_bytes_min: 3632 }
+    }
+}
+
+/// The first instruction of a loaded process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Instruction pointer.
+    pub rip: u64,
+    /// Stack pointer, at `argc`.
+    pub rsp: u64,
+}
+
+/// Why a program could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The host refused a read.
+    #[error("read {}: check that the path is right and readable", path.display())]
+    Read {
+        /// What was read.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A directory in a file's place.
+    #[error("load {}: it is a directory; name a program in it", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A `#!` script.
+    #[error(
+        "load {}: it is a script for {interpreter}; run {interpreter} with the script as argument \
+         and map the script as a file", path.display()
+    )]
+    Script {
+        /// The script.
+        path: PathBuf,
+        /// What its first line names.
+        interpreter: String,
+    },
+    /// No ELF magic.
+    #[error("load {}: it is no ELF executable; build the target for Linux x86-64", path.display())]
+    NotElf {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A 32-bit program.
+    #[error("load {}: it is a 32-bit program; build it with -m64", path.display())]
+    Not64Bit {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another architecture.
+    #[error(
+        "load {}: it is for another machine (ELF machine {machine}); build it for x86-64",
+        path.display()
+    )]
+    OtherMachine {
+        /// The file.
+        path: PathBuf,
+        /// `e_machine`.
+        machine: u16,
+    },
+    /// An ELF file that is no program, such as an object file or a core dump.
+    #[error(
+        "load {}: it is no executable (ELF type {kind}); link it first",
+        path.display()
+    )]
+    NotExecutable {
+        /// The file.
+        path: PathBuf,
+        /// `e_type`.
+        kind: u16,
+    },
+    /// An ELF file whose headers contradict themselves or the file.
+    #[error("load {}: damaged ELF file: {what}; build or copy it again", path.display())]
+    BadElf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A segment where no program may be.
+    #[error(
+        "load {}: segment at {start:#x} to {end:#x} is outside of user space or in the engine's \
+         reserve; link it at another address or as PIE", path.display()
+    )]
+    Placement {
+        /// The file.
+        path: PathBuf,
+        /// First address.
+        start: u64,
+        /// First address beyond.
+        end: u64,
+    },
+    /// More arguments than fit.
+    #[error("build the stack: {bytes} bytes of arguments and environment, {max} allowed")]
+    ArgumentsTooLong {
+        /// Their size.
+        bytes: u64,
+        /// [`Limits::argument_bytes`].
+        max: u64,
+    },
+    /// A NUL byte in an argument or environment string.
+    #[error("build the stack: argument or environment string {text:?} contains a NUL byte")]
+    NulInArgument {
+        /// The string.
+        text: OsString,
+    },
+    /// More host files than the limits allow.
+    #[error(
+        "read {}: the files for the guest exceed {max} bytes; map less, or raise the limit",
+        path.display()
+    )]
+    TooManyBytes {
+        /// The file that was too much.
+        path: PathBuf,
+        /// [`Limits::host_bytes`].
+        max: u64,
+    },
+    /// A guest path that cannot be made.
+    #[error("place {} in the guest: {what}", path.display())]
+    GuestPath {
+        /// The guest path.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The machine is too small for the program.
+    #[error("load {}: the guest's memory is too small; give the machine more", path.display())]
+    OutOfMemory {
+        /// The program.
+        path: PathBuf,
+    },
+}

@@ -1,0 +1,138 @@
+//! Copies between the host and the process's memory, as a kernel's `copy_from_user` and
+//! `copy_to_user`: a page that is mapped lazily is brought in first. The only way by which a
+//! system call touches guest memory; never allocates by a guest's length.
+
+use super::FaultVerdict;
+use super::Verdict;
+use super::errno::{EFAULT, ENAMETOOLONG, Stop};
+use super::files::Files;
+use super::memory::UserMemory;
+use super::space::{Space, in_user};
+use crate::address::{Gva, PAGE_SIZE};
+use crate::outcome::Access;
+
+/// Longest path with its terminating NUL (`PATH_MAX`).
+pub(super) const PATH_MAX: usize = 4096;
+
+/// A process's memory during one system call.
+pub(super) struct User<'a> {
+    pub(super) space: &'a Space,
+    pub(super) files: &'a Files,
+    pub(super) mem: &'a mut dyn UserMemory,
+}
+
+/// A copy of a path given by the process.
+pub(super) struct PathBuffer {
+    bytes: [u8; PATH_MAX],
+    len: usize,
+}
+
+impl PathBuffer {
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+/// Splits `at..at + len` into parts that lie within one page each.
+fn by_page(at: Gva, len: usize) -> impl Iterator<Item = (Gva, std::ops::Range<usize>)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        if done >= len {
+            return None;
+        }
+        let here = at.wrapping_add(done as u64);
+        let part = (PAGE_SIZE - here.page_offset()).min(len - done);
+        let range = done..done + part;
+        done += part;
+        Some((here, range))
+    })
+}
+
+fn check_range(at: Gva, len: usize) -> Result<(), Stop> {
+    let end = at.checked_add(len as u64).ok_or(EFAULT)?;
+    if in_user(at.0, end.0) { Ok(()) } else { Err(EFAULT.into()) }
+}
+
+impl User<'_> {
+    fn bring_in(&mut self, at: Gva, access: Access) -> Result<(), Stop> {
+        match self.space.fault(at, access, self.files, self.mem) {
+            FaultVerdict::Retry => Ok(()),
+            FaultVerdict::Signal(_) => Err(EFAULT.into()),
+            FaultVerdict::OutOfMemory => Err(Stop::End(Verdict::OutOfMemory)),
+        }
+    }
+
+    /// Copies guest memory to `out`.
+    pub(super) fn read(&mut self, at: Gva, out: &mut [u8]) -> Result<(), Stop> {
+        check_range(at, out.len())?;
+        if self.mem.read(at, out).is_ok() {
+            return Ok(());
+        }
+        for (here, range) in by_page(at, out.len()) {
+            let part = out.get_mut(range).unwrap_or_default();
+            if self.mem.read(here, part).is_err() {
+                self.bring_in(here, Access::Read)?;
+                self.mem.read(here, part).map_err(|_| EFAULT)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies `bytes` to guest memory, all of them or with an error.
+    pub(super) fn write(&mut self, at: Gva, bytes: &[u8]) -> Result<(), Stop> {
+        match self.write_some(at, bytes) {
+            (_, Some(stop)) => Err(stop),
+            (_, None) => Ok(()),
+        }
+    }
+
+    /// Copies as many of `bytes` as possible to guest memory: how many, and why not all.
+    pub(super) fn write_some(&mut self, at: Gva, bytes: &[u8]) -> (usize, Option<Stop>) {
+        let whole = check_range(at, bytes.len());
+        if whole.is_ok() && self.mem.write(at, bytes).is_ok() {
+            return (bytes.len(), None);
+        }
+        for (here, range) in by_page(at, bytes.len()) {
+            let done = range.start;
+            let part = bytes.get(range).unwrap_or_default();
+            let copied = check_range(here, part.len()).and_then(|()| {
+                if self.mem.write(here, part).is_ok() {
+                    return Ok(());
+                }
+                self.bring_in(here, Access::Write)?;
+                self.mem.write(here, part).map_err(|_| EFAULT.into())
+            });
+            if let Err(stop) = copied {
+                return (done, Some(stop));
+            }
+        }
+        (bytes.len(), None)
+    }
+
+    pub(super) fn read_u64(&mut self, at: Gva) -> Result<u64, Stop> {
+        let mut bytes = [0; 8];
+        self.read(at, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    pub(super) fn read_u32(&mut self, at: Gva) -> Result<u32, Stop> {
+        let mut bytes = [0; 4];
+        self.read(at, &mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    /// Copies a NUL-terminated path.
+    pub(super) fn read_path(&mut self, at: u64) -> Result<PathBuffer, Stop> {
+        let mut path = PathBuffer { bytes: [0; PATH_MAX], len: 0 };
+        for (here, range) in by_page(Gva(at), PATH_MAX) {
+            let start = range.start;
+            let part = path.bytes.get_mut(range).unwrap_or_default();
+            self.read(here, part)?;
+            if let Some(nul) = part.iter().position(|byte| *byte == 0) {
+                path.len = start + nul;
+                return Ok(path);
+            }
+        }
+        Err(ENAMETOOLONG.into())
+    }
+}
