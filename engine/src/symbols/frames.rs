@@ -36,7 +36,6 @@ pub(crate) struct FrameRange {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Frames {
     ranges: Vec<FrameRange>,
-    address: u64,
     file: Range<usize>,
     bases: BaseAddresses,
 }
@@ -53,7 +52,7 @@ impl Frames {
         if let Some(got) = layout.section(".got") {
             bases = bases.set_got(got.address);
         }
-        let mut frames = Self { ranges: Vec::new(), address, file, bases };
+        let mut frames = Self { ranges: Vec::new(), file, bases };
         frames.ranges = frames.list(bytes);
         frames.ranges.sort_by_key(|range| range.code.start);
         frames

@@ -208,11 +208,13 @@ impl Slice<'_> {
                 guard = Some(extra);
                 continue;
             }
-            if let (Mnemonic::Cmp, Some(extra)) = (instruction.mnemonic(), guard.take()) {
-                if index.is_operand_0_of(instruction) {
-                    let count = instruction.try_immediate(1).ok()?.checked_add(extra)?;
-                    return (1..=ENTRIES_MAX).contains(&count).then_some(count);
-                }
+            if instruction.rflags_modified() != 0
+                && let Some(extra) = guard.take()
+                && instruction.mnemonic() == Mnemonic::Cmp
+                && index.is_operand_0_of(instruction)
+            {
+                let count = instruction.try_immediate(1).ok()?.checked_add(extra)?;
+                return (1..=ENTRIES_MAX).contains(&count).then_some(count);
             }
             index = match index {
                 Index::Register(register) if is_clobbered_by_call(instruction, register) => {
