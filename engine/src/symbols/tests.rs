@@ -186,9 +186,9 @@ fn survives_a_hostile_stack() {
             ..UnwindRegisters::default()
         };
         let mut read = |at: u64, buffer: &mut [u8]| {
-            let word = if at % 3 == 0 { rip } else { at ^ noise };
+            let word = if at.is_multiple_of(3) { rip } else { at ^ noise };
             buffer.iter_mut().zip(word.to_le_bytes()).for_each(|(to, from)| *to = from);
-            at % 5 != 0
+            !at.is_multiple_of(5)
         };
         assert!(symbolizer.unwind(&registers, &mut read, 50).len() <= 50);
     }

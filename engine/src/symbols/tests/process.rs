@@ -17,6 +17,17 @@ while f:
     f = f.older()
 end";
 
+/// Save the stack as far as it goes, at most `limit` bytes.
+const SAVE: &str = "
+sp, saved = int(gdb.parse_and_eval('(unsigned long)$rsp')), b''
+try:
+    while len(saved) < limit:
+        saved += bytes(gdb.selected_inferior().read_memory(sp + len(saved), 8))
+except gdb.MemoryError:
+    pass
+open(path, 'wb').write(saved)
+end";
+
 pub struct Process {
     pub registers: UnwindRegisters,
     /// The addresses of gdb's frames.
@@ -42,13 +53,11 @@ impl Process {
     /// Run a program under gdb until it crashes; `None`, with a note, without gdb.
     pub fn crashed(program: &Path, arguments: &[&str]) -> Option<Self> {
         let dump = program.with_extension("stack");
-        let save = format!("dump binary memory {} $rsp ($rsp + {STACK_BYTES})", dump.display());
-        // The stack may end before the last byte asked for.
-        let save_less = save.replace(&STACK_BYTES.to_string(), "4096");
+        let save = format!("python path, limit = '{}', {STACK_BYTES}\n{SAVE}", dump.display());
         let mut gdb = Command::new("gdb");
         gdb.args(["-nx", "-batch", "-ex", "set debuginfod enabled off"]);
         gdb.args(["-ex", "handle SIGUSR1 nostop noprint pass", "-ex", "run"]);
-        gdb.args(["-ex", &save_less, "-ex", &save, "-ex", "info proc mappings"]);
+        gdb.args(["-ex", &save, "-ex", "info proc mappings"]);
         gdb.args(["-ex", "info registers rip rsp rbp rbx r12 r13 r14 r15"]);
         gdb.args(["-ex", WALK]);
         let output = gdb.arg("--args").arg(program).args(arguments).output();
