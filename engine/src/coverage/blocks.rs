@@ -4,12 +4,18 @@
 //! `.eh_frame` entries, initialisers. Direct flow is followed first; jump tables are read when it
 //! is exhausted, because by then their surroundings are known.
 //!
+//! Images built without unwind tables and stripped of symbols do not say where their functions
+//! are. If they make up much of the code, what lies between the known functions is swept linearly
+//! and pointers to its instructions are followed, but only where the sweep agrees with everything
+//! that was found without it.
+//!
 //! Never guesses. An INT3 written into data or into the middle of an instruction breaks the
 //! program, so a block that cannot be proven is left out:
 //!
 //! - only bytes of executable `PT_LOAD` segments are decoded, each byte at most once as the start
 //!   of an instruction;
-//! - past a call only while inside the same function, because the callee may not return;
+//! - past a call only while inside the same function, because the callee may not return, or
+//!   where a sweep says that an instruction follows;
 //! - an entry of a jump table is taken only if it points at an instruction boundary of a known
 //!   function, and an unbounded table ends at the first entry that does not;
 //! - where two decodings overlap, a start that lies inside an instruction of the other is dropped
@@ -19,6 +25,7 @@
 //! Never loads an image: the starts are link-time addresses, the caller adds its bias.
 
 mod flow;
+mod gaps;
 mod ranges;
 mod resolve;
 mod seeds;
@@ -85,11 +92,12 @@ pub fn find(elf: &[u8]) -> Result<Blocks, BlocksError> {
     let text = Text::new(&layout, elf)?;
     let ranges = Ranges::new(&frames, &symbols, &text);
     let seeds = seeds::collect(&layout, elf, &frames, &symbols);
-    let mut descent = Descent::new(text, &ranges);
+    let mut descent = Descent::new(text, &ranges, layout.is_fixed);
     for seed in &seeds {
         descent.add_start(*seed);
     }
     descent.run();
+    gaps::open(&mut descent, &layout, elf);
     let followed = resolve::follow_tables(&mut descent, &layout, elf);
     Ok(report(&descent, &seeds, followed))
 }

@@ -79,6 +79,8 @@ pub(crate) struct FunctionSymbol {
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     pub entry: u64,
+    /// The image runs at its link-time addresses (`ET_EXEC`).
+    pub is_fixed: bool,
     pub segments: Vec<Segment>,
     /// Empty when the section headers are stripped or broken.
     pub sections: Vec<Section>,
@@ -98,6 +100,7 @@ impl Layout {
         let headers = header.program_headers(LE, bytes).map_err(ElfError::ProgramHeaders)?;
         let mut layout = Self {
             entry: header.e_entry(LE),
+            is_fixed: header.e_type(LE) == elf::ET_EXEC,
             segments: Vec::new(),
             sections: sections(header, bytes),
             eh_frame_hdr: None,

@@ -27,11 +27,24 @@ pub(super) struct Descent<'a> {
     pub references: BTreeSet<u64>,
     /// For a jump target, one jump that goes there.
     pub jumps_to: HashMap<u64, u64>,
+    /// Fixed-address code takes addresses as plain immediates, too.
+    pub is_fixed: bool,
+    /// Code addresses that code takes, and addresses after calls that may not return. Both count
+    /// only once gaps are swept, and only where a sweep says that an instruction starts there.
+    pub unproven: Vec<Unproven>,
+    pub are_gaps_swept: bool,
     work: Vec<u64>,
 }
 
+/// An address that is code if it is an instruction boundary.
+#[derive(Clone, Copy)]
+pub(super) enum Unproven {
+    AfterCall(u64),
+    Taken(u64),
+}
+
 impl<'a> Descent<'a> {
-    pub fn new(text: Text<'a>, ranges: &'a Ranges) -> Self {
+    pub fn new(text: Text<'a>, ranges: &'a Ranges, is_fixed: bool) -> Self {
         Self {
             text,
             ranges,
@@ -39,6 +52,9 @@ impl<'a> Descent<'a> {
             indirect_jumps: 0,
             references: BTreeSet::new(),
             jumps_to: HashMap::new(),
+            is_fixed,
+            unproven: Vec::new(),
+            are_gaps_swept: false,
             work: Vec::new(),
         }
     }
@@ -55,8 +71,17 @@ impl<'a> Descent<'a> {
 
     /// Decode everything reachable from the starts added so far.
     pub fn run(&mut self) {
-        while let Some(at) = self.work.pop() {
-            self.walk(at);
+        loop {
+            if let Some(at) = self.work.pop() {
+                self.walk(at);
+                continue;
+            }
+            match self.unproven.pop_if(|_| self.are_gaps_swept) {
+                Some(Unproven::AfterCall(at)) if self.text.is_swept(at) => self.walk(at),
+                Some(Unproven::Taken(at)) if self.text.is_swept(at) => self.add_start(at),
+                Some(_) => {}
+                None => return,
+            }
         }
     }
 
@@ -65,8 +90,7 @@ impl<'a> Descent<'a> {
             return;
         }
         let range = self.ranges.containing(from);
-        // Without any range in the whole image, code after a call is the best guess there is.
-        let in_function = range.is_some() || self.ranges.is_empty();
+        let in_function = range.is_some();
         let end = range.map(|range| range.end).or_else(|| self.ranges.next_start(from));
         let end = end.unwrap_or(u64::MAX);
         let bytes = self.text.bytes_from(from);
@@ -81,7 +105,11 @@ impl<'a> Descent<'a> {
             match self.take(&instruction) {
                 After::Continue => {}
                 After::Call if in_function => {}
-                After::Call | After::Stop => return,
+                After::Call => {
+                    self.unproven.push(Unproven::AfterCall(instruction.next_ip()));
+                    return;
+                }
+                After::Stop => return,
             }
         }
     }
@@ -124,8 +152,19 @@ impl<'a> Descent<'a> {
         }
         if let Some(address) = taken_address(instruction) {
             self.references.insert(address);
+            self.note_taken(address);
+        } else if self.is_fixed {
+            (0..instruction.op_count())
+                .filter_map(|operand| instruction.try_immediate(operand).ok())
+                .for_each(|value| self.note_taken(value));
         }
         After::Continue
+    }
+
+    fn note_taken(&mut self, address: u64) {
+        if self.text.has(address) && self.ranges.containing(address).is_none() {
+            self.unproven.push(Unproven::Taken(address));
+        }
     }
 
     fn add_jump(&mut self, instruction: &Instruction) {

@@ -29,8 +29,19 @@ impl Ranges {
         Self { ranges }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
+    /// What lies between the ranges inside `extent`.
+    pub fn gaps(&self, extent: &Range<u64>) -> Vec<Range<u64>> {
+        let first = self.ranges.partition_point(|range| range.end <= extent.start);
+        let inside = self.ranges.iter().skip(first).take_while(|range| range.start < extent.end);
+        let mut start = extent.start;
+        let mut gaps = Vec::new();
+        for range in inside {
+            gaps.push(start..range.start);
+            start = range.end;
+        }
+        gaps.push(start..extent.end);
+        gaps.retain(|gap| gap.start < gap.end);
+        gaps
     }
 
     pub fn containing(&self, at: u64) -> Option<Range<u64>> {

@@ -199,8 +199,9 @@ impl Resolver<'_, '_> {
         if self.descent.text.is_decoded(at) {
             return true;
         }
-        let Some(function) = self.descent.ranges.containing(at) else { return false };
-        self.sweep(&function);
+        if let Some(function) = self.descent.ranges.containing(at) {
+            self.sweep(&function);
+        }
         self.descent.text.is_swept(at)
     }
 

@@ -4,6 +4,7 @@
 
 use super::BlocksError;
 use crate::symbols::elf::Layout;
+use std::ops::Range;
 
 /// An instruction starts here, reached by valid control flow.
 const START: u8 = 1;
@@ -11,8 +12,10 @@ const START: u8 = 1;
 const INTERIOR: u8 = 2;
 /// A basic block starts here.
 const LEADER: u8 = 4;
-/// An instruction boundary of a linear sweep over the enclosing function.
+/// An instruction boundary of a linear sweep over the enclosing function or gap.
 const SWEPT: u8 = 8;
+/// Between functions, where only swept boundaries are believed.
+const GAP: u8 = 16;
 
 /// The executable bytes of one segment.
 struct Piece<'a> {
@@ -104,6 +107,16 @@ impl<'a> Text<'a> {
         self.mark(at, 1, SWEPT);
     }
 
+    pub fn mark_gap(&mut self, range: &Range<u64>) {
+        let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0);
+        self.mark(range.start, length, GAP);
+    }
+
+    /// The address ranges that have executable bytes.
+    pub fn extents(&self) -> Vec<Range<u64>> {
+        self.pieces.iter().map(|piece| piece.address..piece.end()).collect()
+    }
+
     pub fn byte_count(&self) -> u64 {
         self.pieces.iter().map(|piece| piece.bytes.len() as u64).sum()
     }
@@ -114,9 +127,11 @@ impl<'a> Text<'a> {
         self.pieces.iter().map(|piece| decoded(piece) as u64).sum()
     }
 
-    /// Every leader that was decoded and lies inside no other instruction.
+    /// Every leader that was decoded, lies inside no other instruction and, in a gap, is swept.
     pub fn block_starts(&self) -> Vec<u64> {
-        let wanted = |mark: u8| mark & (START | INTERIOR | LEADER) == START | LEADER;
+        let wanted = |mark: u8| {
+            mark & (START | INTERIOR | LEADER) == START | LEADER && mark & (GAP | SWEPT) != GAP
+        };
         let starts = |piece: &Piece<'_>| {
             let (address, marks) = (piece.address, piece.marks.iter().zip(0u64..));
             let found =
