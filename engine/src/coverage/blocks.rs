@@ -1,7 +1,7 @@
 //! Static discovery of basic-block starts in an x86-64 ELF executable, for one-shot breakpoints.
 //!
 //! Recursive descent from everything that is certainly code: the entry point, function symbols,
-//! `.eh_frame` entries, initialisers. Direct flow is followed first; jump tables are read when it
+//! `.eh_frame` entries and their landing pads, initialisers. Direct flow is followed first; jump tables are read when it
 //! is exhausted, because by then their surroundings are known.
 //!
 //! Images built without unwind tables and stripped of symbols do not say where their functions
@@ -26,6 +26,7 @@
 
 mod flow;
 mod gaps;
+mod landing;
 mod ranges;
 mod resolve;
 mod seeds;
@@ -95,6 +96,9 @@ pub fn find(elf: &[u8]) -> Result<Blocks, BlocksError> {
     let mut descent = Descent::new(text, &ranges, layout.is_fixed);
     for seed in &seeds {
         descent.add_start(*seed);
+    }
+    for pad in landing::pads(&layout, elf, &frames) {
+        descent.add_start(pad);
     }
     descent.run();
     gaps::open(&mut descent, &layout, elf);

@@ -28,6 +28,8 @@ pub(crate) struct FrameRange {
     pub code: Range<u64>,
     /// Signal trampolines start one byte before their first instruction, on purpose.
     pub signal_trampoline: bool,
+    /// Where its language-specific data (the table of landing pads) is.
+    pub lsda: Option<u64>,
     /// Offset of the entry in `.eh_frame`.
     offset: usize,
 }
@@ -116,6 +118,7 @@ impl Frames {
                 ranges.push(FrameRange {
                     code: start..start.saturating_add(fde.len()),
                     signal_trampoline: fde.is_signal_trampoline(),
+                    lsda: fde.lsda().and_then(|pointer| pointer.direct().ok()),
                     offset: fde.offset(),
                 });
             }

@@ -18,6 +18,8 @@ use std::ops::Range;
 
 /// Instructions looked at before an indirect jump.
 const PATH_STEPS_MAX: usize = 48;
+/// Of these, the ones among which the target is computed.
+const GLANCE_STEPS: usize = 12;
 /// Entries of a table whose size no comparison tells.
 const UNBOUNDED_ENTRIES_MAX: u64 = 1024;
 /// Candidates for a table whose address was loaded out of sight.
@@ -77,13 +79,17 @@ impl Resolver<'_, '_> {
         if jump.is_ip_rel_memory_operand() {
             return None;
         }
-        tables::recognise(&jump, &self.path_to(at))
+        // Most indirect jumps are tail calls, which a glance tells.
+        if !tables::is_plausible(&jump, &self.path_to(at, GLANCE_STEPS)) {
+            return None;
+        }
+        tables::recognise(&jump, &self.path_to(at, PATH_STEPS_MAX))
     }
 
     /// The instructions that lead to `at`, the nearest first.
-    fn path_to(&self, mut at: u64) -> Vec<Step> {
+    fn path_to(&self, mut at: u64, steps_max: usize) -> Vec<Step> {
         let mut path = Vec::new();
-        while path.len() < PATH_STEPS_MAX {
+        while path.len() < steps_max {
             let Some(step) = self.before(at).or_else(|| self.jump_to(at)) else { break };
             at = step.instruction.ip();
             path.push(step);

@@ -46,6 +46,20 @@ pub(super) struct Table {
     pub count: Option<u64>,
 }
 
+/// Whether `jump` may go through a table at all: its target is computed, not merely loaded.
+pub(super) fn is_plausible(jump: &Instruction, path: &[Step]) -> bool {
+    let mut slice = Slice { path, info: InstructionInfoFactory::new() };
+    if jump.op0_kind() == OpKind::Memory {
+        return jump.memory_index_scale() == 8 && jump.memory_index() != Register::None;
+    }
+    let target = register(jump, 0).and_then(|target| slice.definition(target, 0));
+    target.is_some_and(|(_, target)| match target.mnemonic() {
+        Mnemonic::Add | Mnemonic::Lea => true,
+        Mnemonic::Mov => target.memory_index_scale() == 8,
+        _ => false,
+    })
+}
+
 /// The table that `jump` goes through; `path[0]` is the instruction before it.
 pub(super) fn recognise(jump: &Instruction, path: &[Step]) -> Option<Table> {
     let mut slice = Slice { path, info: InstructionInfoFactory::new() };

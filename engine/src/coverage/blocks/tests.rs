@@ -152,6 +152,101 @@ fn needs_no_section_headers() {
     assert!(stripped.starts.iter().all(|start| whole.starts.binary_search(start).is_ok()));
 }
 
+const CATCHES: &str = r#"
+#include <stdexcept>
+#include <string>
+__attribute__((noinline)) void thrower(int n) { if (n > 2) throw std::runtime_error("many"); }
+int main(int argc, char **argv) {
+  try { std::string name(argv[0]); thrower(argc); return name.size() > 3; }
+  catch (const std::runtime_error &e) { return 7; }
+  catch (...) { return 8; }
+}
+"#;
+
+#[test]
+fn finds_the_landing_pads_of_exceptions() {
+    let directory = tempfile::tempdir().unwrap();
+    // The library stands before the source that needs it.
+    let options = ["-x", "c++", "-O2", "-Wl,--no-as-needed", "-lstdc++"];
+    let Some(path) = compile(directory.path(), CATCHES, &options) else { return };
+    let bytes = std::fs::read(&path).unwrap();
+    let layout = crate::symbols::elf::Layout::parse(&bytes).unwrap();
+    let frames = crate::symbols::frames::Frames::parse(&layout, &bytes);
+    let pads = super::landing::pads(&layout, &bytes, &frames);
+    let Some(blocks) = agrees_with_objdump(&path) else { return };
+    assert!(pads.len() >= 2 && pads.iter().all(|pad| blocks.starts.binary_search(pad).is_ok()));
+}
+
+#[test]
+fn finds_code_that_nothing_describes() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = ["-O2", "-fno-asynchronous-unwind-tables", "-fno-pie", "-no-pie"];
+    let Some(path) = compile(directory.path(), SWITCHES, &options) else { return };
+    let whole = find(&std::fs::read(&path).unwrap()).unwrap();
+    let Some(boundaries) = objdump_boundaries(&path) else { return };
+    let stripped = path.with_extension("stripped");
+    let done = Command::new("strip").arg("-o").arg(&stripped).arg(&path).status();
+    if !done.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: strip does not work on this machine");
+        return;
+    }
+    let found = find(&std::fs::read(&stripped).unwrap()).unwrap();
+    assert!(found.starts.iter().all(|start| boundaries.contains(start)));
+    assert!(found.starts.len() * 10 >= whole.starts.len() * 9, "{found:?} {whole:?}");
+}
+
+/// An image of one function that is `pattern` over and over.
+fn image_of(pattern: &[u8], bytes: usize) -> Vec<u8> {
+    let text: Vec<u8> = pattern.iter().copied().cycle().take(bytes).collect();
+    let words = |values: &[u64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let (text_at, length) = (0x1000usize, text.len() as u64);
+    let symbols_at = text_at + text.len();
+    let mut image = b"\x7fELF\x02\x01\x01".to_vec();
+    image.resize(16, 0);
+    // ET_DYN, EM_X86_64, version 1; then entry, e_phoff, e_shoff; then sizes and counts.
+    image.extend([3, 0, 62, 0, 1, 0, 0, 0]);
+    image.extend(words(&[text_at as u64, 64, symbols_at as u64 + 49]));
+    image.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 64, 0, 3, 0, 0, 0]);
+    // PT_LOAD, readable and executable.
+    image.extend(words(&[1 | 5 << 32, text_at as u64, text_at as u64, text_at as u64]));
+    image.extend(words(&[length, length, 0x1000]));
+    image.resize(text_at, 0);
+    image.extend(text);
+    // The null symbol; a global STT_FUNC in section 1; an empty string table.
+    image.extend([0; 24]);
+    image.extend(words(&[0x12 << 32 | 1 << 48, text_at as u64, length]));
+    image.push(0);
+    image.extend([0; 64]);
+    image.extend(words(&[2 << 32, 0, 0, symbols_at as u64, 48, 2, 8, 24]));
+    image.extend(words(&[3 << 32, 0, 0, symbols_at as u64 + 48, 1, 0, 1, 0]));
+    image
+}
+
+#[test]
+fn takes_linear_time_on_hostile_code() {
+    let patterns: [&[u8]; 5] = [
+        // je +2; jmp rax
+        &[0x74, 2, 0xff, 0xe0],
+        // je +16; lea rcx, [rip]; movsxd rax, [rcx + rax*4]; add rax, rcx; jmp rax
+        &[0x74, 16, 0x48, 0x8d, 0x0d, 0, 0, 0, 0, 0x48, 0x63, 4, 0x81, 0x48, 1, 0xc8, 0xff, 0xe0],
+        // je +9; the same without the lea
+        &[0x74, 9, 0x48, 0x63, 4, 0x81, 0x48, 1, 0xc8, 0xff, 0xe0],
+        // cmp eax, 0x1fff; ja +9; the same, bounded
+        &[0x3d, 0xff, 0x1f, 0, 0, 0x77, 9, 0x48, 0x63, 4, 0x81, 0x48, 1, 0xc8, 0xff, 0xe0],
+        // je -1: into itself
+        &[0x74, 0xff],
+    ];
+    for pattern in patterns {
+        let image = image_of(pattern, 1 << 18);
+        let started = Instant::now();
+        let blocks = find(&image).unwrap();
+        let seconds = started.elapsed().as_secs_f64();
+        eprintln!("{pattern:x?}: {} blocks in {seconds:.3} s", blocks.starts.len());
+        assert!(blocks.covered_bytes * 10 >= blocks.text_bytes, "{blocks:?}");
+        assert!(seconds < 30.0, "{pattern:x?} took {seconds} s");
+    }
+}
+
 #[test]
 fn refuses_what_is_not_elf() {
     assert!(find(b"").is_err());
