@@ -13,6 +13,9 @@ const INSTRUCTION_BYTES_MAX: u64 = 15;
 /// A function longer than this is not decoded from its start.
 const SYNC_BYTES_MAX: u64 = 1 << 20;
 
+/// More neighbours than this on one side are not shown.
+const AROUND_MAX: usize = 64;
+
 /// One instruction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
@@ -37,14 +40,15 @@ impl fmt::Display for Line {
 }
 
 impl Symbolizer {
-    /// The instruction at `rip` with up to `around` instructions before and after it, from `code`,
-    /// the guest's bytes at `at`. Empty when `rip` is not inside them.
+    /// The instruction at `rip` with up to `around` (at most 64) instructions before and after it,
+    /// from `code`, the guest's bytes at `at`. Empty when `rip` is not inside them.
     ///
     /// x86 cannot be decoded backwards, so what stands before `rip` is found by decoding the
     /// image from the start of the function, or else by the start that leads to `rip` through the
     /// most valid instructions.
     #[must_use]
     pub fn disassemble(&self, code: &[u8], at: u64, rip: u64, around: usize) -> Vec<Line> {
+        let around = around.min(AROUND_MAX);
         let inside = rip.checked_sub(at).and_then(|offset| usize::try_from(offset).ok());
         let Some(offset) = inside.filter(|offset| *offset < code.len()) else {
             return Vec::new();
@@ -55,20 +59,22 @@ impl Symbolizer {
             .unwrap_or_else(|| guessed_boundaries(before, at, around));
         let first = boundaries.get(boundaries.len().saturating_sub(around)).copied().unwrap_or(rip);
         let skip = usize::try_from(first.saturating_sub(at)).unwrap_or(offset).min(offset);
-        let mut lines = Vec::new();
-        let mut left = around;
+        let mut lines: Vec<Line> = Vec::new();
         for instruction in decode(code.get(skip..).unwrap_or_default(), first) {
-            // Decoding in the guest's bytes may differ from the image's; never step over `rip`.
-            if instruction.ip() > rip && !lines.iter().any(|line: &Line| line.is_current) {
-                return self.disassemble(code.get(offset..).unwrap_or_default(), rip, rip, around);
-            }
-            if instruction.ip() > rip {
-                if left == 0 {
-                    break;
+            let shown_after = lines.iter().rposition(|line| line.is_current);
+            match shown_after.map(|current| lines.len() - 1 - current) {
+                Some(after) if after == around => break,
+                // The guest's bytes may differ from the image's; never step over `rip`.
+                None if instruction.ip() > rip => {
+                    return self.disassemble(
+                        code.get(offset..).unwrap_or_default(),
+                        rip,
+                        rip,
+                        around,
+                    );
                 }
-                left -= 1;
+                _ => lines.push(self.line(&instruction, code, at, rip)),
             }
-            lines.push(self.line(&instruction, code, at, rip));
         }
         lines
     }

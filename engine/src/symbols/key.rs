@@ -177,3 +177,73 @@ fn base_name(name: &str) -> &str {
         .filter(|(_, hash)| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
     hash.map_or(name, |(path, _)| path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::symbols::{InFunction, InImage};
+
+    fn place(function: Option<&str>) -> Place {
+        let image = InImage { name: "/usr/bin/tool".to_owned(), bias: 0x1000, offset: 0x234 };
+        let function = function.map(|name| InFunction {
+            name: name.to_owned(),
+            symbol: name.to_owned(),
+            offset: 7,
+        });
+        Place { address: 0x1234, image: Some(image), function, source: Vec::new() }
+    }
+
+    fn key(stack: &[Option<&str>]) -> String {
+        crash_key(&stack.iter().map(|name| place(*name)).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn names_a_rust_panic_after_the_code_that_panicked() {
+        let stack = [
+            Some("pthread_kill"),
+            Some("raise"),
+            Some("abort"),
+            Some("std::process::abort"),
+            Some("panic_abort::__rust_start_panic::abort"),
+            Some("rust_panic"),
+            Some("std::panicking::rust_panic_with_hook"),
+            Some("__rustc::rust_begin_unwind"),
+            Some("core::panicking::panic_fmt"),
+            Some("core::option::unwrap_failed"),
+            Some("parser::header::read"),
+            Some("std::panicking::catch_unwind"),
+        ];
+        assert_eq!(key(&stack), "parser::header::read@tool");
+    }
+
+    #[test]
+    fn looks_through_a_stripped_c_library() {
+        assert_eq!(key(&[None, None, Some("abort"), Some("parse")]), "parse@tool");
+        // Nothing of the machinery is known to be below these.
+        assert_eq!(key(&[None, Some("parse")]), "tool+0x234");
+    }
+
+    #[test]
+    fn keeps_the_runtime_below_main_as_a_frame() {
+        assert!(!is_crash_machinery("std::panicking::catch_unwind::do_call"));
+        assert!(!is_crash_machinery("std::sys::backtrace::__rust_begin_short_backtrace"));
+        assert!(!is_crash_machinery("xmlFree"));
+        assert!(!is_crash_machinery("strategy"));
+        assert!(is_crash_machinery("__memmove_avx_unaligned_erms"));
+    }
+
+    #[test]
+    fn leaves_out_what_changes_from_build_to_build() {
+        let of = |name| frame_key(&place(Some(name)));
+        assert_eq!(of("a::b::h0123456789abcdef"), "a::b@tool");
+        assert_eq!(of("parse.isra.0.cold"), "parse@tool");
+        assert_eq!(of(".hidden"), ".hidden@tool");
+        assert_eq!(frame_key(&Place::unknown(5)), "unmapped");
+    }
+
+    #[test]
+    fn names_even_a_stack_of_nothing_but_machinery() {
+        assert_eq!(key(&[Some("raise"), Some("abort")]), "raise@tool");
+        assert_eq!(key(&[]), "unmapped");
+    }
+}

@@ -130,3 +130,44 @@ impl Write for Limited {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn demangles_rust_and_cpp_and_leaves_c_alone() {
+        let legacy = "_ZN4core9panicking5panic17h0123456789abcdefE";
+        assert_eq!(demangle(legacy), "core::panicking::panic");
+        assert_eq!(demangle("_RNvNtCs1234_7mycrate3foo3bar"), "mycrate::foo::bar");
+        assert_eq!(demangle("_ZN3xml6Parser4readEPKcm"), "xml::Parser::read");
+        assert_eq!(demangle("xmlParseDoc"), "xmlParseDoc");
+        assert_eq!(demangle("_Zebra"), "_Zebra");
+    }
+
+    #[test]
+    fn finds_the_function_that_covers_an_address() {
+        let symbol = |address, size, global| FunctionSymbol { address, size, name: 0..0, global };
+        let functions = vec![
+            symbol(0x100, 0x40, true),
+            symbol(0x100, 0x40, false),
+            symbol(0x110, 0, false),
+            symbol(0x200, 0, true),
+        ];
+        let symbols = Symbols { functions };
+        let at = |address| symbols.covering(address).map(|f| (f.address, f.global));
+        assert_eq!(at(0xff), None);
+        assert_eq!(at(0x120), Some((0x100, true)), "a sized symbol wins over a label in it");
+        assert_eq!(at(0x150), Some((0x110, false)));
+        assert_eq!(at(0x210), Some((0x200, true)));
+        assert_eq!(at(0x200 + UNSIZED_BYTES_MAX), None);
+    }
+
+    proptest! {
+        #[test]
+        fn demangles_anything(name in "(_ZN?|_R|)[A-Za-z0-9_$.]{0,200}") {
+            prop_assert!(demangle(&name).len() <= NAME_BYTES_MAX);
+        }
+    }
+}

@@ -148,6 +148,47 @@ fn shows_the_faulting_instruction_among_its_neighbours() {
     assert_eq!(guessed[guessed.len() - 4..], lines[3..]);
 }
 
+#[test]
+fn unwinds_inside_the_procedure_linkage_table() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(path) = compile(directory.path(), CRASHING, &["-O2", "-Wl,-z,lazy"]) else { return };
+    let bytes: Arc<[u8]> = std::fs::read(path).unwrap().into();
+    let layout = elf::Layout::parse(&bytes).unwrap();
+    let Some(plt) = layout.section(".plt").map(|section| section.address) else { return };
+    let symbolizer = Symbolizer::new(vec![Image { name: "program".to_owned(), bias: 0, bytes }]);
+    let main = symbolizer.address_of("main").unwrap();
+    // In the second stub: before and after it pushed the relocation's number.
+    for (offset, pushed) in [(0, 0), (6, 0), (11, 8)] {
+        let rip = plt + 16 + offset;
+        let registers = UnwindRegisters { rip, rsp: 0x7000, ..UnwindRegisters::default() };
+        let mut read = |at: u64, buffer: &mut [u8]| {
+            let word = if at == 0x7000 + pushed { main + 4 } else { 0 };
+            buffer.copy_from_slice(&word.to_le_bytes()[..buffer.len()]);
+            true
+        };
+        let frames = symbolizer.unwind(&registers, &mut read, 2);
+        assert_eq!(frames.get(1).map(|frame| frame.ip), Some(main + 4), "stub+{offset}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn disassembles_anything(
+        code in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+        at in proptest::prop_oneof![0..1000u64, u64::MAX - 1000..u64::MAX],
+        offset in 0..220u64,
+        around in proptest::prop_oneof![0..100usize, proptest::strategy::Just(usize::MAX)],
+    ) {
+        let bare = Symbolizer::new(Vec::new());
+        let rip = at.wrapping_add(offset);
+        let lines = bare.disassemble(&code, at, rip, around);
+        if rip >= at && offset < code.len() as u64 {
+            proptest::prop_assert_eq!(lines.iter().filter(|line| line.is_current).count(), 1);
+            proptest::prop_assert!(lines.len() <= 2 * 64 + 1);
+        }
+    }
+}
+
 fn this_program() -> Symbolizer {
     let path = std::env::current_exe().unwrap();
     let bytes: Arc<[u8]> = std::fs::read(&path).unwrap().into();
