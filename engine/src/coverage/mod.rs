@@ -1,1 +1,3 @@
 //! Which basic blocks a run reached.
+
+pub mod blocks;

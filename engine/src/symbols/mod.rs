@@ -1,1 +1,85 @@
 //! What an address in a guest means: symbols, source lines, unwinding, disassembly.
+//!
+//! A [`Symbolizer`] is made from the images that a guest has loaded and answers for runtime
+//! addresses. It is lazy: an image's symbols, frame entries and DWARF are parsed when the first
+//! question needs them, and kept.
+//!
+//! Never reads a guest by itself (the caller hands in bytes or a reader) and never fails on what
+//! an image or a guest holds: damaged or missing information makes an answer smaller.
+
+mod disassembly;
+pub(crate) mod elf;
+pub(crate) mod frames;
+mod image;
+mod key;
+mod lines;
+mod names;
+mod place;
+mod unwind;
+
+pub use disassembly::Line;
+pub use elf::ElfError;
+pub use image::{Image, Images};
+pub use key::{crash_frame, crash_key, frame_key, is_crash_machinery};
+pub use names::{NameError, demangle};
+pub use place::{InFunction, InImage, Place, SourceFrame};
+pub use unwind::{FoundBy, Frame, UnwindRegisters};
+
+use image::Loaded;
+
+/// Answers what addresses of one guest mean.
+pub struct Symbolizer {
+    images: Vec<Loaded>,
+}
+
+impl Symbolizer {
+    /// A symbolizer for these images; the executable comes first. Reads their headers only.
+    #[must_use]
+    pub fn new(images: Images) -> Self {
+        Self { images: images.into_iter().map(Loaded::new).collect() }
+    }
+
+    /// What `address` means, as the address of an instruction.
+    #[must_use]
+    pub fn resolve(&self, address: u64) -> Place {
+        self.image_at(address).map_or(Place::unknown(address), |image| image.resolve(address))
+    }
+
+    /// What a frame's address means. A return address belongs to the call before it, which may
+    /// be the last instruction of its function.
+    #[must_use]
+    pub fn resolve_frame(&self, frame: &Frame) -> Place {
+        let back = u64::from(frame.is_return_address);
+        self.resolve(frame.ip.wrapping_sub(back)).moved_by(back)
+    }
+
+    /// The runtime address of a function, by its symbol's name as it is in the image, else by
+    /// its demangled name, else by the end of a path (`parser::parse` for `my::parser::parse`).
+    ///
+    /// Earlier images win, and global symbols win over local ones.
+    ///
+    /// # Errors
+    ///
+    /// When nothing has the name, or when several functions of one image do.
+    pub fn address_of(&self, name: &str) -> Result<u64, NameError> {
+        for rule in names::RULES {
+            for image in &self.images {
+                if let Some(address) = image.address_of(name, rule)? {
+                    return Ok(address);
+                }
+            }
+        }
+        Err(NameError::NotFound { name: name.to_owned() })
+    }
+
+    fn image_at(&self, address: u64) -> Option<&Loaded> {
+        self.images.iter().find(|image| image.contains(address))
+    }
+
+    fn is_code(&self, address: u64) -> bool {
+        self.images.iter().any(|image| image.is_code(address))
+    }
+}
+
+#[cfg(test)]
+mod tests;

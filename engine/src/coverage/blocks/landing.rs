@@ -1,0 +1,64 @@
+//! Landing pads: where exceptions and panics are caught and cleaned up after. Only the unwinder
+//! jumps to them, so control flow does not show them; the tables that it reads
+//! (`.gcc_except_table`) do.
+//!
+//! Never reads types or actions, and never takes a pad outside the function it belongs to.
+
+use crate::symbols::elf::Layout;
+use crate::symbols::frames::{FrameRange, Frames};
+use gimli::{DwEhPe, EndianSlice, LittleEndian, Reader, constants};
+
+type Table<'a> = EndianSlice<'a, LittleEndian>;
+
+/// All landing pads of an image.
+pub(super) fn pads(layout: &Layout, bytes: &[u8], frames: &Frames) -> Vec<u64> {
+    let mut pads = Vec::new();
+    // No call site takes less than four bytes, so a real image stays far below this; tables that
+    // claim each other's bytes do not.
+    let mut sites_left = bytes.len();
+    for frame in frames.ranges() {
+        let Some(at) = frame.lsda else { continue };
+        let table = EndianSlice::new(layout.bytes_at(bytes, at), LittleEndian);
+        // A table that breaks off has told the pads before the break.
+        let _broken = read_pads(table, frame, &mut sites_left, &mut pads);
+    }
+    pads
+}
+
+fn read_pads(
+    mut table: Table<'_>,
+    frame: &FrameRange,
+    sites_left: &mut usize,
+    pads: &mut Vec<u64>,
+) -> gimli::Result<()> {
+    // Compilers leave the base of the pads out: it is the function's start.
+    if DwEhPe(table.read_u8()?) != constants::DW_EH_PE_omit {
+        return Ok(());
+    }
+    if DwEhPe(table.read_u8()?) != constants::DW_EH_PE_omit {
+        table.read_uleb128()?;
+    }
+    let encoding = DwEhPe(table.read_u8()?);
+    let length = table.read_uleb128()?;
+    let mut sites = table.split(usize::try_from(length).unwrap_or(usize::MAX))?;
+    while !sites.is_empty() && *sites_left > 0 {
+        *sites_left -= 1;
+        read_number(&mut sites, encoding)?;
+        read_number(&mut sites, encoding)?;
+        let pad = read_number(&mut sites, encoding)?;
+        sites.read_uleb128()?;
+        let at = frame.code.start.wrapping_add(pad);
+        if pad != 0 && frame.code.contains(&at) {
+            pads.push(at);
+        }
+    }
+    Ok(())
+}
+
+fn read_number(from: &mut Table<'_>, encoding: DwEhPe) -> gimli::Result<u64> {
+    match encoding {
+        constants::DW_EH_PE_uleb128 => from.read_uleb128(),
+        constants::DW_EH_PE_udata4 => from.read_u32().map(u64::from),
+        other => Err(gimli::Error::UnknownPointerEncoding(other)),
+    }
+}

@@ -1,0 +1,149 @@
+//! The executable bytes of an image and what is known of each: one mark byte per byte of code.
+//!
+//! Never decodes; it only remembers.
+
+use super::BlocksError;
+use crate::symbols::elf::Layout;
+use std::ops::Range;
+
+/// An instruction starts here, reached by valid control flow.
+const START: u8 = 1;
+/// Inside an instruction that was reached by valid control flow.
+const INTERIOR: u8 = 2;
+/// A basic block starts here.
+const LEADER: u8 = 4;
+/// An instruction boundary of a linear sweep over the enclosing function or gap.
+const SWEPT: u8 = 8;
+/// Between functions, where only swept boundaries are believed.
+const GAP: u8 = 16;
+
+/// The executable bytes of one segment.
+struct Piece<'a> {
+    address: u64,
+    bytes: &'a [u8],
+    marks: Vec<u8>,
+}
+
+/// All executable bytes of an image.
+pub(super) struct Text<'a> {
+    pieces: Vec<Piece<'a>>,
+}
+
+impl<'a> Text<'a> {
+    pub fn new(layout: &Layout, bytes: &'a [u8]) -> Result<Self, BlocksError> {
+        let code = || layout.segments.iter().filter(|s| s.executable && !s.file.is_empty());
+        // Linkers may let segments share a page of the file, never all of it several times.
+        let claimed = code().fold(0usize, |sum, s| sum.saturating_add(s.file.len()));
+        if claimed > bytes.len().saturating_mul(2) {
+            return Err(BlocksError::Overclaimed { claimed, file: bytes.len() });
+        }
+        let mut pieces: Vec<Piece<'a>> = Vec::new();
+        for segment in code() {
+            let data = bytes.get(segment.file.clone()).unwrap_or_default();
+            // Segments that overlap in memory have no meaning; the first one counts.
+            let free = pieces.last().is_none_or(|last| last.end() <= segment.address);
+            if free && segment.address.checked_add(data.len() as u64).is_some() {
+                let marks = vec![0; data.len()];
+                pieces.push(Piece { address: segment.address, bytes: data, marks });
+            }
+        }
+        if pieces.is_empty() { Err(BlocksError::NoCode) } else { Ok(Self { pieces }) }
+    }
+
+    fn locate(&self, at: u64) -> Option<(usize, usize)> {
+        self.pieces.iter().enumerate().find_map(|(index, piece)| {
+            let offset = usize::try_from(at.checked_sub(piece.address)?).ok()?;
+            (offset < piece.bytes.len()).then_some((index, offset))
+        })
+    }
+
+    fn marks(&self, at: u64) -> u8 {
+        let mark = |(piece, offset): (usize, usize)| {
+            self.pieces.get(piece).and_then(|p| p.marks.get(offset)).copied()
+        };
+        self.locate(at).and_then(mark).unwrap_or(0)
+    }
+
+    fn mark(&mut self, at: u64, length: usize, bits: u8) {
+        let Some((piece, offset)) = self.locate(at) else { return };
+        let marks = self.pieces.get_mut(piece).map(|p| &mut p.marks);
+        if let Some(marks) = marks.and_then(|m| m.get_mut(offset..offset.saturating_add(length))) {
+            marks.iter_mut().for_each(|mark| *mark |= bits);
+        }
+    }
+
+    /// The bytes from `at` to the end of its segment; empty outside the code.
+    pub fn bytes_from(&self, at: u64) -> &'a [u8] {
+        let rest = |(piece, offset): (usize, usize)| self.pieces.get(piece)?.bytes.get(offset..);
+        self.locate(at).and_then(rest).unwrap_or_default()
+    }
+
+    pub fn has(&self, at: u64) -> bool {
+        self.locate(at).is_some()
+    }
+
+    pub fn is_decoded(&self, at: u64) -> bool {
+        self.marks(at) & START != 0
+    }
+
+    pub fn is_interior(&self, at: u64) -> bool {
+        self.marks(at) & INTERIOR != 0
+    }
+
+    pub fn is_swept(&self, at: u64) -> bool {
+        self.marks(at) & SWEPT != 0
+    }
+
+    pub fn mark_instruction(&mut self, at: u64, length: usize) {
+        self.mark(at, 1, START);
+        self.mark(at.saturating_add(1), length.saturating_sub(1), INTERIOR);
+    }
+
+    pub fn mark_leader(&mut self, at: u64) {
+        self.mark(at, 1, LEADER);
+    }
+
+    pub fn mark_swept(&mut self, at: u64) {
+        self.mark(at, 1, SWEPT);
+    }
+
+    pub fn mark_gap(&mut self, range: &Range<u64>) {
+        let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0);
+        self.mark(range.start, length, GAP);
+    }
+
+    /// The address ranges that have executable bytes.
+    pub fn extents(&self) -> Vec<Range<u64>> {
+        self.pieces.iter().map(|piece| piece.address..piece.end()).collect()
+    }
+
+    pub fn byte_count(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.bytes.len() as u64).sum()
+    }
+
+    pub fn decoded_byte_count(&self) -> u64 {
+        let decoded =
+            |p: &Piece<'_>| p.marks.iter().filter(|m| *m & (START | INTERIOR) != 0).count();
+        self.pieces.iter().map(|piece| decoded(piece) as u64).sum()
+    }
+
+    /// Every leader that was decoded, lies inside no other instruction and, in a gap, is swept.
+    pub fn block_starts(&self) -> Vec<u64> {
+        let wanted = |mark: u8| {
+            mark & (START | INTERIOR | LEADER) == START | LEADER && mark & (GAP | SWEPT) != GAP
+        };
+        let starts = |piece: &Piece<'_>| {
+            let (address, marks) = (piece.address, piece.marks.iter().zip(0u64..));
+            let found =
+                marks.filter(|(mark, _)| wanted(**mark)).map(|(_, offset)| address + offset);
+            found.collect::<Vec<_>>()
+        };
+        self.pieces.iter().flat_map(starts).collect()
+    }
+}
+
+impl Piece<'_> {
+    fn end(&self) -> u64 {
+        self.address.saturating_add(self.bytes.len() as u64)
+    }
+}
