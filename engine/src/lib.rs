@@ -7,9 +7,11 @@
 
 pub mod address;
 pub mod coverage;
+pub mod device;
 pub mod exit;
 pub mod guest;
 pub mod kvm;
+pub mod machine;
 pub mod memory;
 pub mod outcome;
 pub mod paging;

@@ -16,6 +16,8 @@ pub enum Outcome {
     },
     /// The guest faulted in a way that kills a process, or reported a crash itself.
     Crashed(Fault),
+    /// A bare guest stopped at HLT with nothing left to wake it.
+    Halted,
     /// The run passed its time limit.
     TimedOut,
     /// The guest asked for more memory, output or mappings than its limits allow.
@@ -134,11 +136,23 @@ pub enum Unsupported {
     },
 }
 
+impl Unsupported {
+    /// The same, with the address of the instruction that an exit does not tell itself.
+    #[must_use]
+    pub fn at(self, at: u64) -> Self {
+        match self {
+            Self::Instruction { bytes, .. } => Self::Instruction { rip: at, bytes },
+            other => other,
+        }
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited { status } => write!(f, "exited with status {status}"),
             Self::Crashed(fault) => write!(f, "crashed: {fault}"),
+            Self::Halted => f.write_str("halted"),
             Self::TimedOut => f.write_str("passed its time limit"),
             Self::OutOfMemory => f.write_str("passed its memory limit"),
             Self::Unsupported(what) => write!(f, "needs what is not supported: {what}"),

@@ -2,4 +2,5 @@
 //!
 //! Never runs a vCPU and never rewinds: a guest kind describes, the machine drives.
 
+pub mod bare;
 pub mod process;

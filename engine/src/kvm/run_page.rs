@@ -198,7 +198,7 @@ impl RunPage {
     pub(super) fn run(&mut self, fd: RawFd) -> Result<(), Errno> {
         // SAFETY: `fd` is the vCPU that this page belongs to; `&mut self` means that nobody
         // holds a reference into the page while the kernel writes it.
-        unsafe { raw::kvm_run(fd) }.map(drop)
+        unsafe { raw::kvm_run(fd, 0) }.map(drop)
     }
 }
 

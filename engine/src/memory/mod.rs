@@ -246,6 +246,15 @@ impl GuestMemory {
         Ok(())
     }
 
+    /// Marks the pages of a range that something else than [`write`](Self::write) has written: the
+    /// CPU, in a slot without dirty log.
+    ///
+    /// # Errors
+    /// The range is not all RAM of one slot.
+    pub fn mark(&mut self, at: Gpa, bytes: usize) -> Result<(), OutOfRam> {
+        self.touch(at, bytes)
+    }
+
     fn touch(&mut self, at: Gpa, bytes: usize) -> Result<(), OutOfRam> {
         let (slot, offset) = self.locate(at, bytes)?;
         if bytes == 0 {

@@ -59,7 +59,7 @@ pub struct Process {
 }
 
 /// A system call as the registers give it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SystemCall {
     /// RAX.
     pub nr: u64,

@@ -289,24 +289,16 @@ pub fn read_frame(memory: &GuestMemory, vector: u8, rsp: u64) -> Option<TrapFram
     })
 }
 
-/// Where a program goes on after a rewrite.
-#[derive(Clone, Copy, Debug)]
-pub struct Continue {
-    /// General registers as the program shall have them.
-    pub regs: kvm_bindings::kvm_regs,
-    /// Whether to come back to the host instead, because more rewrites are to follow.
-    pub back_to_host: bool,
-}
-
-/// Writes as many of `stale`'s entries as fit, and the stack for the way back. Returns the
-/// registers to enter the stub with and how many entries were taken.
+/// Writes as many of `stale`'s entries as fit, and the stack for the way back: to the program with
+/// its registers `program`, or to the host when entries are left. Returns the registers to enter
+/// the stub with and how many entries were taken.
 ///
 /// # Errors
 /// The engine's slot is missing, which is a mistake in the caller.
 pub fn prepare_rewrite(
     memory: &mut GuestMemory,
     stale: &[Gpa],
-    then: &Continue,
+    program: &kvm_bindings::kvm_regs,
 ) -> Result<(kvm_bindings::kvm_regs, usize), TablesFull> {
     let mut records: Vec<u64> = Vec::new();
     let mut taken = 0;
@@ -328,9 +320,8 @@ pub fn prepare_rewrite(
     }
     records.extend([0, 0]);
     let bytes: Vec<u8> = records.iter().flat_map(|word| word.to_le_bytes()).collect();
-    memory.write_unmarked(REWRITES, &bytes)?;
-    let back = then.back_to_host || taken < stale.len();
-    let regs = enter_rewrite(memory, &then.regs, back)?;
+    memory.write(REWRITES, &bytes)?;
+    let regs = enter_rewrite(memory, program, taken < stale.len())?;
     Ok((regs, taken))
 }
 
@@ -350,7 +341,7 @@ fn enter_rewrite(
     };
     let words: Vec<u8> = saved.iter().chain(&frame).flat_map(|word| word.to_le_bytes()).collect();
     let base = Gpa(STACK_TOP.0 - words.len() as u64);
-    memory.write_unmarked(base, &words)?;
+    memory.write(base, &words)?;
     Ok(kvm_bindings::kvm_regs {
         rip: engine_va(STUBS).0 + REWRITE_STUB,
         rsp: engine_va(base).0,

@@ -1,0 +1,162 @@
+//! The devices that the engine emulates: a 16550 console, on vm-superio.
+//!
+//! Output goes to a bounded buffer; nothing is ever read from the host. Interrupt controllers and
+//! the timer are the kernel's; their state is in `state`.
+
+use serde::{Deserialize, Serialize};
+use std::convert::Infallible;
+use vm_superio::serial::{NoEvents, SerialState};
+use vm_superio::{Serial, Trigger};
+
+/// First port of COM1.
+pub const COM1: u16 = 0x3f8;
+/// Ports of a 16550.
+const PORTS: u16 = 8;
+
+/// An interrupt line that leads nowhere: the console is polled.
+#[derive(Debug)]
+struct NoInterrupt;
+
+impl Trigger for NoInterrupt {
+    type E = Infallible;
+
+    fn trigger(&self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+/// A serial console at COM1.
+#[derive(Debug)]
+pub struct Console {
+    serial: Serial<NoInterrupt, NoEvents, Vec<u8>>,
+    bytes_max: usize,
+}
+
+/// A console's registers and what it has printed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleState {
+    /// Divisor latch, low and high; IER, IIR, LCR, LSR, MCR, MSR, SCR. `None` before the first use.
+    registers: Option<[u8; 9]>,
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+impl Console {
+    /// A console in `state` that keeps `bytes_max` bytes of output.
+    #[must_use]
+    pub fn new(state: &ConsoleState, bytes_max: usize) -> Self {
+        Self { serial: serial(state), bytes_max }
+    }
+
+    /// Whether `port` is one of the console's.
+    #[must_use]
+    pub fn has(&self, port: u16) -> bool {
+        (COM1..COM1 + PORTS).contains(&port)
+    }
+
+    /// OUT of a byte to one of the console's ports.
+    pub fn write(&mut self, port: u16, byte: u8) {
+        if self.is_full() {
+            return;
+        }
+        // Neither the trigger nor the buffer can fail.
+        let _ = self.serial.write((port - COM1) as u8, byte);
+    }
+
+    /// IN of a byte from one of the console's ports.
+    pub fn read(&mut self, port: u16) -> u8 {
+        self.serial.read((port - COM1) as u8)
+    }
+
+    /// Adds to the output without the registers.
+    pub fn print(&mut self, bytes: &[u8]) {
+        self.serial.writer_mut().extend_from_slice(bytes);
+    }
+
+    /// Everything printed.
+    #[must_use]
+    pub fn output(&self) -> &[u8] {
+        self.serial.writer()
+    }
+
+    /// Whether the output has reached its limit.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.output().len() >= self.bytes_max
+    }
+
+    /// The state, to be kept in a snapshot.
+    #[must_use]
+    pub fn state(&self) -> ConsoleState {
+        let s = self.serial.state();
+        ConsoleState {
+            registers: Some([
+                s.baud_divisor_low,
+                s.baud_divisor_high,
+                s.interrupt_enable,
+                s.interrupt_identification,
+                s.line_control,
+                s.line_status,
+                s.modem_control,
+                s.modem_status,
+                s.scratch,
+            ]),
+            input: s.in_buffer,
+            output: self.output().to_vec(),
+        }
+    }
+
+    /// Back to `then`.
+    pub fn rewind_to(&mut self, then: &ConsoleState) {
+        self.serial = serial(then);
+    }
+}
+
+fn serial(state: &ConsoleState) -> Serial<NoInterrupt, NoEvents, Vec<u8>> {
+    let fresh = || Serial::new(NoInterrupt, state.output.clone());
+    let Some([low, high, ier, iir, lcr, lsr, mcr, msr, scr]) = state.registers else {
+        return fresh();
+    };
+    let state_of = SerialState {
+        baud_divisor_low: low,
+        baud_divisor_high: high,
+        interrupt_enable: ier,
+        interrupt_identification: iir,
+        line_control: lcr,
+        line_status: lsr,
+        modem_control: mcr,
+        modem_status: msr,
+        scratch: scr,
+        in_buffer: state.input.clone(),
+    };
+    // Refused only when the input buffer is longer than a 16550's, which a file may claim.
+    Serial::from_state(&state_of, NoInterrupt, NoEvents, state.output.clone())
+        .unwrap_or_else(|_| fresh())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_printed_and_the_registers_come_back() {
+        let mut console = Console::new(&ConsoleState::default(), 100);
+        console.write(COM1, b'a');
+        let then = console.state();
+        console.write(COM1, b'b');
+        console.write(COM1 + 7, 0x55);
+        assert_eq!(console.output(), b"ab");
+        console.rewind_to(&then);
+        assert_eq!(console.output(), b"a");
+        assert_eq!(console.read(COM1 + 7), 0);
+        assert_eq!(console.state(), then);
+    }
+
+    #[test]
+    fn output_stops_at_its_limit() {
+        let mut console = Console::new(&ConsoleState::default(), 3);
+        (0..10).for_each(|_| console.write(COM1, b'x'));
+        assert_eq!(console.output(), b"xxx");
+        assert!(console.is_full());
+    }
+}

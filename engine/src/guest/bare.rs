@@ -1,0 +1,252 @@
+//! Bare guests: flat binaries in real, protected or long mode, and freestanding ELF, at CPL 0.
+//!
+//! Says where an image goes and with which registers it starts. Never runs it; the port ABI that
+//! it may use is served by `machine::bare` and described in `docs/guests-bare.md`.
+
+use crate::address::{Gpa, PAGE_SIZE};
+use crate::memory::{GuestMemory, OutOfRam, SlotSpec};
+use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
+use object::read::elf::{ElfFile64, ProgramHeader};
+use object::{Endianness, Object};
+use serde::{Deserialize, Serialize};
+
+/// The mode in which a bare guest starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// 16-bit real mode; segments start at 0, so that the entry is below 64 KiB, unless
+    /// [`BareSpec::real_mode_segment`] says otherwise.
+    Real,
+    /// 32-bit protected mode, flat segments, no paging.
+    Protected,
+    /// 64-bit long mode, the lowest 4 GiB mapped to themselves with 2 MiB pages.
+    Long,
+}
+
+/// A bare guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BareSpec {
+    /// Starting mode.
+    pub mode: Mode,
+    /// Where RAM starts.
+    pub ram_start: Gpa,
+    /// RAM in bytes; whole pages.
+    pub ram_bytes: u64,
+    /// The image: a flat binary, or an ELF file where [`load_at`](Self::load_at) is `None`.
+    #[serde(skip)]
+    pub image: Vec<u8>,
+    /// Where a flat image goes; `None` loads an ELF file at its own physical addresses.
+    pub load_at: Option<Gpa>,
+    /// The first instruction; an ELF file's own entry where `None`.
+    pub entry: Option<u64>,
+    /// In real mode, the segment (selector) that CS, DS, ES and SS start with; their base is 16
+    /// times it, and the entry is relative to it.
+    pub real_mode_segment: u16,
+    /// `KVM_CREATE_IRQCHIP`, and with it `KVM_CREATE_PIT2`.
+    pub irqchip: bool,
+    /// `KVM_SET_TSS_ADDR`.
+    pub tss_address: Option<u32>,
+    /// `KVM_SET_IDENTITY_MAP_ADDR`.
+    pub identity_map_address: Option<u64>,
+}
+
+/// Why an image cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// It does not fit.
+    #[error("the image does not fit into the guest's RAM: {0}")]
+    OutOfRam(#[from] OutOfRam),
+    /// It is no ELF file, and no load address was given.
+    #[error("the image is no x86-64 ELF file and no load address was given: {0}")]
+    NotElf(object::Error),
+    /// A flat image needs an entry.
+    #[error("a flat image needs an entry address")]
+    NoEntry,
+    /// A segment's file range lies outside of the file.
+    #[error("segment {index} of the ELF file lies outside of the file")]
+    Segment {
+        /// Its number.
+        index: usize,
+    },
+    /// Long mode needs room for its tables.
+    #[error(
+        "long mode needs {LONG_TABLES_BYTES} bytes of RAM at its start, below the image, for page tables"
+    )]
+    NoRoomForTables,
+}
+
+/// Bytes at the start of RAM that long mode's page tables and descriptor table take.
+pub const LONG_TABLES_BYTES: u64 = 7 * PAGE_SIZE as u64;
+
+impl BareSpec {
+    /// The guest of the KVM lecture: 10 MB of RAM at 0x100000, a flat binary entered at
+    /// 0x00100f00 in flat 32-bit segments, interrupt controllers in the kernel.
+    #[must_use]
+    pub fn lecture(image: Vec<u8>) -> Self {
+        Self {
+            mode: Mode::Protected,
+            ram_start: Gpa(0x10_0000),
+            ram_bytes: 10 << 20,
+            image,
+            load_at: Some(Gpa(0x10_0f00)),
+            entry: Some(0x0010_0f00),
+            real_mode_segment: 0,
+            irqchip: true,
+            tss_address: Some(0xffff_d000),
+            identity_map_address: Some(0xffff_c000),
+        }
+    }
+
+    /// A flat image at `at` in `ram_bytes` of RAM from address 0, entered at its first byte.
+    #[must_use]
+    pub fn flat(mode: Mode, image: Vec<u8>, at: Gpa, ram_bytes: u64) -> Self {
+        Self {
+            mode,
+            ram_start: Gpa(0),
+            ram_bytes,
+            image,
+            load_at: Some(at),
+            entry: Some(at.0),
+            real_mode_segment: 0,
+            irqchip: false,
+            tss_address: Some(0xffff_d000),
+            identity_map_address: Some(0xffff_c000),
+        }
+    }
+
+    /// A freestanding 64-bit ELF file in `ram_bytes` of RAM from address 0.
+    #[must_use]
+    pub fn elf(image: Vec<u8>, ram_bytes: u64) -> Self {
+        let flat = Self::flat(Mode::Long, image, Gpa(0), ram_bytes);
+        Self { load_at: None, entry: None, ..flat }
+    }
+
+    /// The guest's one memory slot.
+    #[must_use]
+    pub fn slot(&self) -> SlotSpec {
+        SlotSpec { start: self.ram_start, bytes: self.ram_bytes, log_dirty: true }
+    }
+
+    /// Copies the image into memory, and in long mode builds the page tables. Returns the first
+    /// instruction.
+    ///
+    /// # Errors
+    /// The image does not fit or cannot be read.
+    pub fn load(&self, memory: &mut GuestMemory) -> Result<u64, ImageError> {
+        let entry = match self.load_at {
+            Some(at) => {
+                memory.write(at, &self.image)?;
+                self.entry.ok_or(ImageError::NoEntry)?
+            }
+            None => load_elf(&self.image, memory, self.entry)?,
+        };
+        if self.mode == Mode::Long {
+            self.build_tables(memory).map_err(|_| ImageError::NoRoomForTables)?;
+        }
+        Ok(entry)
+    }
+
+    /// Four page directories that map 4 GiB with 2 MiB pages, accessed and dirty set beforehand,
+    /// and a descriptor table.
+    fn build_tables(&self, memory: &mut GuestMemory) -> Result<(), OutOfRam> {
+        const TABLE: u64 = 0x3 | 0x60;
+        const LARGE: u64 = TABLE | 0x80;
+        let base = self.ram_start.0;
+        let page = PAGE_SIZE as u64;
+        memory.write(Gpa(base), &((base + page) | TABLE).to_le_bytes())?;
+        for directory in 0..4 {
+            let table = base + (2 + directory) * page;
+            memory.write(Gpa(base + page + directory * 8), &(table | TABLE).to_le_bytes())?;
+            for index in 0..512 {
+                let entry = ((directory * 512 + index) << 21) | LARGE;
+                memory.write(Gpa(table + index * 8), &entry.to_le_bytes())?;
+            }
+        }
+        let gdt = [0_u64, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
+        let bytes: Vec<u8> = gdt.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+        memory.write(Gpa(base + 6 * page), &bytes)
+    }
+
+    /// General registers at the first instruction: RFLAGS 2, the stack at the end of RAM (in real
+    /// mode at the end of the segment's 64 KiB), all else 0.
+    #[must_use]
+    pub fn regs(&self, entry: u64) -> kvm_regs {
+        let end = self.ram_start.0 + self.ram_bytes;
+        let rsp = match self.mode {
+            Mode::Real => 0xfff0,
+            Mode::Protected => end.min(0xffff_fff0) & !0xf,
+            Mode::Long => end & !0xf,
+        };
+        kvm_regs { rip: entry, rsp, rflags: 2, ..Default::default() }
+    }
+
+    /// Special registers at the first instruction, from those of a reset vCPU.
+    #[must_use]
+    pub fn sregs(&self, reset: &kvm_sregs) -> kvm_sregs {
+        const PE: u64 = 1;
+        match self.mode {
+            Mode::Real => {
+                let segment = |template: kvm_segment| kvm_segment {
+                    selector: self.real_mode_segment,
+                    base: u64::from(self.real_mode_segment) << 4,
+                    limit: 0xffff,
+                    ..template
+                };
+                let data = segment(reset.ds);
+                kvm_sregs { cs: segment(reset.cs), ds: data, es: data, ss: data, ..*reset }
+            }
+            Mode::Protected => flat(reset, 0, reset.cr0 | PE),
+            Mode::Long => {
+                const PG: u64 = 1 << 31;
+                const MP_NE_WP: u64 = 0x1_0022;
+                const PAE_OSFXSR_OSXMMEXCPT: u64 = 1 << 5 | 1 << 9 | 1 << 10;
+                const LME_LMA: u64 = 1 << 8 | 1 << 10;
+                // EM off, so that SSE works.
+                let cr0 = (reset.cr0 & !0x6000_0004) | PE | PG | MP_NE_WP;
+                kvm_sregs {
+                    cr3: self.ram_start.0,
+                    cr4: reset.cr4 | PAE_OSFXSR_OSXMMEXCPT,
+                    efer: LME_LMA,
+                    gdt: kvm_bindings::kvm_dtable {
+                        base: self.ram_start.0 + 6 * PAGE_SIZE as u64,
+                        limit: 23,
+                        ..Default::default()
+                    },
+                    ..flat(reset, 1, cr0)
+                }
+            }
+        }
+    }
+}
+
+/// Flat code and data segments; `long` is CS.L.
+fn flat(reset: &kvm_sregs, long: u8, cr0: u64) -> kvm_sregs {
+    let code = kvm_segment {
+        base: 0,
+        limit: 0xffff_ffff,
+        selector: 8,
+        type_: 0xb,
+        present: 1,
+        dpl: 0,
+        db: 1 - long,
+        s: 1,
+        l: long,
+        g: 1,
+        ..Default::default()
+    };
+    let data = kvm_segment { selector: 16, type_: 3, db: 1, l: 0, ..code };
+    kvm_sregs { cs: code, ds: data, es: data, fs: data, gs: data, ss: data, cr0, ..*reset }
+}
+
+fn load_elf(image: &[u8], memory: &mut GuestMemory, entry: Option<u64>) -> Result<u64, ImageError> {
+    let elf = ElfFile64::<Endianness>::parse(image).map_err(ImageError::NotElf)?;
+    let endian = elf.endian();
+    for (index, header) in elf.elf_program_headers().iter().enumerate() {
+        if header.p_type(endian) != object::elf::PT_LOAD {
+            continue;
+        }
+        let bytes = header.data(endian, image).map_err(|()| ImageError::Segment { index })?;
+        // What lies past the file's bytes is zero already: RAM starts that way.
+        memory.write(Gpa(header.p_paddr(endian)), bytes)?;
+    }
+    Ok(entry.unwrap_or(elf.entry()))
+}

@@ -1,0 +1,220 @@
+//! Drives a bare guest: the port ABI, the console and the ends.
+//!
+//! The ABI (docs/guests-bare.md): OUT of a byte to one of the ports below. Never emulates other
+//! hardware: an access to any other port reads as all ones and is otherwise ignored, as on a bus
+//! with nothing there.
+
+use super::hardware::{Hardware, VmSpec};
+use super::{Flow, MachineError, Stop};
+use crate::address::Gpa;
+use crate::device::{Console, ConsoleState};
+use crate::exit::Exit;
+use crate::guest::bare::BareSpec;
+use crate::outcome::{Fault, Outcome, Signal};
+use crate::state::CpuState;
+use kvm_bindings::kvm_regs;
+use serde::{Deserialize, Serialize};
+
+/// "Take the snapshot here": RDI is the guest-physical address of the input buffer, RCX its
+/// length in bytes. After it, RAX is the length of the input that was put there.
+pub const PORT_SNAPSHOT: u16 = 0xd0;
+/// "This run is done": AL is the status.
+pub const PORT_DONE: u16 = 0xd1;
+/// "I crashed": AL is a number of the guest's choice.
+pub const PORT_CRASH: u16 = 0xd2;
+/// "Print": RDI is a guest-physical address, RCX a length in bytes.
+pub const PORT_PRINT: u16 = 0xd3;
+
+/// Bytes of output after which a guest is out of memory.
+const OUTPUT_BYTES_MAX: usize = 16 << 20;
+
+/// What a bare guest keeps on the host's side.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BareState {
+    /// How it was made.
+    pub spec: BareSpec,
+    /// The console.
+    pub console: ConsoleState,
+    /// The input buffer, as the guest named it at its snapshot point.
+    pub buffer: Option<Buffer>,
+}
+
+/// A guest's input buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Buffer {
+    /// Guest-physical address.
+    pub at: Gpa,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+/// A bare guest in a machine.
+#[derive(Debug)]
+pub struct BareDriver {
+    pub(super) state: BareState,
+    console: Console,
+}
+
+impl BareSpec {
+    /// Which parts of a VM the guest asks for.
+    pub(super) fn vm_parts(&self, vm: &mut VmSpec) {
+        vm.layout = vec![self.slot()];
+        vm.irqchip = self.irqchip;
+        vm.pit = self.irqchip;
+        vm.tss_address = self.tss_address;
+        vm.identity_map_address = self.identity_map_address;
+    }
+}
+
+impl BareDriver {
+    pub(super) fn new(state: BareState) -> Self {
+        let console = Console::new(&state.console, OUTPUT_BYTES_MAX);
+        Self { state, console }
+    }
+
+    /// Loads the image and puts the vCPU at its first instruction.
+    pub(super) fn boot(hw: &mut Hardware, spec: &BareSpec) -> Result<Self, MachineError> {
+        let entry = spec.load(&mut hw.memory)?;
+        let sregs = spec.sregs(hw.vcpu.sregs());
+        hw.vcpu.fd().set_sregs(&sregs)?;
+        hw.vcpu.fd().set_regs(&spec.regs(entry))?;
+        hw.vcpu.reload()?;
+        let spec = BareSpec { image: Vec::new(), ..spec.clone() };
+        Ok(Self::new(BareState { spec, console: ConsoleState::default(), buffer: None }))
+    }
+
+    /// What the guest has printed since boot.
+    pub(super) fn console(&self) -> &[u8] {
+        self.console.output()
+    }
+
+    /// Runs to the next exit and answers it.
+    pub(super) fn step(&mut self, hw: &mut Hardware) -> Result<Flow, MachineError> {
+        let action = match hw.vcpu.run()? {
+            Exit::PortOut { port, size, data } => self.port_out(port, size, data),
+            Exit::PortIn { port, size, data } => {
+                self.port_in(port, size, data);
+                Action::Continue
+            }
+            // Nothing is there: stores vanish, loads read as all ones.
+            Exit::MmioWrite { .. } => Action::Continue,
+            Exit::MmioRead { data, .. } => {
+                data.fill(0xff);
+                Action::Continue
+            }
+            Exit::Halt => Action::End(Outcome::Halted),
+            Exit::Interrupted => Action::Interrupted,
+            Exit::Shutdown => Action::TripleFault,
+            other => Action::Unsupported(other.unsupported(0)),
+        };
+        self.act(hw, action)
+    }
+
+    fn port_out(&mut self, port: u16, size: u8, data: &[u8]) -> Action {
+        let last = data.last().copied().unwrap_or(0);
+        match port {
+            PORT_SNAPSHOT => Action::Snapshot,
+            PORT_DONE => Action::End(Outcome::Exited { status: last }),
+            PORT_CRASH => Action::Crash(last),
+            PORT_PRINT => Action::Print,
+            port if self.console.has(port) => {
+                data.iter().for_each(|&byte| self.console.write(port, byte));
+                Action::Continue
+            }
+            _ => {
+                tracing::trace!(port, size, ?data, "a port with nothing behind it");
+                Action::Continue
+            }
+        }
+    }
+
+    fn port_in(&mut self, port: u16, _size: u8, data: &mut [u8]) {
+        if self.console.has(port) {
+            data.iter_mut().for_each(|byte| *byte = self.console.read(port));
+        } else {
+            data.fill(0xff);
+        }
+    }
+
+    fn act(&mut self, hw: &mut Hardware, action: Action) -> Result<Flow, MachineError> {
+        let regs = *hw.vcpu.regs();
+        Ok(match action {
+            Action::Continue if self.console.is_full() => Flow::end(Outcome::OutOfMemory),
+            Action::Continue => Flow::Continue,
+            Action::Interrupted => Flow::Interrupted,
+            Action::End(outcome) => Flow::end(outcome),
+            Action::Crash(code) => Flow::end(crash(&regs, Signal::ABRT, Some(code))),
+            // The registers may be those of a reset by now (AMD): they are reported as they are.
+            Action::TripleFault => Flow::end(crash(&regs, Signal::SEGV, Some(8))),
+            Action::Unsupported(what) => Flow::end(Outcome::Unsupported(what.at(regs.rip))),
+            Action::Print => self.print(hw, &regs),
+            // Only the first time: in a run from the snapshot it has no meaning any more.
+            Action::Snapshot if self.state.buffer.is_some() => Flow::Continue,
+            Action::Snapshot => {
+                self.state.buffer = Some(Buffer { at: Gpa(regs.rdi), bytes: regs.rcx });
+                self.state.console = self.console.state();
+                Flow::Stop(Stop::Snapshot)
+            }
+        })
+    }
+
+    fn print(&mut self, hw: &mut Hardware, regs: &kvm_regs) -> Flow {
+        let mut left = regs.rcx;
+        let mut at = Gpa(regs.rdi);
+        let mut chunk = [0; 4096];
+        while left > 0 && !self.console.is_full() {
+            let bytes = left.min(chunk.len() as u64);
+            let part = &mut chunk[..bytes as usize];
+            if hw.memory.read(at, part).is_err() {
+                break;
+            }
+            self.console.print(part);
+            at = at.wrapping_add(bytes);
+            left -= bytes;
+        }
+        if self.console.is_full() { Flow::end(Outcome::OutOfMemory) } else { Flow::Continue }
+    }
+
+    /// Puts the input where the guest asked for it, cut to the buffer's length, and its length
+    /// into RAX.
+    pub(super) fn begin(&mut self, hw: &mut Hardware, input: &[u8]) -> Result<Flow, MachineError> {
+        if let Some(buffer) = self.state.buffer {
+            let bytes = (input.len() as u64).min(buffer.bytes) as usize;
+            if hw.memory.write(buffer.at, &input[..bytes]).is_err() {
+                // A buffer that is not RAM is the guest's mistake.
+                let regs = *hw.vcpu.regs();
+                return Ok(Flow::end(crash(&regs, Signal::BUS, None)));
+            }
+            hw.vcpu.regs_mut().rax = bytes as u64;
+        }
+        Ok(Flow::Continue)
+    }
+
+    /// Puts the host's side and every class of CPU state back: code at CPL 0 can change any.
+    pub(super) fn rewind_to(
+        &mut self,
+        hw: &mut Hardware,
+        then: &BareState,
+        cpu: &CpuState,
+    ) -> Result<(), MachineError> {
+        self.console.rewind_to(&then.console);
+        cpu.restore(&mut hw.vcpu, &hw.vm, &cpu.rewindable_msrs())?;
+        Ok(())
+    }
+}
+
+/// An exit, without its borrow of the vCPU.
+enum Action {
+    Continue,
+    Interrupted,
+    End(Outcome),
+    Crash(u8),
+    TripleFault,
+    Unsupported(crate::outcome::Unsupported),
+    Print,
+    Snapshot,
+}
+
+fn crash(regs: &kvm_regs, signal: Signal, code: Option<u8>) -> Outcome {
+    Outcome::Crashed(Fault { signal, rip: regs.rip, access: None, vector: code, error_code: None })
+}

@@ -1,0 +1,208 @@
+//! From an image to a machine at its snapshot. Never runs past the snapshot point.
+
+use super::hardware::{Hardware, VmSpec};
+use super::process::{self, ProcessDriver, ProcessPoint, ProcessState};
+use super::watchdog::Watchdog;
+use super::{Driver, GuestState, Limit, Machine, MachineError, RunReport, Stop, bare, drive};
+use crate::address::{Gpa, PAGE_SIZE};
+use crate::guest::bare::BareSpec;
+use crate::guest::process::pages::ProcessPages;
+use crate::guest::process::{Process, ProcessSpec, Start, trap};
+use crate::kvm::System;
+use crate::memory::SlotSpec;
+use crate::rewind::Patches;
+use crate::snapshot::Snapshot;
+use kvm_bindings::{kvm_regs, kvm_xcr, kvm_xcrs};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The XCR0 components that `KVM_GET_XSAVE`'s 4096 bytes hold and that need no CR4 bit of their
+/// own: x87, SSE, AVX, and AVX-512's three (Intel SDM vol. 1, 13.1).
+const XCR0_MASK: u64 = 0xe7;
+
+/// A guest between its first instruction and its snapshot point.
+#[derive(Debug)]
+pub struct Boot {
+    hw: Hardware,
+    driver: Driver,
+    watchdog: Watchdog,
+}
+
+/// Where a boot came to.
+#[derive(Debug)]
+pub enum Started {
+    /// At the snapshot point; the snapshot is taken.
+    AtSnapshot(Box<Machine>),
+    /// The guest ended before it reached the snapshot point.
+    Ended {
+        /// How.
+        report: RunReport,
+        /// Standard output, or the console.
+        stdout: Vec<u8>,
+        /// Standard error.
+        stderr: Vec<u8>,
+    },
+}
+
+impl Boot {
+    /// Loads an ordinary program, `ram_bytes` of memory for it, and `input` as its first input.
+    ///
+    /// # Errors
+    /// The program cannot be loaded, the RAM is too small for it, or a KVM call failed.
+    pub fn process(
+        system: &System,
+        spec: &ProcessSpec,
+        ram_bytes: u64,
+        input: &[u8],
+    ) -> Result<Self, MachineError> {
+        let pages = ram_bytes.div_ceil(PAGE_SIZE as u64);
+        let engine = SlotSpec { start: Gpa(0), bytes: trap::ENGINE_BYTES, log_dirty: false };
+        let user =
+            SlotSpec { start: trap::USER_BASE, bytes: pages * PAGE_SIZE as u64, log_dirty: true };
+        let spec_vm = VmSpec { layout: vec![engine, user], ..VmSpec::default() };
+        let mut hw = Hardware::new(system, &spec_vm)?;
+        let mut tables = trap::install(&mut hw.memory, pages)?;
+        let mut view = ProcessPages { memory: &mut hw.memory, tables: &mut tables };
+        let (process, start) = Process::load(spec, input, &mut view)?;
+        set_up_cpu(&mut hw, tables.root(), start)?;
+        let state = ProcessState { process, tables, call: None };
+        Self::with(hw, Driver::Process(Box::new(ProcessDriver::new(state))))
+    }
+
+    /// Loads a bare guest.
+    ///
+    /// # Errors
+    /// The image cannot be loaded, or a KVM call failed.
+    pub fn bare(system: &System, spec: &BareSpec) -> Result<Self, MachineError> {
+        let mut parts = VmSpec::default();
+        spec.vm_parts(&mut parts);
+        let mut hw = Hardware::new(system, &parts)?;
+        let driver = bare::BareDriver::boot(&mut hw, spec)?;
+        Self::with(hw, Driver::Bare(Box::new(driver)))
+    }
+
+    fn with(hw: Hardware, driver: Driver) -> Result<Self, MachineError> {
+        let watchdog = Watchdog::new(hw.vcpu.kicker()).map_err(MachineError::Watchdog)?;
+        Ok(Self { hw, driver, watchdog })
+    }
+
+    /// Where the program's images are, for resolving a symbol to a snapshot point.
+    #[must_use]
+    pub fn process_images(&self) -> Vec<crate::guest::process::LoadedImage> {
+        match &self.driver {
+            Driver::Process(driver) => driver.state.process.images(),
+            Driver::Bare(_) => Vec::new(),
+        }
+    }
+
+    /// Runs to the snapshot point and takes the snapshot. `point` is for process guests; a bare
+    /// guest says by itself where its snapshot is.
+    ///
+    /// # Errors
+    /// The point is not an address of the program, or the host failed.
+    pub fn start(mut self, point: ProcessPoint, limit: Limit) -> Result<Started, MachineError> {
+        if let Driver::Process(driver) = &mut self.driver {
+            driver.stop_at(&mut self.hw, point)?;
+        }
+        let started = Instant::now();
+        self.watchdog.arm(limit.time);
+        let mut exits = 0;
+        let mut patches = Patches::default();
+        let stop = drive(&mut self.hw, &mut self.driver, &mut patches, &self.watchdog, &mut exits);
+        self.watchdog.disarm();
+        match stop? {
+            Stop::Snapshot => Ok(Started::AtSnapshot(Box::new(self.take_snapshot()?))),
+            Stop::Ended(outcome) => {
+                let (system_calls, traps) = self.driver.counts();
+                let (stdout, stderr) = self.driver.output();
+                let report = RunReport {
+                    outcome,
+                    regs: *self.hw.vcpu.regs(),
+                    exits,
+                    system_calls,
+                    traps,
+                    duration: started.elapsed(),
+                };
+                Ok(Started::Ended { report, stdout, stderr })
+            }
+        }
+    }
+
+    fn take_snapshot(mut self) -> Result<Machine, MachineError> {
+        let state = self.hw.capture()?;
+        if let Driver::Process(driver) = &mut self.driver {
+            process::install_xsave(&mut self.hw, &state)?;
+            driver.state.tables.mark();
+        }
+        let snapshot = Snapshot {
+            layout: self.hw.memory.layout().collect(),
+            state,
+            guest: self.driver.state(),
+            pages: self.hw.memory.save_pages().map_err(MachineError::Capture)?,
+        };
+        Machine::at(self.hw, self.driver, Arc::new(snapshot), self.watchdog)
+    }
+}
+
+impl Driver {
+    /// Standard output and error so far.
+    fn output(&self) -> (Vec<u8>, Vec<u8>) {
+        match self {
+            Self::Process(driver) => {
+                let process = &driver.state.process;
+                (process.stdout().to_vec(), process.stderr().to_vec())
+            }
+            Self::Bare(driver) => (driver.console().to_vec(), Vec::new()),
+        }
+    }
+}
+
+/// Puts the vCPU at the program's first instruction, as a kernel's `execve` leaves it: registers
+/// clear, x87 and SSE in their initial state.
+fn set_up_cpu(hw: &mut Hardware, root: Gpa, start: Start) -> Result<(), MachineError> {
+    let cpuid = hw.vcpu.fd().cpuid()?;
+    let xcr0 = supported_xcr0(&cpuid) & XCR0_MASK;
+    let sregs = trap::special_registers(hw.vcpu.sregs(), root, xcr0 != 0);
+    let fd = hw.vcpu.fd();
+    fd.set_sregs(&sregs)?;
+    if xcr0 != 0 {
+        let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+        xcrs.xcrs[0] = kvm_xcr { xcr: 0, value: xcr0, ..Default::default() };
+        fd.set_xcrs(&xcrs)?;
+    }
+    let mut xsave = fd.xsave()?;
+    // x87 and SSE explicitly: control word 0x37f, MXCSR 0x1f80; every other component initial.
+    xsave.region.fill(0);
+    xsave.region[0] = 0x037f;
+    xsave.region[6] = 0x1f80;
+    xsave.region[7] = 0xffff;
+    xsave.region[crate::state::XSTATE_BV_AT / 4] = 3;
+    fd.set_xsave(&xsave)?;
+    fd.set_msrs(&trap::msrs())?;
+    let regs = kvm_regs {
+        rip: start.rip,
+        rsp: start.rsp,
+        rflags: trap::user_flags(0),
+        ..kvm_regs::default()
+    };
+    fd.set_regs(&regs)?;
+    hw.vcpu.reload()?;
+    Ok(())
+}
+
+/// The XCR0 bits that the guest's CPUID allows (leaf 0xD, subleaf 0).
+fn supported_xcr0(cpuid: &[kvm_bindings::kvm_cpuid_entry2]) -> u64 {
+    let leaf = cpuid.iter().find(|e| e.function == 0xd && e.index == 0);
+    leaf.map_or(0, |e| u64::from(e.eax) | u64::from(e.edx) << 32)
+}
+
+impl GuestState {
+    /// A word for people.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Process(_) => "process",
+            Self::Bare(_) => "bare",
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The pieces of one VM, made and dropped in the right order. Never interprets an exit.
+
+use super::MachineError;
+use crate::kvm::{System, Vm};
+use crate::memory::{GuestMemory, SlotSpec};
+use crate::state::{self, CpuState, Parts};
+use crate::vcpu::Vcpu;
+use kvm_bindings as k;
+use std::sync::Arc;
+
+/// A VM with one vCPU and its memory. Fields drop in order: the vCPU before the memory it runs
+/// in, the VM last.
+#[derive(Debug)]
+pub struct Hardware {
+    /// The vCPU.
+    pub vcpu: Vcpu,
+    /// Guest RAM.
+    pub memory: GuestMemory,
+    /// Which parts of the state exist.
+    pub parts: Parts,
+    /// The VM.
+    pub vm: Arc<Vm>,
+}
+
+/// How a VM is made.
+#[derive(Clone, Debug, Default)]
+pub struct VmSpec {
+    /// Memory slots.
+    pub layout: Vec<SlotSpec>,
+    /// `KVM_CREATE_IRQCHIP`.
+    pub irqchip: bool,
+    /// `KVM_CREATE_PIT2`.
+    pub pit: bool,
+    /// `KVM_SET_TSS_ADDR`, for guests that use real mode.
+    pub tss_address: Option<u32>,
+    /// `KVM_SET_IDENTITY_MAP_ADDR`, likewise.
+    pub identity_map_address: Option<u64>,
+}
+
+impl Hardware {
+    /// Makes a VM that has not run.
+    ///
+    /// # Errors
+    /// A KVM call failed.
+    pub fn new(system: &System, spec: &VmSpec) -> Result<Self, MachineError> {
+        crate::kvm::install_kick_handler()?;
+        let vm = Arc::new(system.create_vm()?);
+        // Manual protection, without INITIALLY_SET: the log starts with every page protected.
+        vm.enable(k::KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, 1)?;
+        if system.check_extension(k::KVM_CAP_EXIT_ON_EMULATION_FAILURE) > 0 {
+            // So that an outcome can name the instruction that KVM cannot emulate.
+            vm.enable(k::KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1)?;
+        }
+        let memory = GuestMemory::new(&vm, &spec.layout)?;
+        // Both addresses before the first vCPU; the kernel refuses the second one after it.
+        if let Some(at) = spec.tss_address {
+            vm.set_tss_address(at)?;
+        }
+        if let Some(at) = spec.identity_map_address {
+            vm.set_identity_map_address(at)?;
+        }
+        if spec.irqchip {
+            vm.create_irqchip()?;
+        }
+        if spec.pit {
+            vm.create_pit()?;
+        }
+        let mut vcpu = Vcpu::new(vm.create_vcpu()?)?;
+        vcpu.fd().set_cpuid(&system.supported_cpuid()?)?;
+        let msrs = state::savable_msrs(&mut vcpu, &system.msr_index_list()?)?;
+        let parts = Parts { msrs, irqchip: spec.irqchip, pit: spec.pit };
+        Ok(Self { vcpu, memory, parts, vm })
+    }
+
+    /// Captures everything but memory.
+    ///
+    /// # Errors
+    /// A KVM call failed.
+    pub fn capture(&mut self) -> Result<CpuState, MachineError> {
+        Ok(CpuState::capture(&mut self.vcpu, &self.vm, &self.parts)?)
+    }
+}

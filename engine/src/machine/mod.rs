@@ -1,0 +1,449 @@
+//! The façade that wires the rooms: boot, run until the snapshot point, snapshot, run, rewind,
+//! verify.
+//!
+//! A machine's life is in its types: a [`Boot`] has not reached its snapshot point; a [`Machine`]
+//! has a snapshot and can go back to it. This module never interprets an exit (the drivers do)
+//! and never knows what an input is for.
+
+pub mod bare;
+mod boot;
+pub mod hardware;
+mod process;
+mod verify;
+mod watchdog;
+
+pub use boot::{Boot, Started};
+pub use process::{ProcessPoint, ProcessState};
+
+use crate::coverage::{Arm, Breakpoints};
+use crate::guest::process::Process;
+use crate::kvm::{KvmError, System};
+use crate::memory::{MemoryError, OutOfRam};
+use crate::outcome::{Outcome, Unsupported};
+use crate::paging::TablesFull;
+use crate::rewind::{HostRewind, Patches, Rewound};
+use crate::snapshot::Snapshot;
+use hardware::{Hardware, VmSpec};
+use kvm_bindings::kvm_regs;
+use process::ProcessDriver;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use watchdog::Watchdog;
+
+/// What the host failed at. What a guest does is an [`Outcome`].
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// A KVM call failed.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// Guest memory could not be made.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// An address that must be RAM is not: the snapshot does not fit its own layout.
+    #[error("the machine's own pages are not where they should be: {0}")]
+    OutOfRam(#[from] OutOfRam),
+    /// The page-table arena or the RAM is too small for the guest to begin.
+    #[error("the guest's RAM is too small to build its page tables")]
+    TablesFull(#[from] TablesFull),
+    /// The program could not be loaded.
+    #[error(transparent)]
+    Load(#[from] crate::guest::process::LoadError),
+    /// A bare guest's image could not be loaded.
+    #[error(transparent)]
+    BareImage(#[from] crate::guest::bare::ImageError),
+    /// The watchdog's thread could not be started.
+    #[error("start the watchdog thread: {0}")]
+    Watchdog(std::io::Error),
+    /// The pages could not be captured.
+    #[error("capture the guest's pages: {0}")]
+    Capture(std::io::Error),
+    /// The snapshot point is not an address of the program.
+    #[error("{address:#x} is not mapped in the program, so it cannot be stopped there")]
+    PointNotMapped {
+        /// The address that was asked for.
+        address: u64,
+    },
+    /// One of the engine's own stubs exited in a way it cannot.
+    #[error("a stub inside the guest ended in {exit}")]
+    Stub {
+        /// How.
+        exit: Unsupported,
+    },
+    /// The machine was run without being rewound.
+    #[error("the machine has run since its last rewind: rewind it first")]
+    NotRewound,
+    /// An earlier rewind failed half way.
+    #[error("an earlier rewind of this machine did not finish, so its state is unknown")]
+    Poisoned,
+    /// The operation is for another kind of guest.
+    #[error("{operation} is for process guests")]
+    NotAProcess {
+        /// Which operation.
+        operation: &'static str,
+    },
+}
+
+/// What a guest kind keeps on the host's side.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum GuestState {
+    /// An ordinary program.
+    Process(Box<ProcessState>),
+    /// Code at CPL 0.
+    Bare(bare::BareState),
+}
+
+/// A moment of a machine.
+pub type MachineSnapshot = Snapshot<GuestState>;
+
+/// How a run may be limited.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limit {
+    /// Wall-clock time; late by at most 2 ms.
+    pub time: Option<Duration>,
+}
+
+impl Limit {
+    /// A limit on time.
+    #[must_use]
+    pub fn time(limit: Duration) -> Self {
+        Self { time: Some(limit) }
+    }
+}
+
+/// What one run did.
+#[derive(Clone, Debug)]
+pub struct RunReport {
+    /// Why it ended.
+    pub outcome: Outcome,
+    /// The program's general registers when it ended; at a fault, those of the faulting
+    /// instruction.
+    pub regs: kvm_regs,
+    /// Returns of `KVM_RUN`.
+    pub exits: u64,
+    /// System calls that were served.
+    pub system_calls: u64,
+    /// Faults and breakpoints that were taken.
+    pub traps: u64,
+    /// Wall-clock time of the run.
+    pub duration: Duration,
+}
+
+/// What a step of a guest leads to.
+enum Flow {
+    Continue,
+    Interrupted,
+    Stop(Stop),
+}
+
+impl Flow {
+    const fn end(outcome: Outcome) -> Self {
+        Self::Stop(Stop::Ended(outcome))
+    }
+}
+
+/// Why a guest stopped.
+enum Stop {
+    Ended(Outcome),
+    Snapshot,
+}
+
+/// A guest of either kind.
+#[derive(Debug)]
+enum Driver {
+    Process(Box<ProcessDriver>),
+    Bare(Box<bare::BareDriver>),
+}
+
+impl Driver {
+    fn step(&mut self, hw: &mut Hardware, patches: &mut Patches) -> Result<Flow, MachineError> {
+        match self {
+            Self::Process(driver) => driver.step(hw, patches),
+            Self::Bare(driver) => driver.step(hw),
+        }
+    }
+
+    fn state(&self) -> GuestState {
+        match self {
+            Self::Process(driver) => GuestState::Process(Box::new(driver.state.clone())),
+            Self::Bare(driver) => GuestState::Bare(driver.state.clone()),
+        }
+    }
+
+    fn of(state: &GuestState) -> Self {
+        match state {
+            GuestState::Process(state) => {
+                Self::Process(Box::new(ProcessDriver::new((**state).clone())))
+            }
+            GuestState::Bare(state) => Self::Bare(Box::new(bare::BareDriver::new(state.clone()))),
+        }
+    }
+
+    /// System calls and traps of the run.
+    fn counts(&self) -> (u64, u64) {
+        match self {
+            Self::Process(driver) => (driver.system_calls, driver.traps),
+            Self::Bare(_) => (0, 0),
+        }
+    }
+}
+
+/// Steps `driver` until it stops or its time is over.
+fn drive(
+    hw: &mut Hardware,
+    driver: &mut Driver,
+    patches: &mut Patches,
+    watchdog: &Watchdog,
+    exits: &mut u64,
+) -> Result<Stop, MachineError> {
+    loop {
+        *exits += 1;
+        match driver.step(hw, patches)? {
+            Flow::Continue => {}
+            Flow::Stop(stop) => return Ok(stop),
+            Flow::Interrupted => {
+                hw.vcpu.clear_kick();
+                if watchdog.expired() {
+                    return Ok(Stop::Ended(out_of_time(hw)?));
+                }
+            }
+        }
+    }
+}
+
+/// A guest that waits in HLT for an interrupt that never comes has halted; it is not too slow.
+fn out_of_time(hw: &mut Hardware) -> Result<Outcome, MachineError> {
+    let halted =
+        hw.parts.irqchip && hw.vcpu.fd().mp_state()?.mp_state == kvm_bindings::KVM_MP_STATE_HALTED;
+    Ok(if halted { Outcome::Halted } else { Outcome::TimedOut })
+}
+
+/// Whether a machine may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Readiness {
+    /// At its snapshot.
+    Ready,
+    /// Has run.
+    Ran,
+    /// Stopped in the middle of an exit, so that events may be pending.
+    RanInterrupted,
+    /// A rewind began and did not finish.
+    Poisoned,
+}
+
+/// A machine that has a snapshot, and goes back to it after every run.
+#[derive(Debug)]
+pub struct Machine {
+    hw: Hardware,
+    driver: Driver,
+    snapshot: Arc<MachineSnapshot>,
+    rewind: HostRewind,
+    patches: Patches,
+    watchdog: Watchdog,
+    readiness: Readiness,
+    last: Rewound,
+}
+
+impl Machine {
+    /// Makes a machine at `snapshot`; its pages are shared copy-on-write.
+    ///
+    /// # Errors
+    /// A KVM call failed, or the snapshot does not fit its own layout.
+    pub fn load(system: &System, snapshot: Arc<MachineSnapshot>) -> Result<Self, MachineError> {
+        let mut spec = VmSpec { layout: snapshot.layout.clone(), ..VmSpec::default() };
+        if let GuestState::Bare(state) = &snapshot.guest {
+            state.spec.vm_parts(&mut spec);
+        }
+        let mut hw = Hardware::new(system, &spec)?;
+        hw.memory.map_pages(&snapshot.pages)?;
+        // The snapshot's MSRs, not this host's list: comparing needs the same ones.
+        hw.parts.msrs = snapshot.state.msrs.iter().map(|&(index, _)| index).collect();
+        snapshot.state.load(&mut hw.vcpu, &hw.vm)?;
+        let watchdog = Watchdog::new(hw.vcpu.kicker()).map_err(MachineError::Watchdog)?;
+        Self::at(hw, Driver::of(&snapshot.guest), snapshot, watchdog)
+    }
+
+    fn at(
+        mut hw: Hardware,
+        driver: Driver,
+        snapshot: Arc<MachineSnapshot>,
+        watchdog: Watchdog,
+    ) -> Result<Self, MachineError> {
+        let rewind = HostRewind::start(&mut hw.memory)?;
+        Ok(Self {
+            hw,
+            driver,
+            snapshot,
+            rewind,
+            patches: Patches::default(),
+            watchdog,
+            readiness: Readiness::Ready,
+            last: Rewound::default(),
+        })
+    }
+
+    /// The snapshot that this machine goes back to.
+    #[must_use]
+    pub fn snapshot(&self) -> &Arc<MachineSnapshot> {
+        &self.snapshot
+    }
+
+    /// Runs once from the snapshot with `input`.
+    ///
+    /// # Errors
+    /// The machine was not rewound since its last run, or the host failed; the machine is then
+    /// poisoned until a rewind succeeds.
+    pub fn run(&mut self, input: &[u8], limit: Limit) -> Result<RunReport, MachineError> {
+        match self.readiness {
+            Readiness::Ready => self.readiness = Readiness::Ran,
+            Readiness::Poisoned => return Err(MachineError::Poisoned),
+            Readiness::Ran | Readiness::RanInterrupted => return Err(MachineError::NotRewound),
+        }
+        let start = Instant::now();
+        self.watchdog.arm(limit.time);
+        let mut exits = 0;
+        let stop = self.run_to_stop(input, &mut exits);
+        self.watchdog.disarm();
+        let outcome = match stop? {
+            Stop::Ended(outcome) => outcome,
+            // No point is set once the snapshot exists.
+            Stop::Snapshot => Outcome::Exited { status: 0 },
+        };
+        if !matches!(outcome, Outcome::Exited { .. }) {
+            self.readiness = Readiness::RanInterrupted;
+        }
+        let (system_calls, traps) = self.driver.counts();
+        let regs = *self.hw.vcpu.regs();
+        Ok(RunReport { outcome, regs, exits, system_calls, traps, duration: start.elapsed() })
+    }
+
+    fn run_to_stop(&mut self, input: &[u8], exits: &mut u64) -> Result<Stop, MachineError> {
+        let Self { hw, driver, patches, watchdog, snapshot, .. } = self;
+        let begun = match driver {
+            Driver::Process(driver) => driver.begin(hw, input, &snapshot.state)?,
+            Driver::Bare(driver) => driver.begin(hw, input)?,
+        };
+        match begun {
+            Flow::Stop(stop) => Ok(stop),
+            Flow::Continue | Flow::Interrupted => drive(hw, driver, patches, watchdog, exits),
+        }
+    }
+
+    /// Puts everything back to the snapshot.
+    ///
+    /// # Errors
+    /// The host failed; the machine refuses to run from then on.
+    pub fn rewind(&mut self) -> Result<Rewound, MachineError> {
+        let before = self.readiness;
+        if before == Readiness::Poisoned {
+            return Err(MachineError::Poisoned);
+        }
+        // Poisoned first, ready last: whatever fails in between leaves a machine that says so.
+        self.readiness = Readiness::Poisoned;
+        let Self { hw, driver, snapshot, rewind, patches, .. } = self;
+        hw.vcpu.settle()?;
+        match (driver, &snapshot.guest) {
+            (Driver::Process(driver), GuestState::Process(then)) => {
+                driver.rewind_to(hw, then, &snapshot.state)?;
+                if before == Readiness::RanInterrupted {
+                    // A program at CPL 3 has nothing pending, unless it was stopped while KVM
+                    // was delivering a fault.
+                    hw.vcpu.set_events(&snapshot.state.events);
+                }
+            }
+            (Driver::Bare(driver), GuestState::Bare(then)) => {
+                driver.rewind_to(hw, then, &snapshot.state)?;
+            }
+            _ => return Err(MachineError::Poisoned),
+        }
+        self.last = rewind.rewind(&mut hw.memory, &snapshot.pages, patches)?;
+        self.readiness = Readiness::Ready;
+        Ok(self.last)
+    }
+
+    /// What the last rewind did.
+    #[must_use]
+    pub fn last_rewind(&self) -> Rewound {
+        self.last
+    }
+
+    /// The console's or the program's standard output since boot.
+    #[must_use]
+    pub fn stdout(&self) -> &[u8] {
+        match &self.driver {
+            Driver::Process(driver) => driver.state.process.stdout(),
+            Driver::Bare(driver) => driver.console(),
+        }
+    }
+
+    /// The program's standard error since boot; empty for a bare guest.
+    #[must_use]
+    pub fn stderr(&self) -> &[u8] {
+        match &self.driver {
+            Driver::Process(driver) => driver.state.process.stderr(),
+            Driver::Bare(_) => &[],
+        }
+    }
+
+    /// The program's kernel, for its images and its report; `None` for a bare guest.
+    #[must_use]
+    pub fn process(&self) -> Option<&Process> {
+        match &self.driver {
+            Driver::Process(driver) => Some(&driver.state.process),
+            Driver::Bare(_) => None,
+        }
+    }
+
+    /// Copies the program's memory at guest-virtual `at`; false when it is not all readable.
+    #[must_use]
+    pub fn read_virtual(&mut self, at: u64, out: &mut [u8]) -> bool {
+        use crate::guest::process::memory::UserMemory;
+        use crate::guest::process::pages::ProcessPages;
+        let Driver::Process(driver) = &mut self.driver else { return false };
+        let tables = &mut driver.state.tables;
+        let pages = ProcessPages { memory: &mut self.hw.memory, tables };
+        pages.read(crate::address::Gva(at), out).is_ok()
+    }
+
+    /// Sets breakpoints at the block starts `blocks`, guest-virtual addresses. A block's number
+    /// in all later calls is its index here. None is armed yet.
+    ///
+    /// # Errors
+    /// The guest is no process, or the machine was not rewound.
+    pub fn set_blocks(&mut self, blocks: &[u64]) -> Result<(), MachineError> {
+        let Self { hw, driver, patches, .. } = self;
+        let Driver::Process(driver) = driver else {
+            return Err(MachineError::NotAProcess { operation: "coverage" });
+        };
+        if self.readiness != Readiness::Ready {
+            return Err(MachineError::NotRewound);
+        }
+        driver.breakpoints.arm(Arm::None, &mut hw.memory, patches);
+        driver.breakpoints = Breakpoints::new(blocks, &hw.memory, |at| driver.translate(hw, at));
+        Ok(())
+    }
+
+    /// Marks blocks as reached by earlier runs.
+    pub fn know_blocks(&mut self, blocks: &[u32]) {
+        if let Driver::Process(driver) = &mut self.driver {
+            driver.breakpoints.know(blocks);
+        }
+    }
+
+    /// Chooses which breakpoints shall fire in the next runs.
+    pub fn arm_blocks(&mut self, which: Arm) {
+        if let Driver::Process(driver) = &mut self.driver {
+            driver.breakpoints.arm(which, &mut self.hw.memory, &mut self.patches);
+        }
+    }
+
+    /// The blocks whose breakpoints the last run hit, in the order it hit them. Empty after a
+    /// rewind.
+    #[must_use]
+    pub fn blocks_hit(&self) -> &[u32] {
+        match &self.driver {
+            Driver::Process(driver) => &driver.hits,
+            Driver::Bare(_) => &[],
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The time limit of a run: a thread that reads a shared deadline and kicks the vCPU's thread.
+//!
+//! A run costs two atomic stores and a clock read; no timer is armed. Never decides that a run
+//! timed out: it only makes `KVM_RUN` return, and the machine looks at the clock itself, so that
+//! a late kick does no harm.
+
+use crate::kvm::Kicker;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often the thread looks while a run has a deadline; a time-out is late by at most this.
+const TICK: Duration = Duration::from_millis(2);
+/// How long it looks on after the last run before it sleeps until woken.
+const IDLE_TICKS: u32 = 50;
+
+#[derive(Debug)]
+struct Shared {
+    epoch: Instant,
+    /// Nanoseconds after `epoch`; 0 is none.
+    deadline_ns: AtomicU64,
+    thread: AtomicI32,
+    awake: AtomicBool,
+    stop: AtomicBool,
+    sleep: Mutex<()>,
+    wake: Condvar,
+    kicker: Kicker,
+}
+
+/// Limits the time of a vCPU's runs.
+#[derive(Debug)]
+pub struct Watchdog {
+    shared: Arc<Shared>,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Watchdog {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The host has no thread to give.
+    pub fn new(kicker: Kicker) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            epoch: Instant::now(),
+            deadline_ns: AtomicU64::new(0),
+            thread: AtomicI32::new(0),
+            awake: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            sleep: Mutex::new(()),
+            wake: Condvar::new(),
+            kicker,
+        });
+        let watcher = Arc::clone(&shared);
+        let handle = std::thread::Builder::new()
+            .name("dejavm-watchdog".to_owned())
+            .spawn(move || watcher.watch())?;
+        Ok(Self { shared, handle: Some(handle) })
+    }
+
+    /// Starts a limit for the calling thread's run. `None` is no limit.
+    pub fn arm(&self, limit: Option<Duration>) {
+        let Some(limit) = limit else { return self.disarm() };
+        let shared = &self.shared;
+        let deadline =
+            shared.now_ns().saturating_add(limit.as_nanos().min(u128::from(u64::MAX / 2)) as u64);
+        shared.thread.store(current_thread(), Ordering::Relaxed);
+        shared.deadline_ns.store(deadline.max(1), Ordering::SeqCst);
+        if !shared.awake.load(Ordering::SeqCst) {
+            // The lock makes sure that the thread is not between its last look and its wait.
+            drop(shared.sleep.lock());
+            shared.wake.notify_one();
+        }
+    }
+
+    /// Ends the limit.
+    pub fn disarm(&self) {
+        self.shared.deadline_ns.store(0, Ordering::SeqCst);
+    }
+
+    /// Whether the limit has passed.
+    #[must_use]
+    pub fn expired(&self) -> bool {
+        let deadline = self.shared.deadline_ns.load(Ordering::SeqCst);
+        deadline != 0 && self.shared.now_ns() >= deadline
+    }
+}
+
+impl Shared {
+    fn now_ns(&self) -> u64 {
+        self.epoch.elapsed().as_nanos() as u64
+    }
+
+    fn watch(&self) {
+        let mut idle = 0;
+        loop {
+            if self.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            let deadline = self.deadline_ns.load(Ordering::SeqCst);
+            if deadline == 0 {
+                idle += 1;
+            } else {
+                idle = 0;
+                if self.now_ns() >= deadline {
+                    self.kicker.kick(self.thread.load(Ordering::Relaxed));
+                }
+            }
+            if idle < IDLE_TICKS {
+                std::thread::sleep(TICK);
+            } else {
+                self.wait();
+                idle = 0;
+            }
+        }
+    }
+
+    /// Sleeps until there is a deadline or an end.
+    fn wait(&self) {
+        // Nobody panics while holding this lock; a poisoned one would still be usable.
+        let mut guard = self.sleep.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.awake.store(false, Ordering::SeqCst);
+        while self.deadline_ns.load(Ordering::SeqCst) == 0 && !self.stop.load(Ordering::SeqCst) {
+            guard = self.wake.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        self.awake.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        drop(self.shared.sleep.lock());
+        self.shared.wake.notify_one();
+        if let Some(handle) = self.handle.take() {
+            // The thread does not panic; there is nothing to do about it if it did.
+            let _ = handle.join();
+        }
+    }
+}
+
+/// The kernel's id of this thread, asked for once per thread.
+fn current_thread() -> i32 {
+    thread_local! {
+        static ID: i32 = nix::unistd::gettid().as_raw();
+    }
+    ID.with(|id| *id)
+}
