@@ -34,14 +34,18 @@ pub enum Started {
     /// At the snapshot point; the snapshot is taken.
     AtSnapshot(Box<Machine>),
     /// The guest ended before it reached the snapshot point.
-    Ended {
-        /// How.
-        report: RunReport,
-        /// Standard output, or the console.
-        stdout: Vec<u8>,
-        /// Standard error.
-        stderr: Vec<u8>,
-    },
+    Ended(Box<Ended>),
+}
+
+/// A guest that ended before its snapshot point.
+#[derive(Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub report: RunReport,
+    /// Standard output, or the console.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: Vec<u8>,
 }
 
 impl Boot {
@@ -123,7 +127,7 @@ impl Boot {
                     traps,
                     duration: started.elapsed(),
                 };
-                Ok(Started::Ended { report, stdout, stderr })
+                Ok(Started::Ended(Box::new(Ended { report, stdout, stderr })))
             }
         }
     }

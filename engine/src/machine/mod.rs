@@ -12,7 +12,7 @@ mod process;
 mod verify;
 mod watchdog;
 
-pub use boot::{Boot, Started};
+pub use boot::{Boot, Ended, Started};
 pub use process::{ProcessPoint, ProcessState};
 
 use crate::coverage::{Arm, Breakpoints};
