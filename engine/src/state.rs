@@ -204,7 +204,8 @@ impl CpuState {
                     found.push(Difference::new(field, a, b));
                 }
             };
-        note("events", self.events == now.events, &self.events, &now.events);
+        let (then, present) = (effective(&self.events), effective(&now.events));
+        note("events", then == present, &then, &present);
         note("debug_regs", self.debug_regs == now.debug_regs, &self.debug_regs, &now.debug_regs);
         note("xcr0", self.xcr0() == now.xcr0(), &self.xcr0(), &now.xcr0());
         note("mp_state", self.mp_state == now.mp_state, &self.mp_state, &now.mp_state);
@@ -304,6 +305,20 @@ fn xsave_from(bytes: &[u8]) -> k::kvm_xsave {
         *word = four.try_into().map_or(0, u32::from_le_bytes);
     }
     area
+}
+
+/// The events without what has no effect: the number and the error code of an exception or an
+/// interrupt that is neither pending nor injected are left over from the last one delivered.
+fn effective(events: &k::kvm_vcpu_events) -> k::kvm_vcpu_events {
+    let mut events = *events;
+    if events.exception.injected == 0 && events.exception.pending == 0 {
+        events.exception = Default::default();
+        (events.exception_has_payload, events.exception_payload) = (0, 0);
+    }
+    if events.interrupt.injected == 0 {
+        (events.interrupt.nr, events.interrupt.soft) = (0, 0);
+    }
+    events
 }
 
 macro_rules! compare_fields {

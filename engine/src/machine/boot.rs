@@ -11,7 +11,7 @@ use crate::guest::process::{Process, ProcessSpec, Start, trap};
 use crate::kvm::System;
 use crate::memory::SlotSpec;
 use crate::rewind::Patches;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{CpuNeeds, Snapshot};
 use kvm_bindings::{kvm_regs, kvm_xcr, kvm_xcrs};
 use std::sync::Arc;
 use std::time::Instant;
@@ -140,6 +140,7 @@ impl Boot {
         }
         let snapshot = Snapshot {
             layout: self.hw.memory.layout().collect(),
+            needs: CpuNeeds::of(&state.cpuid, state.xcr0(), state.sregs.cr4),
             state,
             guest: self.driver.state(),
             pages: self.hw.memory.save_pages().map_err(MachineError::Capture)?,
