@@ -174,6 +174,12 @@ impl Process {
         }
         let offset = position.unwrap_or(open.offset);
         let len = len.min(TRANSFER_BYTES_MAX);
+        if let Target::Node(node) = open.target
+            && let Some(Kind::Device(device)) = self.files.tree.node(node).map(|node| &node.kind)
+        {
+            // As in Linux, devices that swallow everything do not look at it.
+            return if *device == Device::Full { Err(ENOSPC.into()) } else { Ok(len) };
+        }
         if let Target::PipeWriter(pipe) = open.target {
             self.check_pipe_room(pipe, open, len)?;
         }
@@ -184,7 +190,8 @@ impl Process {
             let mut page = [0; PAGE_SIZE];
             let page = page.get_mut(..part as usize).unwrap_or_default();
             let written = self
-                .copy_for_write(open.target, here, page, mem)
+                .user(mem)
+                .read(here, page)
                 .and_then(|()| self.write_target(open.target, offset.saturating_add(done), page));
             match written {
                 Ok(bytes) => done += bytes,
@@ -201,22 +208,6 @@ impl Process {
             self.advance(fd, done)?;
         }
         Ok(done)
-    }
-
-    /// Copies in what a write writes; as in Linux, devices that swallow it do not look at it.
-    fn copy_for_write(
-        &self,
-        target: Target,
-        at: Gva,
-        page: &mut [u8],
-        mem: &mut dyn UserMemory,
-    ) -> Result<(), Stop> {
-        if let Target::Node(node) = target
-            && let Some(Kind::Device(_)) = self.files.tree.node(node).map(|node| &node.kind)
-        {
-            return Ok(());
-        }
-        self.user(mem).read(at, page)
     }
 
     fn write_target(&mut self, target: Target, offset: u64, data: &[u8]) -> Answer {

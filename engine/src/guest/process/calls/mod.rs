@@ -176,6 +176,7 @@ impl Process {
                 Ok(u64::from(super::stack::USER_ID))
             }
             libc::SYS_getresuid | libc::SYS_getresgid => self.get_ids(a, b, c, mem),
+            libc::SYS_setuid | libc::SYS_setgid => self.set_id(a),
             libc::SYS_getgroups => Ok(0),
             libc::SYS_getpriority => Ok(20),
 

@@ -9,6 +9,7 @@ use super::super::files::{Files, Found, Kind, Node, NodeId, Target};
 use super::super::memory::{Prot, UserMemory};
 use super::super::space::Backing;
 use super::AT_FDCWD;
+use std::collections::BTreeMap;
 use std::io::Write;
 
 /// The directory in which `path`, given with descriptor `fd`, starts.
@@ -144,13 +145,18 @@ impl Process {
     /// What `/proc/self/maps` shows.
     fn maps_text(&self) -> Vec<u8> {
         let mut text = Vec::new();
+        // One look-up for each file, however often the guest mapped it.
+        let mut paths = BTreeMap::new();
         for area in self.space.areas() {
             let (offset, inode, name) = match area.backing {
                 Backing::Anonymous => (0, 0, Vec::new()),
                 Backing::Heap => (0, 0, b"[heap]".to_vec()),
                 Backing::Stack => (0, 0, b"[stack]".to_vec()),
                 Backing::File { node, offset } => {
-                    (offset, node.0 + 1, self.files.tree.path_of(node).unwrap_or_default())
+                    let path = paths.entry(node);
+                    let path =
+                        path.or_insert_with(|| self.files.tree.path_of(node).unwrap_or_default());
+                    (offset, u64::from(node.0) + 1, path.clone())
                 }
             };
             let flag = |prot, letter| if area.prot.contains(prot) { letter } else { '-' };
