@@ -3,6 +3,7 @@
 //! Never decides what a file or a mapping is; the functions here check arguments as Linux does,
 //! copy them in, and hand them to the process's parts.
 
+mod descriptor;
 mod file;
 mod identity;
 mod memory;
@@ -101,6 +102,8 @@ impl Process {
             libc::SYS_renameat2 => self.rename(a, b, c, d, e, mem),
             libc::SYS_symlink => self.symlink(a, cwd, b, mem),
             libc::SYS_symlinkat => self.symlink(a, b, c, mem),
+            libc::SYS_link => self.link(cwd, a, cwd, b, 0, mem),
+            libc::SYS_linkat => self.link(a, b, c, d, e, mem),
             libc::SYS_truncate => self.truncate_path(a, b, mem),
             libc::SYS_chmod => self.change_mode(cwd, a, b, mem),
             libc::SYS_fchmodat => self.change_mode(a, b, c, mem),

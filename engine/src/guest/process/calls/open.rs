@@ -14,6 +14,9 @@ use std::io::Write;
 
 /// The directory in which `path`, given with descriptor `fd`, starts.
 pub(super) fn base_directory(files: &Files, fd: u64, path: &[u8]) -> Result<NodeId, Errno> {
+    if path.is_empty() {
+        return Err(ENOENT);
+    }
     if path.first() == Some(&b'/') {
         return Ok(NodeId::ROOT);
     }
@@ -41,7 +44,7 @@ impl Process {
         let flags = flags as i32;
         let creates = flags & libc::O_CREAT != 0;
         let exclusive = creates && flags & libc::O_EXCL != 0;
-        if flags & libc::O_ACCMODE == libc::O_ACCMODE {
+        if creates && flags & libc::O_DIRECTORY != 0 && flags & libc::O_TMPFILE != libc::O_TMPFILE {
             return Err(EINVAL.into());
         }
         let follow = flags & libc::O_NOFOLLOW == 0 && !exclusive;
@@ -57,10 +60,12 @@ impl Process {
             }
             Found::Node(_) | Found::Descriptor(_) if exclusive => Err(EEXIST.into()),
             Found::Node(node) => self.open_node(node, flags),
-            Found::Descriptor(number) => match self.files.table.get(number)?.target {
-                Target::Node(node) => self.open_node(node, flags),
-                target => Ok(self.files.table.open(target, flags)?),
-            },
+            Found::Descriptor(number) => {
+                match self.files.table.get(number).map_err(|_| ENOENT)?.target {
+                    Target::Node(node) => self.open_node(node, flags),
+                    target => Ok(self.files.table.open(target, flags)?),
+                }
+            }
             Found::Missing { .. } if !creates => Err(ENOENT.into()),
             Found::Missing { slash: true, .. } => Err(EISDIR.into()),
             Found::Missing { parent, name, .. } => {
