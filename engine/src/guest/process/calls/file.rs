@@ -6,7 +6,7 @@ use super::super::errno::{
 use super::super::files::{Device, Kind, NodeId, Open, PIPE_ATOMIC_BYTES, PIPE_BYTES_MAX, Target};
 use super::super::memory::UserMemory;
 use super::super::{Process, Verdict};
-use super::TRANSFER_BYTES_MAX;
+use super::{DEVICE_BYTES_MAX, TRANSFER_BYTES_MAX};
 use crate::address::{Gva, PAGE_SIZE};
 
 /// Parts of one `readv` or `writev` (`UIO_MAXIOV`).
@@ -110,6 +110,7 @@ impl Process {
         if device == Device::Null {
             return Ok(0);
         }
+        let len = len.min(DEVICE_BYTES_MAX);
         let mut done = 0;
         while done < len {
             let mut chunk = [0; PAGE_SIZE];

@@ -6,7 +6,7 @@ use super::super::memory::UserMemory;
 use super::super::space::USER_END;
 use super::super::stack::USER_ID;
 use super::super::{Process, Verdict};
-use super::TRANSFER_BYTES_MAX;
+use super::DEVICE_BYTES_MAX;
 use crate::address::{Gva, PAGE_SIZE};
 
 /// The process, its only thread, its group and its session.
@@ -89,7 +89,7 @@ impl Process {
         if flags & !7 != 0 || flags & both == both {
             return Err(EINVAL.into());
         }
-        let len = len.min(TRANSFER_BYTES_MAX);
+        let len = len.min(DEVICE_BYTES_MAX);
         let mut done = 0;
         while done < len {
             let mut chunk = [0; PAGE_SIZE];

@@ -27,6 +27,10 @@ const CALL_NS: u64 = 1_000;
 /// The most bytes that one call reads or writes (`MAX_RW_COUNT`).
 pub(super) const TRANSFER_BYTES_MAX: u64 = 0x7fff_f000;
 
+/// The most bytes that one read of a device that never ends gives, as Linux's `/dev/urandom`:
+/// no call may take seconds.
+pub(super) const DEVICE_BYTES_MAX: u64 = (32 << 20) - 1;
+
 /// "The current directory" in a path call's descriptor argument.
 pub(super) const AT_FDCWD: u64 = libc::AT_FDCWD as i64 as u64;
 
