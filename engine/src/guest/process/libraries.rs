@@ -86,6 +86,10 @@ pub(super) fn import_needed(
                 continue;
             }
             let imported = importer.import(&path)?;
+            if path.is_relative() {
+                // Named by a path of its own: the loader opens it from the working directory.
+                importer.place_node(&path, imported.node)?;
+            }
             let origin = path.parent().unwrap_or(Path::new("/")).to_owned();
             queue.push(Object { imported, origin, inherited: rpath.clone() });
         }

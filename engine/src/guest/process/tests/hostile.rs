@@ -92,8 +92,8 @@ proptest! {
         let mut bytes = bincode::serde::encode_to_vec(&guest.process, config).unwrap();
         let len = bytes.len();
         for (index, byte) in changes {
-            let tail = 4096.min(len);
-            let at = len - 1 - index.index(tail);
+            let at = index.index(4096);
+            let at = if at < 1024 { at } else { len - (at - 1023) };
             bytes[at] = byte;
         }
         let decoded: Result<(Process, usize), _> =
