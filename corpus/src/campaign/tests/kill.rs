@@ -63,7 +63,9 @@ impl Target for Wide {
 
 /// What the killed process does: this test binary again, with [`FOLDER`] set.
 fn be_the_victim(folder: &Path) {
-    let options = Options::new(folder.join("in"), folder.join("out"));
+    // As long as the resumed campaign takes them, which passes over longer ones.
+    let max_len = super::MAX_LEN;
+    let options = Options { max_len, ..Options::new(folder.join("in"), folder.join("out")) };
     Campaign::new(options).unwrap().run(&mut Wide::new(), &mut ()).unwrap();
 }
 

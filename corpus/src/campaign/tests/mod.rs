@@ -13,6 +13,9 @@ use super::{Campaign, CampaignError, Options};
 use crate::mock::{BLOCKS, MAGIC, Maze};
 use crate::stats::{Event, Progress, Stats, StopReason, Summary};
 
+/// The longest input of these campaigns, in bytes.
+const MAX_LEN: usize = 64;
+
 /// Folders for one test, removed with it.
 struct Bench {
     folder: tempfile::TempDir,
@@ -48,7 +51,7 @@ impl Bench {
             seed: Some(1),
             executions: Some(2000),
             timeout: Some(Duration::from_millis(10)),
-            max_len: 64,
+            max_len: MAX_LEN,
             command_line: "dejavm fuzz".to_owned(),
             ..Options::new(self.path("in"), self.path("out"))
         }
