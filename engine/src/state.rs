@@ -23,6 +23,8 @@ const MSR_TSC_DEADLINE: u32 = 0x6e0;
 /// IA32_MPERF, IA32_APERF: run by themselves.
 const MSR_MPERF: u32 = 0xe7;
 const MSR_APERF: u32 = 0xe8;
+/// Hyper-V's VP_RUNTIME and TIME_REF_COUNT, which KVM emulates: clocks.
+const MSR_HV_CLOCKS: [u32; 2] = [0x4000_0010, 0x4000_0020];
 /// kvmclock's MSRs, which register a page to write to at once: restored only when non-zero.
 const MSR_KVM_WALL_CLOCK: [u32; 2] = [0x11, 0x4b56_4d00];
 
@@ -30,6 +32,7 @@ const MSR_KVM_WALL_CLOCK: [u32; 2] = [0x11, 0x4b56_4d00];
 #[must_use]
 pub fn runs_by_itself(index: u32) -> bool {
     matches!(index, MSR_TSC | MSR_TSC_ADJUST | MSR_MPERF | MSR_APERF)
+        || MSR_HV_CLOCKS.contains(&index)
 }
 
 /// The CPU's and the in-kernel devices' state.
