@@ -8,7 +8,8 @@ next:   lodsb
         jz      end
         out     %al, %dx
         jmp     next
-end:    hlt
+end:    cli
+        hlt
         jmp     end
 message:
         .asciz  "hello from protected mode\n"
