@@ -179,3 +179,9 @@ impl Known {
         value > 0 && value & self.bits == self.bits
     }
 }
+
+/// Where a missing extension can be had.
+pub(super) fn mend(name: &str) -> Option<&'static str> {
+    let known = EXTENSIONS.iter().find(|known| known.name == name)?;
+    (!known.mend.is_empty()).then_some(known.mend)
+}

@@ -8,3 +8,4 @@
 )]
 
 mod bare;
+mod host;
