@@ -6,7 +6,9 @@
 #![cfg(test)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panic")]
 
+mod bare;
 mod faults;
+mod host;
 mod hostile;
 mod programs;
 mod rewind;

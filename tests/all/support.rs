@@ -5,6 +5,7 @@ use dejavm_engine::kvm::System;
 use dejavm_engine::machine::{Boot, Ended, Limit, Machine, ProcessPoint, Started};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// RAM of the process guests here, in bytes.
@@ -36,33 +37,60 @@ pub fn guests() -> PathBuf {
 
 /// Compiles `tests/guests/c/NAME.c` with `cc` and gives the program's path.
 pub fn build_c(name: &str, flags: &[&str]) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
-    std::fs::create_dir_all(&folder).unwrap();
     let tag: String = flags.concat().chars().filter(char::is_ascii_alphanumeric).collect();
-    let program = folder.join(format!("{name}-{tag}"));
+    let flags = [&["-O1", "-g", "-w"], flags, &["-lm"]].concat();
+    compile(&format!("{name}-{tag}"), &format!("c/{name}.c"), &flags)
+}
+
+/// Assembles `tests/guests/bare/NAME.S` to a flat binary that is linked to run at `at`.
+pub fn build_flat(name: &str, at: u64) -> Vec<u8> {
+    let link = format!("-Wl,-Ttext={at:#x},--oformat=binary");
+    assemble(name, &format!("{name}-{at:x}.bin"), &link)
+}
+
+/// Assembles `tests/guests/bare/NAME.S` to a freestanding ELF file whose text is at `at`.
+pub fn build_elf(name: &str, at: u64) -> Vec<u8> {
+    assemble(name, &format!("{name}-{at:x}.elf"), &format!("-Wl,-Ttext={at:#x}"))
+}
+
+fn assemble(name: &str, out: &str, link: &str) -> Vec<u8> {
+    let flags = [
+        "-nostdlib",
+        "-static",
+        "-no-pie",
+        "-Wl,--build-id=none,-z,noseparate-code,-z,noexecstack",
+        "-Wa,-mx86-used-note=no",
+        link,
+    ];
+    std::fs::read(compile(out, &format!("bare/{name}.S"), &flags)).unwrap()
+}
+
+/// Compiles a source under `tests/guests` to the file `out` in the target folder.
+fn compile(out: &str, source: &str, flags: &[&str]) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let folder = build_folder();
+    let program = folder.join(out);
     // Built beside its place and renamed, because tests that run at once may build the same one.
-    let unique = format!("{name}-{tag}.{:?}", std::thread::current().id());
-    let unfinished = folder.join(unique.replace(['(', ')'], ""));
-    let source = guests().join("c").join(format!("{name}.c"));
-    let status = Command::new("cc")
-        .args(["-O1", "-g", "-w"])
-        .args(flags)
-        .arg("-o")
-        .arg(&unfinished)
-        .arg(&source)
-        .arg("-lm")
-        .status()
-        .expect("a C compiler named cc");
-    assert!(status.success(), "cc failed on {}", source.display());
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let unfinished = folder.join(format!("{out}.{}-{count}", std::process::id()));
+    let mut cc = Command::new("cc");
+    // The source before the flags: libraries are searched for what came before them.
+    cc.arg("-o").arg(&unfinished).arg(guests().join(source)).args(flags);
+    let done = cc.output().expect("a C compiler named cc");
+    assert!(done.status.success(), "{cc:?}: {}", String::from_utf8_lossy(&done.stderr));
     std::fs::rename(&unfinished, &program).unwrap();
     program
 }
 
-/// Compiles `tests/guests/rust/NAME.rs` with the `rustc` that built the tests.
-pub fn build_rust(name: &str) -> PathBuf {
+fn build_folder() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
     std::fs::create_dir_all(&folder).unwrap();
-    let program = folder.join(format!("{name}-rust"));
+    folder
+}
+
+/// Compiles `tests/guests/rust/NAME.rs` with the `rustc` that built the tests.
+pub fn build_rust(name: &str) -> PathBuf {
+    let program = build_folder().join(format!("{name}-rust"));
     let status = Command::new("rustc")
         .args(["--edition", "2024", "-O", "-o"])
         .arg(&program)

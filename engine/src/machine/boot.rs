@@ -88,6 +88,9 @@ impl Boot {
 
     fn with(hw: Hardware, driver: Driver) -> Result<Self, MachineError> {
         let watchdog = Watchdog::new(hw.vcpu.kicker()).map_err(MachineError::Watchdog)?;
+        if hw.parts.irqchip {
+            watchdog.poll();
+        }
         Ok(Self { hw, driver, watchdog })
     }
 

@@ -34,6 +34,9 @@ use watchdog::Watchdog;
 /// What the host failed at. What a guest does is an [`Outcome`].
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
+    /// The host lacks what the engine needs.
+    #[error(transparent)]
+    Host(#[from] crate::host::HostError),
     /// A KVM call failed.
     #[error(transparent)]
     Kvm(#[from] KvmError),
@@ -211,12 +214,24 @@ fn drive(
             Flow::Stop(stop) => return Ok(stop),
             Flow::Interrupted => {
                 hw.vcpu.clear_kick();
+                if halted_for_good(hw)? {
+                    return Ok(Stop::Ended(Outcome::Halted));
+                }
                 if watchdog.expired() {
                     return Ok(Stop::Ended(out_of_time(hw)?));
                 }
             }
         }
     }
+}
+
+/// Whether the guest is in HLT with interrupts off. Only where the local APIC is in the kernel:
+/// elsewhere HLT exits by itself.
+fn halted_for_good(hw: &Hardware) -> Result<bool, MachineError> {
+    const IF: u64 = 1 << 9;
+    Ok(hw.parts.irqchip
+        && hw.vcpu.regs().rflags & IF == 0
+        && hw.vcpu.fd_ref().mp_state()?.mp_state == kvm_bindings::KVM_MP_STATE_HALTED)
 }
 
 /// A guest that waits in HLT for an interrupt that never comes has halted; it is not too slow.
@@ -283,6 +298,9 @@ impl Machine {
         watchdog: Watchdog,
     ) -> Result<Self, MachineError> {
         let rewind = HostRewind::start(&mut hw.memory)?;
+        if hw.parts.irqchip {
+            watchdog.poll();
+        }
         Ok(Self {
             hw,
             driver,
