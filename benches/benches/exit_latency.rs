@@ -132,9 +132,16 @@ fn bench_process(group: &mut BenchmarkGroup<'_, WallTime>, system: &System) {
         .with("raw", |exits| raw(&mut floor, exits))
         .with("vcpu", |exits| undriven(&mut vcpu, exits))
         .bench(group, "CPL 3 MMIO store");
-    // At a fault the floor steps over the store, where the machine gives the program a page.
-    for (row, mode) in [("CPL 3 getppid", "syscall"), ("CPL 3 page fault", "fault")] {
-        let mut driven = guests::loops(system, &program, mode, ROUND);
+    // A UD2 ends the run, so that its row has a run's beginning in each exit. At a page fault the
+    // floor steps over the store, where the machine gives the program 64 pages, and takes them
+    // back at the next run's start.
+    let rows = [
+        ("CPL 3 getppid", "syscall", ROUND),
+        ("CPL 3 UD2", "trap", 1),
+        ("CPL 3 page fault", "fault", 16),
+    ];
+    for (row, mode, count) in rows {
+        let mut driven = guests::loops(system, &program, mode, count);
         let mut floor = RawVm::new(driven.snapshot());
         Interleaved::new(ROUND)
             .with("raw", |exits| raw(&mut floor, exits))

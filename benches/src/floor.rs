@@ -106,7 +106,7 @@ impl RawVm {
                 // SAFETY: the exit reason says which member the kernel filled.
                 let port = unsafe { run.__bindgen_anon_1.io.port };
                 if port == trap::PORT_TRAP {
-                    self.step_over_fault();
+                    return self.step_over_fault();
                 }
                 port != bare::PORT_DONE
             }
@@ -139,10 +139,14 @@ impl RawVm {
         true
     }
 
-    /// Goes on after the instruction that faulted.
-    fn step_over_fault(&mut self) {
+    /// Goes on after the instruction that faulted; any other exception is the guest's end.
+    fn step_over_fault(&mut self) -> bool {
+        const PAGE_FAULT: u8 = 14;
         let user = self.user;
-        let rsp = self.vcpu.sync_regs().regs.rsp;
+        let k::kvm_regs { rip, rsp, .. } = self.vcpu.sync_regs().regs;
+        if trap::vector_of(rip) != Some(PAGE_FAULT) {
+            return false;
+        }
         // Error code, RIP, CS, RFLAGS, RSP, as the CPU pushed them.
         let frame: [u64; 5] = self.words(rsp - trap::ENGINE_BASE);
         let run = self.vcpu.get_kvm_run();
@@ -153,6 +157,7 @@ impl RawVm {
         sync.regs.rsp = frame[4];
         (sync.sregs.cs, sync.sregs.ss) = user;
         run.kvm_dirty_regs = u64::from(k::KVM_SYNC_X86_REGS | k::KVM_SYNC_X86_SREGS);
+        true
     }
 
     /// Words at guest-physical `at`, in the first slot.

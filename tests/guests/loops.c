@@ -7,12 +7,14 @@
  *
  *   mmio     stores to the engine's gate, which is no memory
  *   syscall  getppid
- *   fault    first touches of fresh pages; the store is `movb $1, (%rdi)`, 3 bytes
+ *   fault    first touches of fresh pages, so far apart that each one faults; the store is
+ *            `movb $1, (%rdi)`, 3 bytes
+ *   trap     UD2, once
  *   dirty    writes one byte to each of COUNT pages that had contents at the snapshot
  *
  * Build: cc -O2 -static -nostdlib -fno-stack-protector
  */
-enum { PAGE = 4096, DIRTY_MAX = 1024, FAULTS_MAX = 1024 };
+enum { PAGE = 4096, DIRTY_MAX = 1024, FAULTS_MAX = 64, FAULT_STRIDE = 64 * PAGE };
 
 static char pages[DIRTY_MAX * PAGE] __attribute__((aligned(4096)));
 
@@ -59,7 +61,7 @@ static void syscalls(long count) {
 }
 
 static void fault(char *at, long count) {
-    for (; count > 0; count--, at += PAGE)
+    for (; count > 0; count--, at += FAULT_STRIDE)
         __asm__ volatile("movb $1, (%0)" : : "D"(at) : "memory");
 }
 
@@ -73,18 +75,19 @@ __attribute__((used)) static void start(long *stack) {
         finish(2);
     const char *mode = (const char *)stack[2];
     long count = number((const char *)stack[3]);
-    if (count > DIRTY_MAX)
+    if (count > (mode[0] == 'f' ? FAULTS_MAX : DIRTY_MAX))
         finish(2);
     for (long page = 0; mode[0] == 'd' && page < count; page++)
         pages[page * PAGE] = 'a';
     /* PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE. */
-    char *fresh = (char *)call(MMAP, 0, FAULTS_MAX * PAGE, 3, 0x4022, -1, 0);
+    char *fresh = (char *)call(MMAP, 0, FAULTS_MAX * FAULT_STRIDE, 3, 0x4022, -1, 0);
     wait_for_input();
     switch (mode[0]) {
     case 'm': mmio(count); break;
     case 's': syscalls(count); break;
     case 'f': fault(fresh, count); break;
     case 'd': dirty(count); break;
+    case 't': __asm__ volatile("ud2");
     default: finish(2);
     }
     finish(0);
