@@ -150,6 +150,19 @@ impl System {
             .map_err(failed("KVM_GET_SUPPORTED_CPUID"))
     }
 
+    /// The CPUID that a guest on this host sees when it is given all of
+    /// [`supported_cpuid`](Self::supported_cpuid), asked of a vCPU made for it. Kernels change
+    /// what they are given: kvm_pvm shows features of the host that it does not list.
+    ///
+    /// # Errors
+    /// An ioctl failed.
+    pub fn guest_cpuid(&self) -> Result<Vec<kvm_bindings::kvm_cpuid_entry2>, KvmError> {
+        let vm = std::sync::Arc::new(self.create_vm()?);
+        let mut vcpu = vm.create_vcpu()?;
+        vcpu.set_cpuid(&self.supported_cpuid()?)?;
+        vcpu.cpuid()
+    }
+
     /// `KVM_GET_MSR_INDEX_LIST`: the MSRs that can be saved and restored.
     ///
     /// # Errors

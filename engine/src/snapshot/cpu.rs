@@ -34,9 +34,9 @@ impl std::fmt::Display for Missing {
 
 /// The feature words that a program can depend on (Intel SDM vol. 2, CPUID; AMD APM vol. 3, E.3),
 /// each with the bits that describe instructions. Bits that describe the platform (VMX, MONITOR,
-/// x2APIC, hypervisor...) are no need of a guest's code.
+/// x2APIC, hypervisor...) are no need of a guest's code; nor is OSXSAVE, which repeats a bit of CR4.
 const WORDS: [(u32, u32, Register, u32); 5] = [
-    (1, 0, Register::Ecx, 0x7ed8_3203),
+    (1, 0, Register::Ecx, 0x76d8_3203),
     (1, 0, Register::Edx, 0x0780_8111),
     (7, 0, Register::Ebx, 0xf0bf_0329),
     (7, 0, Register::Ecx, 0x0040_5f42),
@@ -93,7 +93,7 @@ impl CpuNeeds {
         Self { features, xcr0, cr4 }
     }
 
-    /// Names what `host` (`KVM_GET_SUPPORTED_CPUID`) lacks.
+    /// Names what `host` (the CPUID that a guest there sees) lacks.
     #[must_use]
     pub fn missing_on(&self, host: &[kvm_cpuid_entry2]) -> Vec<Missing> {
         let mut missing = Vec::new();

@@ -197,7 +197,8 @@ impl<G: Serialize + DeserializeOwned> Snapshot<G> {
     }
 
     /// Opens a snapshot file. The pages are mapped, not read: a change in them is noticed by
-    /// [`check_pages`], not here. `host` is what `KVM_GET_SUPPORTED_CPUID` says.
+    /// [`check_pages`], not here. `host` is what a guest on
+    /// this host sees ([`System::guest_cpuid`](crate::kvm::System::guest_cpuid)).
     ///
     /// # Errors
     /// The file is missing, damaged or of another version, or the host lacks what it needs.
@@ -210,6 +211,21 @@ impl<G: Serialize + DeserializeOwned> Snapshot<G> {
             let missing = missing.join(", ");
             return Err(FileError::HostLacks { path: path.to_owned(), missing });
         }
+        Self::decode(path, file, header)
+    }
+
+    /// Opens a snapshot file to look at it, on a host that may lack what it needs, or that has
+    /// no KVM. No machine may be made of it: it could run instructions that the host has not.
+    ///
+    /// # Errors
+    /// The file is missing, damaged or of another version.
+    pub fn open_to_inspect(path: &Path) -> Result<Self, FileError> {
+        let (file, header) = read_header(path)?;
+        Self::decode(path, file, header)
+    }
+
+    fn decode(path: &Path, file: File, header: Header) -> Result<Self, FileError> {
+        let damaged = |problem| FileError::Damaged { path: path.to_owned(), problem };
         let state = header.section(STATE).map_err(damaged)?;
         let guest = header.section(GUEST).map_err(damaged)?;
         let pages = PageFile::open(file, header.data_at, header.extents)
