@@ -56,8 +56,13 @@ pub enum WriteError {
     },
 }
 
-/// Writes `bytes` to `path`, replacing the file if there is one.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+/// Writes `bytes` to `path`, replacing the file if there is one: after a kill at any moment the
+/// file has its old content, its new content, or does not exist. One writer for each folder.
+///
+/// # Errors
+///
+/// The folder cannot be written to, or is full.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     let (Some(folder), Some(_)) = (path.parent(), path.file_name()) else {
         return Err(WriteError::NoFileName { path: path.to_owned() });
     };
