@@ -262,6 +262,9 @@ pub struct Doctor {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    /// The device to examine.
+    #[arg(long, value_name = "PATH", default_value = "/dev/kvm")]
+    pub device: PathBuf,
 }
 
 #[cfg(test)]
