@@ -8,4 +8,5 @@
 )]
 
 mod bare;
+mod examples;
 mod host;
