@@ -27,11 +27,14 @@ const MSR_TSC_DEADLINE: u32 = 0x6e0;
 /// IA32_MPERF, IA32_APERF: run by themselves.
 const MSR_MPERF: u32 = 0xe7;
 const MSR_APERF: u32 = 0xe8;
+/// Hyper-V's VP_RUNTIME and TIME_REF_COUNT, which KVM emulates: clocks.
+const MSR_HV_CLOCKS: [u32; 2] = [0x4000_0010, 0x4000_0020];
 
 /// MSRs that cannot be compared, each because it changes by itself.
 #[must_use]
 pub fn runs_by_itself(index: u32) -> bool {
     matches!(index, MSR_TSC | MSR_TSC_ADJUST | MSR_MPERF | MSR_APERF)
+        || MSR_HV_CLOCKS.contains(&index)
 }
 
 /// The CPU's and the in-kernel devices' state.
@@ -184,7 +187,8 @@ impl CpuState {
                     found.push(Difference::new(field, a, b));
                 }
             };
-        note("events", self.events == now.events, &self.events, &now.events);
+        let (then, present) = (effective(&self.events), effective(&now.events));
+        note("events", then == present, &then, &present);
         note("debug_regs", self.debug_regs == now.debug_regs, &self.debug_regs, &now.debug_regs);
         note("xcr0", self.xcr0() == now.xcr0(), &self.xcr0(), &now.xcr0());
         note("mp_state", self.mp_state == now.mp_state, &self.mp_state, &now.mp_state);
@@ -284,6 +288,20 @@ fn xsave_from(bytes: &[u8]) -> k::kvm_xsave {
         *word = four.try_into().map_or(0, u32::from_le_bytes);
     }
     area
+}
+
+/// The events without what has no effect: the number and the error code of an exception or an
+/// interrupt that is neither pending nor injected are left over from the last one delivered.
+fn effective(events: &k::kvm_vcpu_events) -> k::kvm_vcpu_events {
+    let mut events = *events;
+    if events.exception.injected == 0 && events.exception.pending == 0 {
+        events.exception = Default::default();
+        (events.exception_has_payload, events.exception_payload) = (0, 0);
+    }
+    if events.interrupt.injected == 0 {
+        (events.interrupt.nr, events.interrupt.soft) = (0, 0);
+    }
+    events
 }
 
 macro_rules! compare_fields {

@@ -61,6 +61,14 @@ pub enum MachineError {
     /// The pages could not be captured.
     #[error("capture the guest's pages: {0}")]
     Capture(std::io::Error),
+    /// The snapshot was taken with CPU features that a vCPU does not have here.
+    #[error(
+        "this host's KVM does not give a guest the CPU features that the snapshot needs: {missing}"
+    )]
+    HostLacks {
+        /// Their names, separated by commas.
+        missing: String,
+    },
     /// The snapshot point is not an address of the program.
     #[error("{address:#x} is not mapped in the program, so it cannot be stopped there")]
     PointNotMapped {
@@ -263,13 +271,18 @@ impl Machine {
     /// Makes a machine at `snapshot`; its pages are shared copy-on-write.
     ///
     /// # Errors
-    /// A KVM call failed, or the snapshot does not fit its own layout.
+    /// The host's CPU lacks what the snapshot needs, a KVM call failed, or the snapshot does not
+    /// fit its own layout.
     pub fn load(system: &System, snapshot: Arc<MachineSnapshot>) -> Result<Self, MachineError> {
         let mut spec = VmSpec { layout: snapshot.layout.clone(), ..VmSpec::default() };
         if let GuestState::Bare(state) = &snapshot.guest {
             state.spec.vm_parts(&mut spec);
         }
         let mut hw = Hardware::new(system, &spec)?;
+        let missing = snapshot.needs.missing_on(&hw.vcpu.fd().cpuid()?);
+        if !missing.is_empty() {
+            return Err(MachineError::HostLacks { missing: missing.join(", ") });
+        }
         hw.memory.map_pages(&snapshot.pages)?;
         // The snapshot's MSRs, not this host's list: comparing needs the same ones.
         hw.parts.msrs = snapshot.state.msrs.iter().map(|&(index, _)| index).collect();

@@ -57,6 +57,8 @@ pub struct ProcessDriver {
     pub(super) system_calls: u64,
     /// Faults and breakpoints of this run.
     pub(super) traps: u64,
+    /// Whether this run took a #DB, which leaves its cause in DR6.
+    debug_trap: bool,
     stale: Vec<Gpa>,
 }
 
@@ -77,6 +79,7 @@ impl ProcessDriver {
             hits: Vec::new(),
             system_calls: 0,
             traps: 0,
+            debug_trap: false,
             stale: Vec::new(),
         }
     }
@@ -231,6 +234,7 @@ impl ProcessDriver {
             rflags: trap::user_flags(frame.rflags),
             ..regs
         };
+        self.debug_trap |= vector == 1;
         match vector {
             3 => self.breakpoint(hw, patches, &back),
             14 => self.page_fault(hw, &frame, &back),
@@ -351,6 +355,10 @@ impl ProcessDriver {
         self.state.tables.rewind_to(&mut hw.memory, &then.tables)?;
         self.hits.clear();
         (self.system_calls, self.traps) = (0, 0);
+        // At CPL 3 nothing else reaches a debug register.
+        if std::mem::take(&mut self.debug_trap) {
+            hw.vcpu.fd().set_debug_regs(&cpu.debug_regs)?;
+        }
         if hw.vcpu.sregs() != &cpu.sregs {
             *hw.vcpu.sregs_mut() = cpu.sregs;
         }

@@ -1,10 +1,10 @@
 //! The engine's examples, which are teaching material and therefore must run as they stand.
 
-use dejavm_tests::kvm;
+use crate::support::kvm;
 
-#[path = "../../../engine/examples/lecture.rs"]
+#[path = "../../engine/examples/lecture.rs"]
 mod lecture;
-#[path = "../../../engine/examples/rewind_loop.rs"]
+#[path = "../../engine/examples/rewind_loop.rs"]
 mod rewind_loop;
 
 #[test]

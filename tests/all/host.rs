@@ -1,8 +1,8 @@
 //! The host's examination, on the host that runs the tests.
 
+use crate::support::kvm;
 use dejavm_engine::host::{self, Answer};
 use dejavm_engine::kvm::System;
-use dejavm_tests::kvm;
 use std::path::Path;
 use std::time::{Duration, Instant};
 

@@ -1,14 +1,13 @@
 //! Bare guests: the lecture's VM, the port ABI, and guests that do their worst.
 
+use crate::support::{build_elf, build_flat, kvm, limit};
 use dejavm_engine::address::Gpa;
 use dejavm_engine::guest::bare::{BareSpec, ImageError, Mode};
-use dejavm_engine::host;
 use dejavm_engine::kvm::System;
 use dejavm_engine::machine::{
     Boot, Ended, Limit, Machine, MachineError, MachineSnapshot, ProcessPoint, RunReport, Started,
 };
 use dejavm_engine::outcome::{Fault, Outcome, Signal, Unsupported};
-use dejavm_tests::{build_elf, build_flat, kvm, limit};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -209,8 +208,7 @@ fn a_snapshot_file_brings_the_guest_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bare.snap");
     harness(&system).snapshot().save(&path).unwrap();
-    let host = host::guest_cpuid(&system).unwrap();
-    let snapshot = Arc::new(MachineSnapshot::open(&path, &host).unwrap());
+    let snapshot = Arc::new(MachineSnapshot::open(&path).unwrap());
     let mut machine = Machine::load(&system, snapshot).unwrap();
     assert_eq!(machine.verify().unwrap(), []);
     assert_eq!(run_clean(&mut machine, b"d").outcome, ran_once());
