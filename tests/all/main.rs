@@ -11,6 +11,7 @@ mod examples;
 mod faults;
 mod host;
 mod hostile;
+mod kvm_api;
 mod programs;
 mod rewind;
 mod snapshot;
