@@ -273,3 +273,17 @@ fn hostile_elf_files_are_refused_or_run_but_never_more() {
         }
     }
 }
+
+#[test]
+fn the_example_in_the_documentation_runs_as_it_says() {
+    let Some(system) = kvm() else { return };
+    let document = include_str!("../../docs/guests-bare.md");
+    assert!(document.contains(include_str!("../guests/bare/example.S")));
+    let mut machine = boot(&system, &BareSpec::elf(build_elf("example", 0x10_0000), RAM));
+    assert_eq!(machine.stdout(), b"ready\n");
+    let inputs = [&b""[..], b"\x05abc", b"\x03abc", &[200; 201]];
+    let outcomes = inputs.map(|input| run_clean(&mut machine, input).outcome.to_string());
+    println!("{}", outcomes.join("\n"));
+    assert!(document.contains(&outcomes[..3].join("\n")));
+    assert!(outcomes[3].starts_with("crashed: SIGSEGV"), "{}", outcomes[3]);
+}

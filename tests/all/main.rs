@@ -7,9 +7,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panic")]
 
 mod bare;
+mod examples;
 mod faults;
 mod host;
 mod hostile;
+mod kvm_api;
 mod programs;
 mod rewind;
 mod snapshot;

@@ -142,9 +142,9 @@ impl BareDriver {
     }
 
     fn act(&mut self, hw: &mut Hardware, action: Action) -> Result<Flow, MachineError> {
-        if matches!(action, Action::End(_) | Action::Crash(_)) {
-            // Hosts differ in whether RIP has moved past an OUT when it exits; a report, and
-            // with it a crash's name, shall not.
+        if matches!(action, Action::Crash(_)) {
+            // Hosts differ in whether RIP has moved past an OUT when it exits; a crash's name
+            // shall not.
             hw.vcpu.settle_step()?;
         }
         let regs = *hw.vcpu.regs();

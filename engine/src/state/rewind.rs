@@ -52,9 +52,13 @@ impl Prepared {
     /// # Errors
     /// The host refuses a part; the error names the call or the MSR.
     pub fn restore(&self, state: &CpuState, vcpu: &mut Vcpu, vm: &Vm) -> Result<(), KvmError> {
-        // The OUT that ended the run may stand at the very RIP that is restored: KVM would then
-        // step over it once more, and the guest would miss an instruction.
-        vcpu.settle_step()?;
+        if stops_where(state, vcpu) {
+            // KVM would take the instruction at the restored RIP for the OUT that it has yet to
+            // step over, and the guest would miss it.
+            vcpu.settle_step()?;
+        } else {
+            vcpu.settle()?;
+        }
         let fd = vcpu.fd();
         match (&self.flush, &state.irqchip) {
             (Some(other), _) => fd.set_sregs(other)?,
@@ -83,4 +87,13 @@ impl Prepared {
         vcpu.set_events(&state.events);
         Ok(())
     }
+}
+
+/// Whether the vCPU may stand at the very instruction that `state` stands at. KVM goes by linear
+/// addresses (`kvm_is_linear_rip`), to which CS may add its base or not.
+fn stops_where(state: &CpuState, vcpu: &Vcpu) -> bool {
+    let (regs, sregs) = (vcpu.regs(), vcpu.sregs());
+    let there = [regs.rip, sregs.cs.base.wrapping_add(regs.rip)];
+    there.contains(&state.regs.rip)
+        || there.contains(&state.sregs.cs.base.wrapping_add(state.regs.rip))
 }
