@@ -46,7 +46,7 @@ pub enum Command {
 #[command(next_help_heading = "Guest")]
 pub struct Guest {
     /// The guest's memory, such as 64M or 1G [default: 256M].
-    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    #[arg(long, value_name = "SIZE", value_parser = values::ram)]
     pub ram: Option<u64>,
     /// A file or folder that the program can read, under the same path or another. May be
     /// repeated. Shared libraries need no mention.

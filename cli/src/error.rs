@@ -65,7 +65,7 @@ pub enum CliError {
         name: PathBuf,
     },
     /// The program ended before the point at which its snapshot should be taken.
-    #[error("take a snapshot: the program {outcome} {before}; {todo}")]
+    #[error("take a snapshot: the guest {outcome} {before}; {todo}")]
     EndedEarly {
         /// How it ended.
         outcome: String,
@@ -74,6 +74,11 @@ pub enum CliError {
         /// What to try.
         todo: &'static str,
     },
+    /// The snapshot point comes too late.
+    #[error(
+        "fuzz from the point of --at: the program looks at its input before it, so every run would be the same; choose an earlier point"
+    )]
+    PointAfterInput,
     /// A symbol is no point.
     #[error("find the snapshot point")]
     Point(#[source] dejavm_engine::symbols::NameError),
@@ -126,7 +131,9 @@ impl CliError {
     /// The exit status.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Usage(_) | Self::Point(_) | Self::NoImage { .. } => ExitCode::Usage,
+            Self::Usage(_) | Self::Point(_) | Self::PointAfterInput | Self::NoImage { .. } => {
+                ExitCode::Usage
+            }
             Self::Kvm(_) | Self::Stdout(_) | Self::Signals(_) | Self::Json(_) => ExitCode::Host,
             Self::Machine { source, .. } => of_machine(source),
             Self::Campaign(CampaignError::Target { .. }) => ExitCode::Host,

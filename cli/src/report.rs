@@ -110,7 +110,7 @@ impl Report {
         text.push('\n');
         match &self.snapshot {
             Some(point) => drop(writeln!(text, "snapshot: {point}")),
-            None => text.push_str("snapshot: none, it ended before it looked at its input\n"),
+            None => text.push_str("snapshot: none, it ended before its snapshot point\n"),
         }
         if !self.unsupported_calls.is_empty() {
             let _ = writeln!(text, "not supported: {}", self.unsupported_calls.join(", "));

@@ -4,8 +4,12 @@
 
 use dejavm_engine::guest::process::FileMapping;
 use std::ffi::{OsStr, OsString};
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::time::Duration;
+
+/// Memory that a guest can have, in bytes.
+const RAM: RangeInclusive<u64> = 1 << 16..=1 << 40;
 
 /// Why a value makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,6 +17,9 @@ pub enum ValueError {
     /// Not a size.
     #[error("write a size as a number with K, M, G or nothing behind it, such as 256M")]
     Size,
+    /// Not a size that a guest's memory can have.
+    #[error("write the memory's size as 64K to 1T, such as 256M")]
+    Ram,
     /// Not a time.
     #[error("write a time in milliseconds, or with a unit: 500, 500ms, 2s")]
     Time,
@@ -44,6 +51,11 @@ pub fn size(text: &str) -> Result<u64, ValueError> {
         _ => (short, 0),
     };
     number(digits).and_then(|n| n.checked_mul(1 << shift)).ok_or(ValueError::Size)
+}
+
+/// The size of a guest's memory.
+pub fn ram(text: &str) -> Result<u64, ValueError> {
+    size(text).ok().filter(|bytes| RAM.contains(bytes)).ok_or(ValueError::Ram)
 }
 
 /// A time; milliseconds unless it has a unit.
@@ -159,6 +171,14 @@ mod tests {
         for text in ["", "M", "-1", "+1", "1.5G", "1X", "0x10", "16777216T", "99999999999999999999"]
         {
             assert_eq!(size(text), Err(ValueError::Size), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn memory_has_a_sensible_size() {
+        assert_eq!((ram("64K"), ram("1T")), (Ok(1 << 16), Ok(1 << 40)));
+        for text in ["0", "256", "2T", "lots"] {
+            assert_eq!(ram(text), Err(ValueError::Ram), "{text}");
         }
     }
 

@@ -115,6 +115,9 @@ fn machine(
     let text = format!("booting {}", guest.name());
     let limit = boot::limit(BOOT);
     let machine = status.during(&text, || boot::to_snapshot(system, guest, &[], limit))?;
+    if machine.saw_input_while_booting() {
+        return Err(CliError::PointAfterInput);
+    }
     folder.save(machine.snapshot(), &source)?;
     Ok(machine)
 }

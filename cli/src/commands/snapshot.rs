@@ -39,6 +39,12 @@ pub fn run(args: &Snapshot) -> Result<ExitCode, CliError> {
     let start = Instant::now();
     let text = format!("booting {}", guest.name());
     let machine = status.during(&text, || boot::to_snapshot(&system, &guest, &input, limit))?;
+    if machine.saw_input_while_booting() {
+        status.line(
+            "dejavm: warning: the program looks at its input before the point of --at; \
+             its runs may not depend on theirs",
+        );
+    }
     let boot_us = start.elapsed().as_micros() as u64;
     let start = Instant::now();
     let snapshot = machine.snapshot();

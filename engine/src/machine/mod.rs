@@ -440,6 +440,16 @@ impl Machine {
         self.driver.process()
     }
 
+    /// Whether the program looked at the input of its boot before the snapshot point, so that
+    /// its runs may not depend on theirs. Not known of a machine that was loaded.
+    #[must_use]
+    pub fn saw_input_while_booting(&self) -> bool {
+        match &self.driver {
+            Driver::Process(driver) => driver.saw_input,
+            Driver::Bare(_) => false,
+        }
+    }
+
     /// Copies the program's memory at guest-virtual `at`; false when it is not all readable.
     #[must_use]
     pub fn read_virtual(&mut self, at: u64, out: &mut [u8]) -> bool {
