@@ -196,8 +196,8 @@ mod tests {
         };
         let lecture = resolve("--bare lecture");
         assert_eq!((lecture.ram_bytes, lecture.entry), (10 << 20, Some(0x10_0f00)));
-        let long = resolve("--bare long --ram 4097 --entry 0x100010");
-        assert_eq!((long.ram_bytes, long.entry), (8192, Some(0x10_0010)));
+        let long = resolve("--bare long --ram 1048577 --entry 0x100010");
+        assert_eq!((long.ram_bytes, long.entry), ((1 << 20) + 4096, Some(0x10_0010)));
         fs::remove_file(&image).unwrap();
     }
 }

@@ -54,9 +54,11 @@ fn resumes_without_seeds_and_takes_new_ones() {
 fn ignores_and_names_what_is_foreign_or_damaged_in_its_folder() {
     let mut bench = Bench::new(SEED);
     bench.crash();
-    for file in ["queue/notes.txt", "crashes/README.txt", "queue/id:000900,src:000001"] {
+    for file in ["queue/notes.txt", "crashes/README.txt"] {
         fs::write(bench.path("out").join(file), "").unwrap();
     }
+    let long = [b'x'; super::MAX_LEN + 1];
+    fs::write(bench.path("out/queue/id:000900,src:000001"), long).unwrap();
     fs::write(bench.path("out/queue/id:000901,orig:x"), "DEJA").unwrap();
     fs::write(bench.path("out/fuzzer_stats"), "\0\u{1}").unwrap();
     fs::write(bench.path("out/.dejavm/crashes.json"), "[{").unwrap();
@@ -64,7 +66,7 @@ fn ignores_and_names_what_is_foreign_or_damaged_in_its_folder() {
     for (file, why) in [
         ("notes.txt", "its name is not that of a finding"),
         ("README.txt", "its name is not that of a finding"),
-        ("id:000900,src:000001", "it is empty"),
+        ("id:000900,src:000001", "it is longer than 64 bytes"),
         ("id:000901,orig:x", "run again, it no longer finishes"),
         ("fuzzer_stats", "it is damaged"),
         ("crashes.json", "it is damaged"),
