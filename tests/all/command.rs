@@ -1,0 +1,296 @@
+//! The command, as a user runs it.
+
+use crate::support::{build_c, guests, kvm};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn dejavm(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dejavm"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    dejavm(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A folder with one seed that the planted bug's parser likes.
+fn seeds(folder: &Path) -> PathBuf {
+    let seeds = folder.join("seeds");
+    std::fs::create_dir_all(&seeds).unwrap();
+    std::fs::write(seeds.join("records"), b"t\x05hellon\x0212t\x03abc").unwrap();
+    seeds
+}
+
+fn only_file(folder: &Path) -> PathBuf {
+    let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    files[0].clone()
+}
+
+#[test]
+fn run_gives_the_programs_own_output_and_status() {
+    let Some(_) = kvm() else { return };
+    let photo = guests().join("data/photo.jpg");
+    let faults = build_c("faults", &[]);
+    let hash = run(&["run", "-i", path(&photo), "--", "/bin/busybox", "sha256sum", "@@"]);
+    assert_eq!(hash.status.code(), Some(0), "{}", text(&hash.stderr));
+    assert!(text(&hash.stdout).ends_with("  /work/input\n"));
+    assert!(text(&hash.stderr).contains("exits"), "the report is on standard error");
+    for (input, status) in [("e", 42), ("r", 139), ("d", 136), ("a", 134), ("z", 0)] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("input");
+        std::fs::write(&file, input).unwrap();
+        let out = run(&["run", "-q", "-i", path(&file), "--", path(&faults)]);
+        assert_eq!(out.status.code(), Some(status), "{input}: {}", text(&out.stderr));
+    }
+}
+
+#[test]
+fn run_stops_at_its_time_limit() {
+    let Some(_) = kvm() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("input");
+    std::fs::write(&file, "l").unwrap();
+    let start = Instant::now();
+    let out = run(&["run", "-t", "100", "-i", path(&file), "--", path(&build_c("faults", &[]))]);
+    assert_eq!(out.status.code(), Some(124), "{}", text(&out.stderr));
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_saved_snapshot_is_inspected_checked_and_run() {
+    let Some(_) = kvm() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("words.dejavm");
+    let input = folder.path().join("input");
+    std::fs::write(&input, "b a").unwrap();
+    let made = run(&["snapshot", "-o", path(&file), "--", path(&build_c("words", &[]))]);
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    let inspected = run(&["inspect", "--check", path(&file)]);
+    assert_eq!(inspected.status.code(), Some(0), "{}", text(&inspected.stderr));
+    let ran = run(&["run", "-q", "--snapshot", path(&file), "-i", path(&input)]);
+    assert_eq!(text(&ran.stdout), "a\nb\n2 words, 2.000000\n", "{}", text(&ran.stderr));
+
+    let mut bytes = std::fs::read(&file).unwrap();
+    let last = bytes.len() - 50;
+    bytes[last] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    let checked = run(&["inspect", "--check", path(&file)]);
+    assert_eq!(checked.status.code(), Some(1), "{}", text(&checked.stdout));
+}
+
+#[test]
+fn a_campaign_finds_the_planted_bug_and_repro_brings_it_back() {
+    let Some(_) = kvm() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (seeds, out) = (seeds(folder.path()), folder.path().join("out"));
+    let program = build_c("planted", &[]);
+    let found = run(&[
+        "fuzz",
+        "-i",
+        path(&seeds),
+        "-o",
+        path(&out),
+        "-s",
+        "1",
+        "-V",
+        "100",
+        "--until-crash",
+        "--verify-every",
+        "500",
+        "--",
+        path(&program),
+        "@@",
+    ]);
+    let told = text(&found.stderr) + &text(&found.stdout);
+    assert_eq!(found.status.code(), Some(0), "{told}");
+    assert!(told.contains("dejavm repro"), "the summary names the command: {told}");
+    let crash = only_file(&out.join("crashes"));
+    assert!(path(&crash).contains("sig:SIGSEGV"), "{}", crash.display());
+
+    let back = run(&["repro", path(&crash)]);
+    let told = text(&back.stdout) + &text(&back.stderr);
+    assert_eq!(back.status.code(), Some(0), "{told}");
+    for wanted in ["reproduced", "parse", "planted.c:", "rip", "=>"] {
+        assert!(told.contains(wanted), "{wanted} is not in {told}");
+    }
+
+    let harmless = folder.path().join("harmless");
+    std::fs::write(&harmless, b"t\x01a").unwrap();
+    let snapshot = find_snapshot(&out);
+    let not = run(&["repro", "--snapshot", path(&snapshot), path(&harmless)]);
+    assert_eq!(not.status.code(), Some(1), "{}", text(&not.stdout));
+}
+
+fn find_snapshot(out: &Path) -> PathBuf {
+    let mut folders = vec![out.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "dejavm") {
+                return path;
+            }
+        }
+    }
+    panic!("no snapshot under {}", out.display());
+}
+
+#[test]
+fn one_seed_is_one_campaign() {
+    let Some(_) = kvm() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let seeds = seeds(folder.path());
+    let program = build_c("planted", &[]);
+    let queue = |name: &str| {
+        let out = folder.path().join(name);
+        let args = [
+            "fuzz",
+            "-i",
+            path(&seeds),
+            "-o",
+            path(&out),
+            "-s",
+            "7",
+            "-E",
+            "1500",
+            "-t",
+            "1000",
+            "--",
+            path(&program),
+            "@@",
+        ];
+        let done = run(&args);
+        assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+        let mut entries: Vec<_> = std::fs::read_dir(out.join("queue"))
+            .unwrap()
+            .map(|e| std::fs::read(e.unwrap().path()).unwrap())
+            .collect();
+        entries.sort();
+        entries
+    };
+    let first = queue("first");
+    assert!(first.len() > 2, "the campaign found something");
+    assert_eq!(first, queue("second"));
+}
+
+#[test]
+fn ctrl_c_ends_cleanly_and_the_same_command_resumes() {
+    let Some(_) = kvm() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (seeds, out) = (seeds(folder.path()), folder.path().join("out"));
+    let program = build_c("planted", &[]);
+    let args =
+        ["fuzz", "-i", path(&seeds), "-o", path(&out), "-V", "60", "--", path(&program), "@@"];
+    for signal in ["INT", "KILL", "INT"] {
+        let child = dejavm(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_for(&out.join("fuzzer_stats"));
+        std::thread::sleep(Duration::from_millis(700));
+        let pid = child.id().to_string();
+        Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap();
+        let done = child.wait_with_output().unwrap();
+        let told = text(&done.stderr) + &text(&done.stdout);
+        if signal == "INT" {
+            assert_eq!(done.status.code(), Some(0), "{told}");
+            assert!(told.contains("executions"), "a summary: {told}");
+        }
+    }
+    let resumed = run(&[
+        "fuzz",
+        "-i",
+        path(&seeds),
+        "-o",
+        path(&out),
+        "-E",
+        "10",
+        "--",
+        path(&program),
+        "@@",
+    ]);
+    let told = text(&resumed.stderr) + &text(&resumed.stdout);
+    assert_eq!(resumed.status.code(), Some(0), "{told}");
+    assert!(told.contains("resuming"), "{told}");
+}
+
+fn wait_for(file: &Path) {
+    let start = Instant::now();
+    while !file.exists() {
+        assert!(start.elapsed() < Duration::from_secs(30), "{} never came", file.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn every_mistake_gets_one_clear_line_and_its_exit_status() {
+    let Some(_) = kvm() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let f = |name: &str, bytes: &[u8]| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        path(&file).to_owned()
+    };
+    let script = f("script", b"#!/bin/sh\necho\n");
+    let text_file = f("text", b"no program");
+    let thirty_two = f("thirty_two", &[b"\x7fELF\x01\x01\x01".as_slice(), &[0; 100]].concat());
+    let cut = f("cut", &std::fs::read("/bin/busybox").unwrap()[..1000]);
+    let not_a_snapshot = f("not_a_snapshot", &[7; 5000]);
+    let empty = folder.path().join("empty");
+    std::fs::create_dir_all(&empty).unwrap();
+    let empty = path(&empty).to_owned();
+    let out = path(&folder.path().join("out")).to_owned();
+    let words = build_c("words", &[]);
+    let words = path(&words);
+    let table: &[(&[&str], i32, &str)] = &[
+        (&["run", "--", "/nonexistent/program"], 4, "/nonexistent/program"),
+        (&["run", "--", &script], 4, "script"),
+        (&["run", "--", &text_file], 4, "ELF"),
+        (&["run", "--", &thirty_two], 4, "32-bit"),
+        (&["run", "--", &cut], 4, "cut"),
+        (&["run", "-i", "/nonexistent/input", "--", words], 4, "/nonexistent/input"),
+        (&["run", "--at", "no_such_symbol", "--", words], 2, "no_such_symbol"),
+        (&["run", "--ram", "lots", "--", words], 2, "--ram"),
+        (&["run", "--ram", "64K", "--", words], 4, "--ram"),
+        (&["run"], 2, ""),
+        (&["inspect", &not_a_snapshot], 4, "magic"),
+        (&["inspect", "/nonexistent/snapshot"], 4, "/nonexistent/snapshot"),
+        (&["run", "--snapshot", &not_a_snapshot], 4, "magic"),
+        (&["fuzz", "-i", &empty, "-o", &out, "--", words], 4, "seed"),
+        (&["fuzz", "-i", "/nonexistent/seeds", "-o", &out, "--", words], 4, "/nonexistent/seeds"),
+        (&["repro", "/nonexistent/crash"], 4, "/nonexistent/crash"),
+        (&["snapshot", "-o", "/nonexistent/folder/file", "--", words], 4, "/nonexistent/folder"),
+    ];
+    for (args, status, wanted) in table {
+        let done = run(args);
+        let told = text(&done.stderr);
+        assert_eq!(done.status.code(), Some(*status), "{args:?}: {told}");
+        assert!(told.contains(wanted), "{args:?}: {told}");
+        assert!(!told.contains("panicked"), "{args:?}: {told}");
+        let lines = told.lines().filter(|line| line.starts_with("dejavm:")).count();
+        assert!(lines == 1 || *status == 2, "one line for {args:?}: {told}");
+    }
+}
+
+#[test]
+fn doctor_answers_for_people_and_for_programs() {
+    let Some(_) = kvm() else { return };
+    let out = run(&["doctor"]);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stdout));
+    assert!(text(&out.stdout).contains("process guests can run here: yes"));
+    let json = run(&["doctor", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(report["verdict"]["process_guests"], true);
+    let missing = run(&["doctor", "--device", "/nonexistent/kvm"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing.stdout).contains("mend:"), "{}", text(&missing.stdout));
+}
