@@ -219,7 +219,7 @@ interrupts:
         mov     $0xfec00000, %edi
         movl    $0x12, (%rdi)
         movl    $0x10041, 0x10(%rdi)
-        mov     $3000, %ecx
+        mov     $500, %ecx
 2:      in      $0x61, %al
         loop    2b
         jmp     finish
