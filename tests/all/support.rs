@@ -135,7 +135,7 @@ pub fn in_guest(system: &System, spec: &ProcessSpec, input: &[u8]) -> End {
     let boot = Boot::process(system, spec, RAM_BYTES, input).unwrap();
     let (outcome, stdout, stderr) = match boot.start(ProcessPoint::Input, limit()).unwrap() {
         Started::Ended(ended) => {
-            let Ended { report, stdout, stderr } = *ended;
+            let Ended { report, stdout, stderr, .. } = *ended;
             (report.outcome, stdout, stderr)
         }
         Started::AtSnapshot(mut machine) => {

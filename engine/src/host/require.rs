@@ -34,6 +34,17 @@ pub fn require(system: &System) -> Result<(), HostError> {
     Ok(())
 }
 
+/// CPUID as a guest on this host sees it: some hosts (kvm_pvm) show their own feature leaves
+/// whatever they are told, so it is read back from a vCPU of a VM that is thrown away.
+///
+/// # Errors
+/// A KVM call failed.
+pub fn guest_cpuid(system: &System) -> Result<Vec<k::kvm_cpuid_entry2>, KvmError> {
+    let mut vcpu = system.create_vm()?.create_vcpu()?;
+    vcpu.set_cpuid(&offered_cpuid(system)?)?;
+    vcpu.cpuid()
+}
+
 /// What the host can give a guest, without VMX and SVM: a guest's own guests would be state that
 /// no snapshot holds (`KVM_GET_NESTED_STATE`).
 ///

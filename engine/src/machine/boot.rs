@@ -46,6 +46,23 @@ pub struct Ended {
     pub stdout: Vec<u8>,
     /// Standard error.
     pub stderr: Vec<u8>,
+    hw: Hardware,
+    driver: Driver,
+}
+
+impl Ended {
+    /// The program's kernel, for its images and its report; `None` for a bare guest.
+    #[must_use]
+    pub fn process(&self) -> Option<&Process> {
+        self.driver.process()
+    }
+
+    /// Copies the program's memory at guest-virtual `at`, as the end left it; false when it is
+    /// not all readable.
+    #[must_use]
+    pub fn read_virtual(&mut self, at: u64, out: &mut [u8]) -> bool {
+        self.driver.read_virtual(&mut self.hw, at, out)
+    }
 }
 
 impl Boot {
@@ -131,7 +148,8 @@ impl Boot {
                     traps,
                     duration: started.elapsed(),
                 };
-                Ok(Started::Ended(Box::new(Ended { report, stdout, stderr })))
+                let Self { hw, driver, .. } = self;
+                Ok(Started::Ended(Box::new(Ended { report, stdout, stderr, hw, driver })))
             }
         }
     }
@@ -141,6 +159,8 @@ impl Boot {
         if let Driver::Process(driver) = &mut self.driver {
             process::install_xsave(&mut self.hw, &state)?;
             driver.state.tables.mark();
+            // The boot's calls and faults are no run's.
+            (driver.system_calls, driver.traps) = (0, 0);
         }
         let snapshot = Snapshot {
             layout: self.hw.memory.layout().collect(),

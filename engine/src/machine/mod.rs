@@ -190,6 +190,24 @@ impl Driver {
         }
     }
 
+    /// The kernel of a process guest.
+    fn process(&self) -> Option<&Process> {
+        match self {
+            Self::Process(driver) => Some(&driver.state.process),
+            Self::Bare(_) => None,
+        }
+    }
+
+    /// Copies a process's memory; false when it is not all readable.
+    fn read_virtual(&mut self, hw: &mut Hardware, at: u64, out: &mut [u8]) -> bool {
+        use crate::guest::process::memory::UserMemory;
+        use crate::guest::process::pages::ProcessPages;
+        let Self::Process(driver) = self else { return false };
+        let tables = &mut driver.state.tables;
+        let pages = ProcessPages { memory: &mut hw.memory, tables };
+        pages.read(crate::address::Gva(at), out).is_ok()
+    }
+
     /// System calls and traps of the run.
     fn counts(&self) -> (u64, u64) {
         match self {
@@ -419,21 +437,23 @@ impl Machine {
     /// The program's kernel, for its images and its report; `None` for a bare guest.
     #[must_use]
     pub fn process(&self) -> Option<&Process> {
+        self.driver.process()
+    }
+
+    /// Whether the program looked at the input of its boot before the snapshot point, so that
+    /// its runs may not depend on theirs. Not known of a machine that was loaded.
+    #[must_use]
+    pub fn saw_input_while_booting(&self) -> bool {
         match &self.driver {
-            Driver::Process(driver) => Some(&driver.state.process),
-            Driver::Bare(_) => None,
+            Driver::Process(driver) => driver.saw_input,
+            Driver::Bare(_) => false,
         }
     }
 
     /// Copies the program's memory at guest-virtual `at`; false when it is not all readable.
     #[must_use]
     pub fn read_virtual(&mut self, at: u64, out: &mut [u8]) -> bool {
-        use crate::guest::process::memory::UserMemory;
-        use crate::guest::process::pages::ProcessPages;
-        let Driver::Process(driver) = &mut self.driver else { return false };
-        let tables = &mut driver.state.tables;
-        let pages = ProcessPages { memory: &mut self.hw.memory, tables };
-        pages.read(crate::address::Gva(at), out).is_ok()
+        self.driver.read_virtual(&mut self.hw, at, out)
     }
 
     /// Sets breakpoints at the block starts `blocks`, guest-virtual addresses. A block's number
@@ -458,6 +478,14 @@ impl Machine {
     pub fn know_blocks(&mut self, blocks: &[u32]) {
         if let Driver::Process(driver) = &mut self.driver {
             driver.breakpoints.know(blocks);
+        }
+    }
+
+    /// Takes the mark of earlier runs from blocks: their next hit is reported again. Takes effect
+    /// with the next [`arm_blocks`](Self::arm_blocks).
+    pub fn forget_blocks(&mut self, blocks: &[u32]) {
+        if let Driver::Process(driver) = &mut self.driver {
+            driver.breakpoints.forget(blocks);
         }
     }
 

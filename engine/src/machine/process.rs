@@ -49,6 +49,8 @@ pub struct ProcessDriver {
     pub(super) state: ProcessState,
     /// Where to stop, until it has been reached.
     point: Option<(ProcessPoint, u8)>,
+    /// The program looked at its input before its snapshot point.
+    pub(super) saw_input: bool,
     /// Coverage.
     pub(super) breakpoints: Breakpoints,
     /// Blocks that this run reached for the first time.
@@ -75,6 +77,7 @@ impl ProcessDriver {
         Self {
             state,
             point: None,
+            saw_input: false,
             breakpoints: Breakpoints::default(),
             hits: Vec::new(),
             system_calls: 0,
@@ -142,10 +145,13 @@ impl ProcessDriver {
             nr: regs.rax,
             args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
         };
-        if matches!(self.point, Some((ProcessPoint::Input, _))) {
+        if let Some((point, _)) = self.point {
             let State { process, tables, memory } = self.split(hw);
             if process.observes_input(&call, &ProcessPages { memory, tables }) {
-                return self.stop_before_call(hw, call, &back);
+                if point == ProcessPoint::Input {
+                    return self.stop_before_call(hw, call, &back);
+                }
+                self.saw_input = true;
             }
         }
         match self.serve(hw, &call)? {

@@ -67,6 +67,14 @@ pub struct SystemCall {
     pub args: [u64; 6],
 }
 
+impl SystemCall {
+    /// The call's name, such as `read`; `syscall_<number>` for one without a name here.
+    #[must_use]
+    pub fn name(&self) -> String {
+        names::system_call_name(self.nr)
+    }
+}
+
 /// What the machine does after a system call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {

@@ -1,0 +1,113 @@
+//! What a rewind costs on top of running the guest at all, by pages written per run.
+//!
+//! Beside each figure: the bare run (the same guest and exits in a raw `KVM_RUN` loop, with only
+//! the registers put back) and a copy of the same number of pages. Says at its end whether the
+//! rewind stays within its limits, and counts the allocations of the hot path, which must be none.
+
+#![allow(clippy::expect_used, reason = "a bench has nobody to report an error to")]
+
+use dejavm_benches::floor::RawVm;
+use dejavm_benches::interleave::Interleaved;
+use dejavm_benches::{criterion, guests, limit, system_or_skip};
+use dejavm_engine::machine::Machine;
+use dejavm_engine::outcome::Outcome;
+use std::alloc::{GlobalAlloc, Layout, System as SystemAllocator};
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Pages written per run, and the most that a run with its rewind may cost against a bare run.
+const PAGES: [(u64, Option<f64>); 4] = [(1, Some(1.10)), (8, None), (64, Some(1.25)), (512, None)];
+/// Runs before anything is measured: past the first audit of the hot set.
+const SETTLING_RUNS: u64 = 300;
+const COUNTED_RUNS: u64 = 1_000;
+
+/// The system's allocator, counted.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise, handed on.
+        unsafe { SystemAllocator.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise, handed on.
+        unsafe { SystemAllocator.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn run_and_rewind(machine: &mut Machine, times: u64) -> Duration {
+    let start = Instant::now();
+    for _ in 0..times {
+        let report = machine.run(b"", limit()).expect("a run");
+        assert_eq!(report.outcome, Outcome::Exited { status: 0 });
+        machine.rewind().expect("a rewind");
+    }
+    start.elapsed()
+}
+
+fn allocations(machine: &mut Machine) -> u64 {
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    run_and_rewind(machine, COUNTED_RUNS);
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+fn main() {
+    let Some(system) = system_or_skip("rewind") else { return };
+    let program = guests::compile_loops(Path::new(env!("CARGO_TARGET_TMPDIR")));
+    let mut criterion = criterion();
+    let mut group = criterion.benchmark_group("rewind");
+    let mut verdicts = Vec::new();
+    for (pages, limit) in PAGES {
+        let mut machine = guests::loops(&system, &program, "dirty", pages);
+        run_and_rewind(&mut machine, SETTLING_RUNS);
+        let allocated = allocations(&mut machine);
+        assert_eq!(allocated, 0, "{COUNTED_RUNS} runs with {pages} pages allocated");
+        let mut bare = RawVm::new(machine.snapshot());
+        let from = vec![1_u8; pages as usize * 4096];
+        let mut to = from.clone();
+        let results = Interleaved::new(32)
+            .with("bare run", |times| {
+                let start = Instant::now();
+                for _ in 0..times {
+                    bare.round();
+                }
+                start.elapsed()
+            })
+            .with("run + rewind", |times| run_and_rewind(&mut machine, times))
+            .with("memcpy", |times| {
+                let start = Instant::now();
+                for _ in 0..times {
+                    to.copy_from_slice(black_box(&from));
+                    black_box(&mut to);
+                }
+                start.elapsed()
+            })
+            .bench(&mut group, &format!("{pages} pages"));
+        let rewound = machine.last_rewind();
+        let found = machine.verify().expect("a comparison");
+        assert!(found.is_empty(), "{found:?}");
+        verdicts.push((pages, limit, results[1].ratio, rewound));
+    }
+    group.finish();
+    criterion.final_summary();
+    for (pages, limit, ratio, rewound) in verdicts {
+        let verdict = match limit {
+            None => String::new(),
+            Some(limit) if ratio <= limit => format!(", within {limit:.2}"),
+            Some(limit) => format!(", NOT within {limit:.2}"),
+        };
+        println!(
+            "{pages} pages: x{ratio:.3} of the bare run{verdict} ({rewound:?}, 0 allocations)"
+        );
+    }
+}
