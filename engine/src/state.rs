@@ -242,10 +242,12 @@ impl IrqchipState {
     }
 
     fn restore_chips(&self, vm: &Vm) -> Result<(), KvmError> {
-        for chip in &self.chips {
-            vm.set_irqchip(chip)?;
+        // The PIT first: until it is set, the timer that the guest left running may raise its
+        // interrupt in the PIC. KVM cancels the timer and waits for its work here.
+        if let Some(pit) = &self.pit {
+            vm.set_pit(pit)?;
         }
-        self.pit.as_ref().map_or(Ok(()), |pit| vm.set_pit(pit))
+        self.chips.iter().try_for_each(|chip| vm.set_irqchip(chip))
     }
 
     fn compare(&self, now: &Self, found: &mut Vec<Difference>) {

@@ -4,8 +4,10 @@ use crate::support::{build_elf, build_flat, kvm, limit};
 use dejavm_engine::address::Gpa;
 use dejavm_engine::guest::bare::{BareSpec, ImageError, Mode};
 use dejavm_engine::kvm::System;
+use dejavm_engine::machine::bare::{BareState, Buffer};
 use dejavm_engine::machine::{
-    Boot, Ended, Limit, Machine, MachineError, MachineSnapshot, ProcessPoint, RunReport, Started,
+    Boot, Ended, GuestState, Limit, Machine, MachineError, MachineSnapshot, ProcessPoint,
+    RunReport, Started,
 };
 use dejavm_engine::outcome::{Fault, Outcome, Signal, Unsupported};
 use std::sync::Arc;
@@ -195,7 +197,9 @@ fn the_interrupt_controllers_are_put_back() {
     let Some(system) = kvm() else { return };
     let elf = build_elf("harness", 0x10_0000);
     let mut machine = boot(&system, &BareSpec { irqchip: true, ..BareSpec::elf(elf, RAM) });
-    // `o` writes to every 0x111th port, the PICs' and the timer's not among them; `s` to MSRs.
+    for _ in 0..20 {
+        assert_eq!(run_clean(&mut machine, b"i").outcome, ran_once());
+    }
     for input in [b"o", b"s", b"t", b"h", b"d"] {
         run_clean(&mut machine, input);
     }
@@ -214,6 +218,38 @@ fn a_snapshot_file_brings_the_guest_back() {
     assert_eq!(run_clean(&mut machine, b"d").outcome, ran_once());
     assert_eq!(run_clean(&mut machine, b"s").outcome, ran_once());
     assert_eq!(machine.stdout(), b"ready\n");
+}
+
+#[test]
+fn a_snapshot_file_that_lies_about_the_guest_ends_in_an_error_or_an_outcome() {
+    let Some(system) = kvm() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bare.snap");
+    harness(&system).snapshot().save(&path).unwrap();
+    let lies: [fn(&mut BareState); 9] = [
+        |guest| guest.buffer = Some(Buffer { at: Gpa(u64::MAX), bytes: u64::MAX }),
+        |guest| guest.buffer = Some(Buffer { at: Gpa(RAM - 1), bytes: u64::MAX }),
+        |guest| guest.buffer = None,
+        |guest| guest.spec.irqchip = true,
+        |guest| guest.spec.tss_address = Some(u32::MAX),
+        |guest| guest.spec.tss_address = Some(0x10_0000),
+        |guest| guest.spec.identity_map_address = Some(u64::MAX),
+        |guest| guest.spec.ram_bytes = u64::MAX,
+        |guest| guest.spec.ram_start = Gpa(u64::MAX),
+    ];
+    for (number, lie) in lies.iter().enumerate() {
+        let mut snapshot = MachineSnapshot::open(&path).unwrap();
+        let GuestState::Bare(guest) = &mut snapshot.guest else { panic!("a bare guest") };
+        lie(guest);
+        match Machine::load(&system, Arc::new(snapshot)) {
+            Ok(mut machine) => {
+                let outcome = machine.run(b"dd", Limit::time(SHORT)).unwrap().outcome;
+                machine.rewind().unwrap();
+                println!("lie {number}: {outcome}");
+            }
+            Err(error) => println!("lie {number}: {error}"),
+        }
+    }
 }
 
 #[test]

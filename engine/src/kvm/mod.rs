@@ -1,6 +1,6 @@
 //! The first unsafe fence: safe handles over the KVM API's system, VM and vCPU descriptors.
 //!
-//! kvm-ioctls makes the calls it has; [`raw`] adds the few it lacks, and [`run_page`] is the only
+//! kvm-ioctls makes the calls it has; `raw` adds the few it lacks, and `run_page` is the only
 //! reader of the memory that a vCPU shares with the kernel. This module never decides what a call
 //! means for a guest, and it never allocates on the path of [`Vcpu::run`].
 #![allow(unsafe_code)]

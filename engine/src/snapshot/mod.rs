@@ -1,6 +1,6 @@
 //! An immutable moment of a VM: pages and state, shared by every machine that rewinds to it.
 //!
-//! Never touches a vCPU: capturing is the machine's work, going back is `rewind`'s. [`file`] is
+//! Never touches a vCPU: capturing is the machine's work, going back is `rewind`'s. [`mod@file`] is
 //! the format on disk, and does not know what the state means.
 
 mod cpu;

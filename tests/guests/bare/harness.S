@@ -49,6 +49,8 @@ _start: lea     hello(%rip), %rdi
         je      vmcall
         cmp     $'o', %bl
         je      ports
+        cmp     $'i', %bl
+        je      interrupts
         cmp     $'R', %bl
         je      real
         mov     $99, %al
@@ -181,6 +183,45 @@ ports:  mov     $0x1000, %dx
         mov     $0x3fd, %dx
         mov     $40, %ecx
         rep     insb
+        jmp     finish
+
+# Programs the PICs, the PIT (1 kHz), the local APIC and the IOAPIC, and lets some ticks pass.
+interrupts:
+        mov     $0x11, %al
+        out     %al, $0x20
+        out     %al, $0xa0
+        mov     $0x20, %al
+        out     %al, $0x21
+        mov     $0x28, %al
+        out     %al, $0xa1
+        mov     $4, %al
+        out     %al, $0x21
+        mov     $2, %al
+        out     %al, $0xa1
+        mov     $1, %al
+        out     %al, $0x21
+        out     %al, $0xa1
+        xor     %eax, %eax
+        out     %al, $0x21
+        out     %al, $0xa1
+        mov     $0x34, %al
+        out     %al, $0x43
+        mov     $0xa9, %al
+        out     %al, $0x40
+        mov     $0x04, %al
+        out     %al, $0x40
+        mov     $0xfee00000, %edi
+        movl    $0x1ff, 0xf0(%rdi)
+        movl    $0x20, 0x80(%rdi)
+        movl    $0x20040, 0x320(%rdi)
+        movl    $0xb, 0x3e0(%rdi)
+        movl    $0x10000, 0x380(%rdi)
+        mov     $0xfec00000, %edi
+        movl    $0x12, (%rdi)
+        movl    $0x10041, 0x10(%rdi)
+        mov     $500, %ecx
+2:      in      $0x61, %al
+        loop    2b
         jmp     finish
 
 # Leaves long mode for good and triple-faults there.
