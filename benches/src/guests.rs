@@ -1,4 +1,4 @@
-//! The guests: compiled from `tests/guests` with the host's C compiler, and booted to their
+//! The guests: compiled from `tests/guests/c` with the host's C compiler, and booted to their
 //! snapshots. Never measures anything.
 
 use dejavm_engine::address::Gpa;
@@ -12,11 +12,11 @@ use std::process::Command;
 /// Memory of a process guest here, in bytes.
 pub const RAM_BYTES: u64 = 64 << 20;
 
-/// Compiles `tests/guests/NAME.c` into `folder`, statically, with `flags`.
+/// Compiles `tests/guests/c/NAME.c` into `folder`, statically, with `flags`.
 #[must_use]
 pub fn compile(folder: &Path, name: &str, flags: &[&str]) -> PathBuf {
     let source =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests").join(format!("{name}.c"));
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests/c").join(format!("{name}.c"));
     let program = folder.join(name);
     let status = Command::new("cc")
         .args(["-O2", "-static"])
@@ -30,7 +30,7 @@ pub fn compile(folder: &Path, name: &str, flags: &[&str]) -> PathBuf {
     program
 }
 
-/// The program of `tests/guests/loops.c`.
+/// The program of `tests/guests/c/loops.c`.
 #[must_use]
 pub fn compile_loops(folder: &Path) -> PathBuf {
     compile(folder, "loops", &["-nostdlib", "-fno-stack-protector"])

@@ -1,3 +1,34 @@
-//! The `dejavm` command.
+//! The `dejavm` command: the only place where engine and corpus meet.
+//!
+//! Arguments as typed are in [`args`], as resolved in [`guest`]; one file for each subcommand is
+//! in [`commands`]. Never touches KVM or an output folder by itself.
+
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod args;
+mod blocks;
+mod boot;
+mod commands;
+mod crash;
+mod error;
+mod exit_code;
+mod folder;
+mod guest;
+mod point;
+mod quote;
+mod report;
+mod target;
+mod terminal;
+mod values;
+
+use clap::Parser as _;
+
+fn main() -> std::process::ExitCode {
+    let typed = args::Typed::parse();
+    terminal::start_log(typed.verbose);
+    let exit = commands::run(typed.command).unwrap_or_else(|error| {
+        terminal::note(&error.line());
+        error.exit_code()
+    });
+    std::process::ExitCode::from(exit.code())
+}

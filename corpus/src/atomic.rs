@@ -56,11 +56,18 @@ pub enum WriteError {
     },
 }
 
-/// Writes `bytes` to `path`, replacing the file if there is one.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+/// Writes `bytes` to `path`, replacing the file if there is one: after a kill at any moment the
+/// file has its old content, its new content, or does not exist. One writer for each folder.
+///
+/// # Errors
+///
+/// The folder cannot be written to, or is full.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     let (Some(folder), Some(_)) = (path.parent(), path.file_name()) else {
         return Err(WriteError::NoFileName { path: path.to_owned() });
     };
+    // A bare file name has an empty parent, which is no folder that could be opened.
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let temporary = folder.join(TEMPORARY);
     let mut file = File::create(&temporary)
         .map_err(|source| WriteError::Create { path: temporary.clone(), source })?;
@@ -99,6 +106,15 @@ mod tests {
         write(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_bare_file_name_is_in_the_current_folder() {
+        let name = format!("dejavm-atomic-test-{}", std::process::id());
+        let path = Path::new(&name);
+        write(path, b"x").unwrap();
+        assert_eq!(fs::read(path).unwrap(), b"x");
+        fs::remove_file(path).unwrap();
     }
 
     #[test]

@@ -185,7 +185,7 @@ impl OutFolder {
 
     /// The file of the facts of crashes.
     pub(crate) fn crash_facts(&self) -> PathBuf {
-        self.root.join(".dejavm").join("crashes.json")
+        crash_facts(&self.root)
     }
 
     /// The file of the blocks that saved hangs reach.
@@ -199,6 +199,11 @@ impl OutFolder {
             .write_all(line.as_bytes())
             .map_err(|source| OutError::Append { path: self.root.join("plot_data"), source })
     }
+}
+
+/// The file of the facts of crashes in the output folder `root`.
+pub(crate) fn crash_facts(root: &Path) -> PathBuf {
+    root.join(".dejavm").join("crashes.json")
 }
 
 /// Lists a folder of findings. Hidden files are passed over, they belong to other tools.

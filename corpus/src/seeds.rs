@@ -95,6 +95,8 @@ pub(crate) fn read(folder: &Path, max_len: usize) -> Result<Seeds, SeedsError> {
             continue;
         }
         match read_input(&path, max_len) {
+            // A mutant may be empty, and is an entry like any other; an empty seed is a mistake.
+            Ok(bytes) if bytes.is_empty() => seeds.skipped.push((path, SkipReason::Empty)),
             Ok(bytes) => seeds.usable.push(Seed { path, name, bytes }),
             Err(reason) => seeds.skipped.push((path, reason)),
         }
@@ -102,7 +104,7 @@ pub(crate) fn read(folder: &Path, max_len: usize) -> Result<Seeds, SeedsError> {
     Ok(seeds)
 }
 
-/// Reads one input of 1 to `max_len` bytes.
+/// Reads one input of at most `max_len` bytes.
 pub(crate) fn read_input(path: &Path, max_len: usize) -> Result<Vec<u8>, SkipReason> {
     // Asked before opening: opening a named pipe would wait for a writer.
     if !fs::metadata(path).map_err(SkipReason::Unreadable)?.is_file() {
@@ -112,11 +114,7 @@ pub(crate) fn read_input(path: &Path, max_len: usize) -> Result<Vec<u8>, SkipRea
     let limit = (max_len as u64).saturating_add(1);
     let file = File::open(path).map_err(SkipReason::Unreadable)?;
     file.take(limit).read_to_end(&mut bytes).map_err(SkipReason::Unreadable)?;
-    match bytes.len() {
-        0 => Err(SkipReason::Empty),
-        len if len > max_len => Err(SkipReason::TooLong { max: max_len }),
-        _ => Ok(bytes),
-    }
+    if bytes.len() > max_len { Err(SkipReason::TooLong { max: max_len }) } else { Ok(bytes) }
 }
 
 #[cfg(test)]

@@ -88,7 +88,8 @@ pub struct CrashFacts {
 
 impl CrashFacts {
     /// Running out of memory, told as a crash: it is saved and folded like one.
-    pub(crate) fn out_of_memory() -> Self {
+    #[must_use]
+    pub fn out_of_memory() -> Self {
         Self {
             kind: "OOM".to_owned(),
             stack: Vec::new(),

@@ -10,6 +10,7 @@ pub mod coverage;
 pub mod device;
 pub mod exit;
 pub mod guest;
+pub mod host;
 pub mod kvm;
 pub mod machine;
 pub mod memory;

@@ -4,6 +4,10 @@
 //! Never decides *when* a class must be restored on a rewind; that rule belongs to `rewind`,
 //! which knows what the guest can reach.
 
+mod rewind;
+
+pub use rewind::Prepared;
+
 use crate::kvm::{KvmError, Vm};
 use crate::vcpu::Vcpu;
 use kvm_bindings as k;
@@ -23,13 +27,14 @@ const MSR_TSC_DEADLINE: u32 = 0x6e0;
 /// IA32_MPERF, IA32_APERF: run by themselves.
 const MSR_MPERF: u32 = 0xe7;
 const MSR_APERF: u32 = 0xe8;
-/// kvmclock's MSRs, which register a page to write to at once: restored only when non-zero.
-const MSR_KVM_WALL_CLOCK: [u32; 2] = [0x11, 0x4b56_4d00];
+/// Hyper-V's VP_RUNTIME and TIME_REF_COUNT, which KVM emulates: clocks.
+const MSR_HV_CLOCKS: [u32; 2] = [0x4000_0010, 0x4000_0020];
 
 /// MSRs that cannot be compared, each because it changes by itself.
 #[must_use]
 pub fn runs_by_itself(index: u32) -> bool {
     matches!(index, MSR_TSC | MSR_TSC_ADJUST | MSR_MPERF | MSR_APERF)
+        || MSR_HV_CLOCKS.contains(&index)
 }
 
 /// The CPU's and the in-kernel devices' state.
@@ -136,19 +141,9 @@ impl CpuState {
             call: "KVM_SET_CPUID2",
             source: nix::errno::Errno::E2BIG,
         })?;
-        // CPUID before everything: it decides which CR4, XCR0 and MSR bits are legal.
-        vcpu.fd().set_cpuid(&cpuid)?;
-        self.restore(vcpu, vm, &self.msrs)
-    }
-
-    /// Puts every class back. `msrs` is what [`rewindable_msrs`](Self::rewindable_msrs) or the
-    /// whole list gives.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load).
-    pub fn restore(&self, vcpu: &mut Vcpu, vm: &Vm, msrs: &[(u32, u64)]) -> Result<(), KvmError> {
-        vcpu.settle()?;
         let fd = vcpu.fd();
+        // CPUID before everything: it decides which CR4, XCR0 and MSR bits are legal.
+        fd.set_cpuid(&cpuid)?;
         // SREGS first: EFER, CR4 and the APIC base decide what the later calls accept, and
         // CR4.OSXSAVE must be set before XCR0 means anything.
         fd.set_sregs(&self.sregs)?;
@@ -159,7 +154,7 @@ impl CpuState {
             // The local APIC before the MSRs: the TSC-deadline MSR needs its timer mode.
             fd.set_lapic(&irqchip.lapic)?;
         }
-        fd.set_msrs(msrs)?;
+        fd.set_msrs(&self.msrs)?;
         if let Some(irqchip) = &self.irqchip {
             irqchip.restore_chips(vm)?;
             fd.set_mp_state(self.mp_state)?;
@@ -169,18 +164,6 @@ impl CpuState {
         // Events last: KVM_SET_REGS drops a pending exception.
         fd.set_events(&self.events)?;
         vcpu.reload()
-    }
-
-    /// The MSRs that a rewind puts back: all but those that run by themselves.
-    #[must_use]
-    pub fn rewindable_msrs(&self) -> Vec<(u32, u64)> {
-        self.msrs
-            .iter()
-            .copied()
-            .filter(|&(index, value)| {
-                !(runs_by_itself(index) || (MSR_KVM_WALL_CLOCK.contains(&index) && value == 0))
-            })
-            .collect()
     }
 
     /// XCR0 as captured.
@@ -204,7 +187,8 @@ impl CpuState {
                     found.push(Difference::new(field, a, b));
                 }
             };
-        note("events", self.events == now.events, &self.events, &now.events);
+        let (then, present) = (effective(&self.events), effective(&now.events));
+        note("events", then == present, &then, &present);
         note("debug_regs", self.debug_regs == now.debug_regs, &self.debug_regs, &now.debug_regs);
         note("xcr0", self.xcr0() == now.xcr0(), &self.xcr0(), &now.xcr0());
         note("mp_state", self.mp_state == now.mp_state, &self.mp_state, &now.mp_state);
@@ -304,6 +288,20 @@ fn xsave_from(bytes: &[u8]) -> k::kvm_xsave {
         *word = four.try_into().map_or(0, u32::from_le_bytes);
     }
     area
+}
+
+/// The events without what has no effect: the number and the error code of an exception or an
+/// interrupt that is neither pending nor injected are left over from the last one delivered.
+fn effective(events: &k::kvm_vcpu_events) -> k::kvm_vcpu_events {
+    let mut events = *events;
+    if events.exception.injected == 0 && events.exception.pending == 0 {
+        events.exception = Default::default();
+        (events.exception_has_payload, events.exception_payload) = (0, 0);
+    }
+    if events.interrupt.injected == 0 {
+        (events.interrupt.nr, events.interrupt.soft) = (0, 0);
+    }
+    events
 }
 
 macro_rules! compare_fields {

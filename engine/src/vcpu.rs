@@ -4,6 +4,7 @@
 //! Never knows why the guest ran or what an exit means. Hosts without the capability are refused
 //! by `host` before a vCPU exists.
 
+use crate::address::{Gpa, PAGE_SIZE};
 use crate::exit::Exit;
 use crate::kvm::{self, Kicker, KvmError};
 use kvm_bindings::{
@@ -22,6 +23,9 @@ pub struct Vcpu {
     /// An exit that `KVM_RUN` has yet to finish. Replacing registers before that would lose an
     /// IN's result or an MMIO load's; see [`Vcpu::settle`].
     pending: bool,
+    /// The last exit was a store or an OUT, over which KVM may have yet to step: it skips the
+    /// instruction when the next run starts at the same RIP. See [`Vcpu::settle_step`].
+    step: bool,
 }
 
 impl Vcpu {
@@ -31,7 +35,7 @@ impl Vcpu {
     /// A KVM call failed.
     pub fn new(mut fd: kvm::Vcpu) -> Result<Self, KvmError> {
         fd.set_valid_regs(REGS | SREGS);
-        let mut vcpu = Self { fd, pending: false };
+        let mut vcpu = Self { fd, pending: false, step: false };
         vcpu.reload()?;
         Ok(vcpu)
     }
@@ -44,16 +48,19 @@ impl Vcpu {
     pub fn run(&mut self) -> Result<Exit<'_>, KvmError> {
         let ran = self.fd.run()?;
         let exit = Exit::parse(ran, &mut self.fd);
-        // A store has changed the guest already when it exits: KVM has nothing to finish but to
-        // step over the instruction, which it skips when RIP was replaced. A load has: its
-        // answer is still to be written into a register.
-        self.pending = matches!(
-            exit,
+        (self.pending, self.step) = match exit {
+            // A load's answer is still to be written into a register.
             Exit::PortIn { .. }
-                | Exit::MmioRead { .. }
-                | Exit::MsrRead { .. }
-                | Exit::MsrWrite { .. }
-        ) || matches!(exit, Exit::PortOut { size, data, .. } if data.len() > usize::from(size));
+            | Exit::MmioRead { .. }
+            | Exit::MsrRead { .. }
+            | Exit::MsrWrite { .. } => (true, true),
+            // A store has changed the guest already when it exits: KVM has nothing to finish but
+            // to step over the instruction, which it skips when RIP was replaced.
+            Exit::PortOut { size, data, .. } => (data.len() > usize::from(size), true),
+            // Unless there is more of it: the next run would begin with the exit of that part.
+            Exit::MmioWrite { at, data } => (may_have_more_parts(at, data.len()), true),
+            _ => (false, false),
+        };
         Ok(exit)
     }
 
@@ -64,7 +71,21 @@ impl Vcpu {
     /// `KVM_RUN` failed.
     pub fn settle(&mut self) -> Result<(), KvmError> {
         if self.pending {
-            self.pending = false;
+            (self.pending, self.step) = (false, false);
+            self.fd.complete_pending()?;
+        }
+        Ok(())
+    }
+
+    /// As [`settle`](Self::settle), and steps over a store or an OUT: before registers are
+    /// replaced by ones whose RIP may be that very instruction's, and wherever RIP shall mean the
+    /// same on every kind of host.
+    ///
+    /// # Errors
+    /// `KVM_RUN` failed.
+    pub fn settle_step(&mut self) -> Result<(), KvmError> {
+        if self.step {
+            (self.pending, self.step) = (false, false);
             self.fd.complete_pending()?;
         }
         Ok(())
@@ -76,7 +97,7 @@ impl Vcpu {
     /// # Errors
     /// `KVM_RUN` failed.
     pub fn settle_fully(&mut self) -> Result<(), KvmError> {
-        self.pending = false;
+        (self.pending, self.step) = (false, false);
         self.fd.complete_pending()?;
         self.reload()
     }
@@ -145,4 +166,10 @@ impl Vcpu {
     pub fn fd_ref(&self) -> &kvm::Vcpu {
         &self.fd
     }
+}
+
+/// Whether a store's exit may be one of several: KVM hands out at most 8 bytes at a time, and
+/// splits at page ends (`kvm_mmio_fragment`, arch/x86/kvm/x86.c).
+fn may_have_more_parts(at: Gpa, bytes: usize) -> bool {
+    bytes >= 8 || at.page_offset() + bytes >= PAGE_SIZE
 }

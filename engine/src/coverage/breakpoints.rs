@@ -69,6 +69,16 @@ impl Breakpoints {
         }
     }
 
+    /// Marks blocks as not reached, so that their next hit is reported again. Takes effect with
+    /// the next [`arm`](Self::arm).
+    pub fn forget(&mut self, blocks: &[u32]) {
+        for &block in blocks {
+            if let Some(Some(site)) = self.sites.get_mut(block as usize) {
+                site.known = false;
+            }
+        }
+    }
+
     /// Patches the blocks that `which` asks for, and takes every other breakpoint out.
     pub fn arm(&mut self, which: Arm, memory: &mut GuestMemory, patches: &mut Patches) {
         for site in self.sites.iter_mut().flatten() {

@@ -45,7 +45,7 @@ impl Console {
     /// A console in `state` that keeps `bytes_max` bytes of output.
     #[must_use]
     pub fn new(state: &ConsoleState, bytes_max: usize) -> Self {
-        Self { serial: serial(state), bytes_max }
+        Self { serial: serial(state, state.output.clone()), bytes_max }
     }
 
     /// Whether `port` is one of the console's.
@@ -54,17 +54,20 @@ impl Console {
         (COM1..COM1 + PORTS).contains(&port)
     }
 
-    /// OUT of a byte to one of the console's ports.
+    /// OUT of a byte; to a port that is not the console's it does nothing.
     pub fn write(&mut self, port: u16, byte: u8) {
-        if self.is_full() {
+        if self.is_full() || !self.has(port) {
             return;
         }
         // Neither the trigger nor the buffer can fail.
         let _ = self.serial.write((port - COM1) as u8, byte);
     }
 
-    /// IN of a byte from one of the console's ports.
+    /// IN of a byte; a port that is not the console's reads as all ones.
     pub fn read(&mut self, port: u16) -> u8 {
+        if !self.has(port) {
+            return 0xff;
+        }
         self.serial.read((port - COM1) as u8)
     }
 
@@ -90,32 +93,41 @@ impl Console {
     pub fn state(&self) -> ConsoleState {
         let s = self.serial.state();
         ConsoleState {
-            registers: Some([
-                s.baud_divisor_low,
-                s.baud_divisor_high,
-                s.interrupt_enable,
-                s.interrupt_identification,
-                s.line_control,
-                s.line_status,
-                s.modem_control,
-                s.modem_status,
-                s.scratch,
-            ]),
+            registers: Some(registers(&s)),
             input: s.in_buffer,
             output: self.output().to_vec(),
         }
     }
 
-    /// Back to `then`.
+    /// Back to `then`, from which this console has only printed on. Allocates only when the
+    /// registers changed.
     pub fn rewind_to(&mut self, then: &ConsoleState) {
-        self.serial = serial(then);
+        self.serial.writer_mut().truncate(then.output.len());
+        let now = self.serial.state();
+        if then.registers != Some(registers(&now)) || then.input != now.in_buffer {
+            let output = std::mem::take(self.serial.writer_mut());
+            self.serial = serial(then, output);
+        }
     }
 }
 
-fn serial(state: &ConsoleState) -> Serial<NoInterrupt, NoEvents, Vec<u8>> {
-    let fresh = || Serial::new(NoInterrupt, state.output.clone());
+fn registers(s: &SerialState) -> [u8; 9] {
+    [
+        s.baud_divisor_low,
+        s.baud_divisor_high,
+        s.interrupt_enable,
+        s.interrupt_identification,
+        s.line_control,
+        s.line_status,
+        s.modem_control,
+        s.modem_status,
+        s.scratch,
+    ]
+}
+
+fn serial(state: &ConsoleState, output: Vec<u8>) -> Serial<NoInterrupt, NoEvents, Vec<u8>> {
     let Some([low, high, ier, iir, lcr, lsr, mcr, msr, scr]) = state.registers else {
-        return fresh();
+        return Serial::new(NoInterrupt, output);
     };
     let state_of = SerialState {
         baud_divisor_low: low,
@@ -130,8 +142,8 @@ fn serial(state: &ConsoleState) -> Serial<NoInterrupt, NoEvents, Vec<u8>> {
         in_buffer: state.input.clone(),
     };
     // Refused only when the input buffer is longer than a 16550's, which a file may claim.
-    Serial::from_state(&state_of, NoInterrupt, NoEvents, state.output.clone())
-        .unwrap_or_else(|_| fresh())
+    Serial::from_state(&state_of, NoInterrupt, NoEvents, output)
+        .unwrap_or_else(|_| Serial::new(NoInterrupt, state.output.clone()))
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@
 use crate::address::{Gpa, PAGE_SIZE};
 use crate::memory::{GuestMemory, OutOfRam, SlotSpec};
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
-use object::read::elf::{ElfFile64, ProgramHeader};
-use object::{Endianness, Object};
+use object::elf::{EM_386, EM_X86_64, FileHeader32, FileHeader64, Machine};
+use object::read::elf::{FileHeader, ProgramHeader};
+use object::{Endianness, FileKind};
 use serde::{Deserialize, Serialize};
 
 /// The mode in which a bare guest starts.
@@ -56,7 +57,7 @@ pub enum ImageError {
     #[error("the image does not fit into the guest's RAM: {0}")]
     OutOfRam(#[from] OutOfRam),
     /// It is no ELF file, and no load address was given.
-    #[error("the image is no x86-64 ELF file and no load address was given: {0}")]
+    #[error("the image is no ELF file and no load address was given: {0}")]
     NotElf(object::Error),
     /// A flat image needs an entry.
     #[error("a flat image needs an entry address")]
@@ -67,9 +68,22 @@ pub enum ImageError {
         /// Its number.
         index: usize,
     },
+    /// The file is for another kind of CPU or mode.
+    #[error("the ELF file is not for an x86 CPU in the mode in which the guest starts")]
+    Machine,
+    /// The first instruction would not be RAM that the starting mode reaches.
+    #[error("the entry {entry:#x} is not in the guest's RAM, {ram_start}..{ram_end:#x}")]
+    EntryOutside {
+        /// Linear address of the entry.
+        entry: u64,
+        /// First byte of RAM.
+        ram_start: Gpa,
+        /// First byte after RAM.
+        ram_end: u64,
+    },
     /// Long mode needs room for its tables.
     #[error(
-        "long mode needs {LONG_TABLES_BYTES} bytes of RAM at its start, below the image, for page tables"
+        "long mode needs the first {LONG_TABLES_BYTES} bytes of RAM for page tables, below the image"
     )]
     NoRoomForTables,
 }
@@ -113,10 +127,15 @@ impl BareSpec {
         }
     }
 
-    /// A freestanding 64-bit ELF file in `ram_bytes` of RAM from address 0.
+    /// A freestanding ELF file in `ram_bytes` of RAM from address 0: a 64-bit one in long mode, a
+    /// 32-bit one in protected mode.
     #[must_use]
     pub fn elf(image: Vec<u8>, ram_bytes: u64) -> Self {
-        let flat = Self::flat(Mode::Long, image, Gpa(0), ram_bytes);
+        let mode = match FileKind::parse(image.as_slice()) {
+            Ok(FileKind::Elf32) => Mode::Protected,
+            _ => Mode::Long,
+        };
+        let flat = Self::flat(mode, image, Gpa(0), ram_bytes);
         Self { load_at: None, entry: None, ..flat }
     }
 
@@ -127,22 +146,99 @@ impl BareSpec {
     }
 
     /// Copies the image into memory, and in long mode builds the page tables. Returns the first
-    /// instruction.
+    /// instruction, relative to CS.
     ///
     /// # Errors
-    /// The image does not fit or cannot be read.
+    /// The image does not fit or cannot be read, or the entry is not in RAM.
     pub fn load(&self, memory: &mut GuestMemory) -> Result<u64, ImageError> {
         let entry = match self.load_at {
             Some(at) => {
-                memory.write(at, &self.image)?;
+                self.place(memory, at, &self.image, self.image.len() as u64)?;
                 self.entry.ok_or(ImageError::NoEntry)?
             }
-            None => load_elf(&self.image, memory, self.entry)?,
+            None => self.load_elf(memory)?,
         };
+        self.check_entry(entry)?;
         if self.mode == Mode::Long {
             self.build_tables(memory).map_err(|_| ImageError::NoRoomForTables)?;
         }
         Ok(entry)
+    }
+
+    /// Loads an ELF file's segments at their physical addresses, and returns its entry.
+    fn load_elf(&self, memory: &mut GuestMemory) -> Result<u64, ImageError> {
+        let kind = FileKind::parse(self.image.as_slice()).map_err(ImageError::NotElf)?;
+        match kind {
+            FileKind::Elf32 => self.load_elf_of::<FileHeader32<Endianness>>(EM_386, memory),
+            _ => self.load_elf_of::<FileHeader64<Endianness>>(EM_X86_64, memory),
+        }
+    }
+
+    fn load_elf_of<Elf: FileHeader<Endian = Endianness>>(
+        &self,
+        machine: Machine,
+        memory: &mut GuestMemory,
+    ) -> Result<u64, ImageError> {
+        let image = self.image.as_slice();
+        let elf = Elf::parse(image).map_err(ImageError::NotElf)?;
+        let endian = elf.endian().map_err(ImageError::NotElf)?;
+        let long = machine == EM_X86_64;
+        if elf.e_machine(endian) != machine || long != (self.mode == Mode::Long) {
+            return Err(ImageError::Machine);
+        }
+        let headers = elf.program_headers(endian, image).map_err(ImageError::NotElf)?;
+        for (index, header) in headers.iter().enumerate() {
+            if header.p_type(endian) != object::elf::PT_LOAD {
+                continue;
+            }
+            let bytes = header.data(endian, image).map_err(|()| ImageError::Segment { index })?;
+            // What lies past the file's bytes is zero already: RAM starts that way.
+            let at = Gpa(header.p_paddr(endian).into());
+            self.place(memory, at, bytes, header.p_memsz(endian).into())?;
+        }
+        Ok(self.entry.unwrap_or(elf.e_entry(endian).into()))
+    }
+
+    /// Copies `bytes` to `at`, where `wanted` bytes shall be RAM, clear of the page tables.
+    fn place(
+        &self,
+        memory: &mut GuestMemory,
+        at: Gpa,
+        bytes: &[u8],
+        wanted: u64,
+    ) -> Result<(), ImageError> {
+        let wanted = wanted.max(bytes.len() as u64);
+        let fits = at.0.checked_sub(self.ram_start.0).is_some_and(|offset| {
+            offset.checked_add(wanted).is_some_and(|end| end <= self.ram_bytes)
+        });
+        if !fits {
+            let bytes = usize::try_from(wanted).unwrap_or(usize::MAX);
+            return Err(OutOfRam { at, bytes }.into());
+        }
+        if self.mode == Mode::Long && wanted > 0 && at.0 - self.ram_start.0 < LONG_TABLES_BYTES {
+            return Err(ImageError::NoRoomForTables);
+        }
+        memory.write(at, bytes)?;
+        Ok(())
+    }
+
+    /// Refuses an entry that is not RAM, or that the mode cannot reach: every mode here starts
+    /// within the lowest 4 GiB, real mode within 64 KiB of its segment.
+    fn check_entry(&self, entry: u64) -> Result<(), ImageError> {
+        let (base, reach) = match self.mode {
+            Mode::Real => (u64::from(self.real_mode_segment) << 4, 0x1_0000),
+            Mode::Protected | Mode::Long => (0, 1 << 32),
+        };
+        let linear = entry.saturating_add(base);
+        let ram_end = self.ram_end();
+        if entry < reach && (self.ram_start.0..ram_end).contains(&linear) {
+            return Ok(());
+        }
+        Err(ImageError::EntryOutside { entry: linear, ram_start: self.ram_start, ram_end })
+    }
+
+    fn ram_end(&self) -> u64 {
+        self.ram_start.0.saturating_add(self.ram_bytes)
     }
 
     /// Four page directories that map 4 GiB with 2 MiB pages, accessed and dirty set beforehand,
@@ -170,11 +266,10 @@ impl BareSpec {
     /// mode at the end of the segment's 64 KiB), all else 0.
     #[must_use]
     pub fn regs(&self, entry: u64) -> kvm_regs {
-        let end = self.ram_start.0 + self.ram_bytes;
         let rsp = match self.mode {
             Mode::Real => 0xfff0,
-            Mode::Protected => end.min(0xffff_fff0) & !0xf,
-            Mode::Long => end & !0xf,
+            // Neither mode starts with more than 4 GiB mapped.
+            Mode::Protected | Mode::Long => self.ram_end().min(0xffff_fff0) & !0xf,
         };
         kvm_regs { rip: entry, rsp, rflags: 2, ..Default::default() }
     }
@@ -235,18 +330,4 @@ fn flat(reset: &kvm_sregs, long: u8, cr0: u64) -> kvm_sregs {
     };
     let data = kvm_segment { selector: 16, type_: 3, db: 1, l: 0, ..code };
     kvm_sregs { cs: code, ds: data, es: data, fs: data, gs: data, ss: data, cr0, ..*reset }
-}
-
-fn load_elf(image: &[u8], memory: &mut GuestMemory, entry: Option<u64>) -> Result<u64, ImageError> {
-    let elf = ElfFile64::<Endianness>::parse(image).map_err(ImageError::NotElf)?;
-    let endian = elf.endian();
-    for (index, header) in elf.elf_program_headers().iter().enumerate() {
-        if header.p_type(endian) != object::elf::PT_LOAD {
-            continue;
-        }
-        let bytes = header.data(endian, image).map_err(|()| ImageError::Segment { index })?;
-        // What lies past the file's bytes is zero already: RAM starts that way.
-        memory.write(Gpa(header.p_paddr(endian)), bytes)?;
-    }
-    Ok(entry.unwrap_or(elf.entry()))
 }

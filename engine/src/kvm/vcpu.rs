@@ -61,9 +61,18 @@ impl Vcpu {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn complete_pending(&mut self) -> Result<(), KvmError> {
+        /// More parts than one instruction's access can have: 64 bytes over two pages, 8 by 8.
+        const PARTS_MAX: usize = 32;
         let flag = self.page.immediate_exit();
         let before = flag.swap(1, Ordering::SeqCst);
-        let ran = self.run();
+        let mut ran = Ok(Ran::Exit);
+        // An access that is wider than 8 bytes or that crosses a page exits once for each part.
+        for _ in 0..PARTS_MAX {
+            ran = self.run();
+            if !matches!(ran, Ok(Ran::Exit)) {
+                break;
+            }
+        }
         // A kick that arrived meanwhile is kept only if it was there before: the watchdog looks
         // again, whereas a flag left set would stop the next run at once.
         self.page.immediate_exit().store(before, Ordering::SeqCst);

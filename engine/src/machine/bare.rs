@@ -11,7 +11,7 @@ use crate::device::{Console, ConsoleState};
 use crate::exit::Exit;
 use crate::guest::bare::BareSpec;
 use crate::outcome::{Fault, Outcome, Signal};
-use crate::state::CpuState;
+use crate::state::{CpuState, Difference, Prepared};
 use kvm_bindings::kvm_regs;
 use serde::{Deserialize, Serialize};
 
@@ -53,12 +53,17 @@ pub struct Buffer {
 pub struct BareDriver {
     pub(super) state: BareState,
     console: Console,
+    /// The snapshot's CPU state, laid out for the rewinds; made by the first.
+    prepared: Option<Prepared>,
 }
 
 impl BareSpec {
     /// Which parts of a VM the guest asks for.
     pub(super) fn vm_parts(&self, vm: &mut VmSpec) {
-        vm.layout = vec![self.slot()];
+        // A snapshot's own layout stands in its file, and has been set.
+        if vm.layout.is_empty() {
+            vm.layout = vec![self.slot()];
+        }
         vm.irqchip = self.irqchip;
         vm.pit = self.irqchip;
         vm.tss_address = self.tss_address;
@@ -69,7 +74,7 @@ impl BareSpec {
 impl BareDriver {
     pub(super) fn new(state: BareState) -> Self {
         let console = Console::new(&state.console, OUTPUT_BYTES_MAX);
-        Self { state, console }
+        Self { state, console, prepared: None }
     }
 
     /// Loads the image and puts the vCPU at its first instruction.
@@ -118,7 +123,9 @@ impl BareDriver {
             PORT_CRASH => Action::Crash(last),
             PORT_PRINT => Action::Print,
             port if self.console.has(port) => {
-                data.iter().for_each(|&byte| self.console.write(port, byte));
+                for (port, &byte) in byte_ports(port, size).zip(data) {
+                    self.console.write(port, byte);
+                }
                 Action::Continue
             }
             _ => {
@@ -128,15 +135,18 @@ impl BareDriver {
         }
     }
 
-    fn port_in(&mut self, port: u16, _size: u8, data: &mut [u8]) {
-        if self.console.has(port) {
-            data.iter_mut().for_each(|byte| *byte = self.console.read(port));
-        } else {
-            data.fill(0xff);
+    fn port_in(&mut self, port: u16, size: u8, data: &mut [u8]) {
+        for (port, byte) in byte_ports(port, size).zip(data) {
+            *byte = self.console.read(port);
         }
     }
 
     fn act(&mut self, hw: &mut Hardware, action: Action) -> Result<Flow, MachineError> {
+        if matches!(action, Action::Crash(_)) {
+            // Hosts differ in whether RIP has moved past an OUT when it exits; a crash's name
+            // shall not.
+            hw.vcpu.settle_step()?;
+        }
         let regs = *hw.vcpu.regs();
         Ok(match action {
             Action::Continue if self.console.is_full() => Flow::end(Outcome::OutOfMemory),
@@ -198,8 +208,18 @@ impl BareDriver {
         cpu: &CpuState,
     ) -> Result<(), MachineError> {
         self.console.rewind_to(&then.console);
-        cpu.restore(&mut hw.vcpu, &hw.vm, &cpu.rewindable_msrs())?;
+        let prepared = match &mut self.prepared {
+            Some(prepared) => prepared,
+            none => none.insert(Prepared::new(cpu)?),
+        };
+        prepared.restore(cpu, &mut hw.vcpu, &hw.vm)?;
         Ok(())
+    }
+
+    /// What differs on the host's side from `then`.
+    pub(super) fn differences(&self, then: &BareState) -> Option<Difference> {
+        let now = self.console.state();
+        (now != then.console).then(|| Difference::new("console", &then.console, &now))
     }
 }
 
@@ -213,6 +233,12 @@ enum Action {
     Unsupported(crate::outcome::Unsupported),
     Print,
     Snapshot,
+}
+
+/// The ports of the bytes of an access to `port` by elements of `size` bytes: a wider access to
+/// byte-wide registers is one to each in turn, and a string's next element starts over.
+fn byte_ports(port: u16, size: u8) -> impl Iterator<Item = u16> {
+    (0..u16::from(size.max(1))).cycle().map(move |offset| port.wrapping_add(offset))
 }
 
 fn crash(regs: &kvm_regs, signal: Signal, code: Option<u8>) -> Outcome {

@@ -7,11 +7,11 @@ use super::{Driver, GuestState, Limit, Machine, MachineError, RunReport, Stop, b
 use crate::address::{Gpa, PAGE_SIZE};
 use crate::guest::bare::BareSpec;
 use crate::guest::process::pages::ProcessPages;
-use crate::guest::process::{Process, ProcessSpec, Start, trap};
+use crate::guest::process::{CpuFacts, Process, ProcessSpec, Start, trap};
 use crate::kvm::System;
 use crate::memory::SlotSpec;
 use crate::rewind::Patches;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{CpuNeeds, Snapshot};
 use kvm_bindings::{kvm_regs, kvm_xcr, kvm_xcrs};
 use std::sync::Arc;
 use std::time::Instant;
@@ -46,6 +46,23 @@ pub struct Ended {
     pub stdout: Vec<u8>,
     /// Standard error.
     pub stderr: Vec<u8>,
+    hw: Hardware,
+    driver: Driver,
+}
+
+impl Ended {
+    /// The program's kernel, for its images and its report; `None` for a bare guest.
+    #[must_use]
+    pub fn process(&self) -> Option<&Process> {
+        self.driver.process()
+    }
+
+    /// Copies the program's memory at guest-virtual `at`, as the end left it; false when it is
+    /// not all readable.
+    #[must_use]
+    pub fn read_virtual(&mut self, at: u64, out: &mut [u8]) -> bool {
+        self.driver.read_virtual(&mut self.hw, at, out)
+    }
 }
 
 impl Boot {
@@ -65,9 +82,10 @@ impl Boot {
             SlotSpec { start: trap::USER_BASE, bytes: pages * PAGE_SIZE as u64, log_dirty: true };
         let spec_vm = VmSpec { layout: vec![engine, user], ..VmSpec::default() };
         let mut hw = Hardware::new(system, &spec_vm)?;
+        let spec = ProcessSpec { cpu: cpu_facts(&hw.vcpu.fd().cpuid()?), ..spec.clone() };
         let mut tables = trap::install(&mut hw.memory, pages)?;
         let mut view = ProcessPages { memory: &mut hw.memory, tables: &mut tables };
-        let (process, start) = Process::load(spec, input, &mut view)?;
+        let (process, start) = Process::load(&spec, input, &mut view)?;
         set_up_cpu(&mut hw, tables.root(), start)?;
         let state = ProcessState { process, tables, call: None };
         Self::with(hw, Driver::Process(Box::new(ProcessDriver::new(state))))
@@ -87,6 +105,9 @@ impl Boot {
 
     fn with(hw: Hardware, driver: Driver) -> Result<Self, MachineError> {
         let watchdog = Watchdog::new(hw.vcpu.kicker()).map_err(MachineError::Watchdog)?;
+        if hw.parts.irqchip {
+            watchdog.poll();
+        }
         Ok(Self { hw, driver, watchdog })
     }
 
@@ -127,7 +148,8 @@ impl Boot {
                     traps,
                     duration: started.elapsed(),
                 };
-                Ok(Started::Ended(Box::new(Ended { report, stdout, stderr })))
+                let Self { hw, driver, .. } = self;
+                Ok(Started::Ended(Box::new(Ended { report, stdout, stderr, hw, driver })))
             }
         }
     }
@@ -137,9 +159,12 @@ impl Boot {
         if let Driver::Process(driver) = &mut self.driver {
             process::install_xsave(&mut self.hw, &state)?;
             driver.state.tables.mark();
+            // The boot's calls and faults are no run's.
+            (driver.system_calls, driver.traps) = (0, 0);
         }
         let snapshot = Snapshot {
             layout: self.hw.memory.layout().collect(),
+            needs: CpuNeeds::of(&state.cpuid, state.xcr0(), state.sregs.cr4),
             state,
             guest: self.driver.state(),
             pages: self.hw.memory.save_pages().map_err(MachineError::Capture)?,
@@ -192,6 +217,19 @@ fn set_up_cpu(hw: &mut Hardware, root: Gpa, start: Start) -> Result<(), MachineE
     fd.set_regs(&regs)?;
     hw.vcpu.reload()?;
     Ok(())
+}
+
+/// What the auxiliary vector tells a program about this vCPU.
+fn cpu_facts(cpuid: &[kvm_bindings::kvm_cpuid_entry2]) -> CpuFacts {
+    let leaf = |function, index| cpuid.iter().find(|e| e.function == function && e.index == index);
+    let default = CpuFacts::default();
+    // CPUID.0DH.0:EBX is the XSAVE area for what XCR0 enables. A signal frame has room for it,
+    // its magic number and the fixed part of 1,392 bytes (arch/x86/kernel/fpu/signal.c).
+    let xsave = leaf(0xd, 0).map_or(0, |e| u64::from(e.ebx));
+    CpuFacts {
+        hwcap: leaf(1, 0).map_or(default.hwcap, |e| e.edx),
+        signal_stack_bytes_min: default.signal_stack_bytes_min.max(xsave + 1_392),
+    }
 }
 
 /// The XCR0 bits that the guest's CPUID allows (leaf 0xD, subleaf 0).

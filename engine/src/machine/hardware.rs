@@ -1,11 +1,13 @@
 //! The pieces of one VM, made and dropped in the right order. Never interprets an exit.
 
 use super::MachineError;
+use crate::host;
 use crate::kvm::{System, Vm};
 use crate::memory::{GuestMemory, SlotSpec};
 use crate::state::{self, CpuState, Parts};
 use crate::vcpu::Vcpu;
 use kvm_bindings as k;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// A VM with one vCPU and its memory. Fields drop in order: the vCPU before the memory it runs
@@ -37,12 +39,18 @@ pub struct VmSpec {
     pub identity_map_address: Option<u64>,
 }
 
+/// MSRs that a guest can write and that the kernel's index list leaves out: DEBUGCTL, the
+/// variable and fixed MTRRs and their default type (Intel SDM vol. 4, table 2-2).
+const UNLISTED_MSRS: [RangeInclusive<u32>; 6] =
+    [0x1d9..=0x1d9, 0x200..=0x20f, 0x250..=0x250, 0x258..=0x259, 0x268..=0x26f, 0x2ff..=0x2ff];
+
 impl Hardware {
     /// Makes a VM that has not run.
     ///
     /// # Errors
-    /// A KVM call failed.
+    /// The host lacks what the engine needs, or a KVM call failed.
     pub fn new(system: &System, spec: &VmSpec) -> Result<Self, MachineError> {
+        host::require(system)?;
         crate::kvm::install_kick_handler()?;
         let vm = Arc::new(system.create_vm()?);
         // Manual protection, without INITIALLY_SET: the log starts with every page protected.
@@ -66,8 +74,10 @@ impl Hardware {
             vm.create_pit()?;
         }
         let mut vcpu = Vcpu::new(vm.create_vcpu()?)?;
-        vcpu.fd().set_cpuid(&system.supported_cpuid()?)?;
-        let msrs = state::savable_msrs(&mut vcpu, &system.msr_index_list()?)?;
+        vcpu.fd().set_cpuid(&host::offered_cpuid(system)?)?;
+        let mut candidates = system.msr_index_list()?;
+        candidates.extend(UNLISTED_MSRS.iter().flat_map(Clone::clone));
+        let msrs = state::savable_msrs(&mut vcpu, &candidates)?;
         let parts = Parts { msrs, irqchip: spec.irqchip, pit: spec.pit };
         Ok(Self { vcpu, memory, parts, vm })
     }

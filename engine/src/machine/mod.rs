@@ -34,6 +34,9 @@ use watchdog::Watchdog;
 /// What the host failed at. What a guest does is an [`Outcome`].
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
+    /// The host lacks what the engine needs.
+    #[error(transparent)]
+    Host(#[from] crate::host::HostError),
     /// A KVM call failed.
     #[error(transparent)]
     Kvm(#[from] KvmError),
@@ -58,6 +61,14 @@ pub enum MachineError {
     /// The pages could not be captured.
     #[error("capture the guest's pages: {0}")]
     Capture(std::io::Error),
+    /// The snapshot was taken with CPU features that a vCPU does not have here.
+    #[error(
+        "this host's KVM does not give a guest the CPU features that the snapshot needs: {missing}"
+    )]
+    HostLacks {
+        /// Their names, separated by commas.
+        missing: String,
+    },
     /// The snapshot point is not an address of the program.
     #[error("{address:#x} is not mapped in the program, so it cannot be stopped there")]
     PointNotMapped {
@@ -179,6 +190,24 @@ impl Driver {
         }
     }
 
+    /// The kernel of a process guest.
+    fn process(&self) -> Option<&Process> {
+        match self {
+            Self::Process(driver) => Some(&driver.state.process),
+            Self::Bare(_) => None,
+        }
+    }
+
+    /// Copies a process's memory; false when it is not all readable.
+    fn read_virtual(&mut self, hw: &mut Hardware, at: u64, out: &mut [u8]) -> bool {
+        use crate::guest::process::memory::UserMemory;
+        use crate::guest::process::pages::ProcessPages;
+        let Self::Process(driver) = self else { return false };
+        let tables = &mut driver.state.tables;
+        let pages = ProcessPages { memory: &mut hw.memory, tables };
+        pages.read(crate::address::Gva(at), out).is_ok()
+    }
+
     /// System calls and traps of the run.
     fn counts(&self) -> (u64, u64) {
         match self {
@@ -203,12 +232,24 @@ fn drive(
             Flow::Stop(stop) => return Ok(stop),
             Flow::Interrupted => {
                 hw.vcpu.clear_kick();
+                if halted_for_good(hw)? {
+                    return Ok(Stop::Ended(Outcome::Halted));
+                }
                 if watchdog.expired() {
                     return Ok(Stop::Ended(out_of_time(hw)?));
                 }
             }
         }
     }
+}
+
+/// Whether the guest is in HLT with interrupts off. Only where the local APIC is in the kernel:
+/// elsewhere HLT exits by itself.
+fn halted_for_good(hw: &Hardware) -> Result<bool, MachineError> {
+    const IF: u64 = 1 << 9;
+    Ok(hw.parts.irqchip
+        && hw.vcpu.regs().rflags & IF == 0
+        && hw.vcpu.fd_ref().mp_state()?.mp_state == kvm_bindings::KVM_MP_STATE_HALTED)
 }
 
 /// A guest that waits in HLT for an interrupt that never comes has halted; it is not too slow.
@@ -248,13 +289,18 @@ impl Machine {
     /// Makes a machine at `snapshot`; its pages are shared copy-on-write.
     ///
     /// # Errors
-    /// A KVM call failed, or the snapshot does not fit its own layout.
+    /// The host's CPU lacks what the snapshot needs, a KVM call failed, or the snapshot does not
+    /// fit its own layout.
     pub fn load(system: &System, snapshot: Arc<MachineSnapshot>) -> Result<Self, MachineError> {
         let mut spec = VmSpec { layout: snapshot.layout.clone(), ..VmSpec::default() };
         if let GuestState::Bare(state) = &snapshot.guest {
             state.spec.vm_parts(&mut spec);
         }
         let mut hw = Hardware::new(system, &spec)?;
+        let missing = snapshot.needs.missing_on(&hw.vcpu.fd().cpuid()?);
+        if !missing.is_empty() {
+            return Err(MachineError::HostLacks { missing: missing.join(", ") });
+        }
         hw.memory.map_pages(&snapshot.pages)?;
         // The snapshot's MSRs, not this host's list: comparing needs the same ones.
         hw.parts.msrs = snapshot.state.msrs.iter().map(|&(index, _)| index).collect();
@@ -270,6 +316,9 @@ impl Machine {
         watchdog: Watchdog,
     ) -> Result<Self, MachineError> {
         let rewind = HostRewind::start(&mut hw.memory)?;
+        if hw.parts.irqchip {
+            watchdog.poll();
+        }
         Ok(Self {
             hw,
             driver,
@@ -388,21 +437,23 @@ impl Machine {
     /// The program's kernel, for its images and its report; `None` for a bare guest.
     #[must_use]
     pub fn process(&self) -> Option<&Process> {
+        self.driver.process()
+    }
+
+    /// Whether the program looked at the input of its boot before the snapshot point, so that
+    /// its runs may not depend on theirs. Not known of a machine that was loaded.
+    #[must_use]
+    pub fn saw_input_while_booting(&self) -> bool {
         match &self.driver {
-            Driver::Process(driver) => Some(&driver.state.process),
-            Driver::Bare(_) => None,
+            Driver::Process(driver) => driver.saw_input,
+            Driver::Bare(_) => false,
         }
     }
 
     /// Copies the program's memory at guest-virtual `at`; false when it is not all readable.
     #[must_use]
     pub fn read_virtual(&mut self, at: u64, out: &mut [u8]) -> bool {
-        use crate::guest::process::memory::UserMemory;
-        use crate::guest::process::pages::ProcessPages;
-        let Driver::Process(driver) = &mut self.driver else { return false };
-        let tables = &mut driver.state.tables;
-        let pages = ProcessPages { memory: &mut self.hw.memory, tables };
-        pages.read(crate::address::Gva(at), out).is_ok()
+        self.driver.read_virtual(&mut self.hw, at, out)
     }
 
     /// Sets breakpoints at the block starts `blocks`, guest-virtual addresses. A block's number
@@ -427,6 +478,14 @@ impl Machine {
     pub fn know_blocks(&mut self, blocks: &[u32]) {
         if let Driver::Process(driver) = &mut self.driver {
             driver.breakpoints.know(blocks);
+        }
+    }
+
+    /// Takes the mark of earlier runs from blocks: their next hit is reported again. Takes effect
+    /// with the next [`arm_blocks`](Self::arm_blocks).
+    pub fn forget_blocks(&mut self, blocks: &[u32]) {
+        if let Driver::Process(driver) = &mut self.driver {
+            driver.breakpoints.forget(blocks);
         }
     }
 

@@ -49,6 +49,8 @@ pub struct ProcessDriver {
     pub(super) state: ProcessState,
     /// Where to stop, until it has been reached.
     point: Option<(ProcessPoint, u8)>,
+    /// The program looked at its input before its snapshot point.
+    pub(super) saw_input: bool,
     /// Coverage.
     pub(super) breakpoints: Breakpoints,
     /// Blocks that this run reached for the first time.
@@ -57,6 +59,8 @@ pub struct ProcessDriver {
     pub(super) system_calls: u64,
     /// Faults and breakpoints of this run.
     pub(super) traps: u64,
+    /// Whether this run took a #DB, which leaves its cause in DR6.
+    debug_trap: bool,
     stale: Vec<Gpa>,
 }
 
@@ -73,10 +77,12 @@ impl ProcessDriver {
         Self {
             state,
             point: None,
+            saw_input: false,
             breakpoints: Breakpoints::default(),
             hits: Vec::new(),
             system_calls: 0,
             traps: 0,
+            debug_trap: false,
             stale: Vec::new(),
         }
     }
@@ -139,10 +145,13 @@ impl ProcessDriver {
             nr: regs.rax,
             args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
         };
-        if matches!(self.point, Some((ProcessPoint::Input, _))) {
+        if let Some((point, _)) = self.point {
             let State { process, tables, memory } = self.split(hw);
             if process.observes_input(&call, &ProcessPages { memory, tables }) {
-                return self.stop_before_call(hw, call, &back);
+                if point == ProcessPoint::Input {
+                    return self.stop_before_call(hw, call, &back);
+                }
+                self.saw_input = true;
             }
         }
         match self.serve(hw, &call)? {
@@ -231,6 +240,7 @@ impl ProcessDriver {
             rflags: trap::user_flags(frame.rflags),
             ..regs
         };
+        self.debug_trap |= vector == 1;
         match vector {
             3 => self.breakpoint(hw, patches, &back),
             14 => self.page_fault(hw, &frame, &back),
@@ -351,6 +361,10 @@ impl ProcessDriver {
         self.state.tables.rewind_to(&mut hw.memory, &then.tables)?;
         self.hits.clear();
         (self.system_calls, self.traps) = (0, 0);
+        // At CPL 3 nothing else reaches a debug register.
+        if std::mem::take(&mut self.debug_trap) {
+            hw.vcpu.fd().set_debug_regs(&cpu.debug_regs)?;
+        }
         if hw.vcpu.sregs() != &cpu.sregs {
             *hw.vcpu.sregs_mut() = cpu.sregs;
         }

@@ -41,6 +41,10 @@ impl Machine {
                 found.push(Difference::new("page tables: frame bookkeeping", "", ""));
             }
         }
+        if let (Driver::Bare(driver), GuestState::Bare(then)) = (&self.driver, &self.snapshot.guest)
+        {
+            found.extend(driver.differences(then));
+        }
         Ok(found)
     }
 

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How often the thread looks while a run has a deadline; a time-out is late by at most this.
 const TICK: Duration = Duration::from_millis(2);
+/// How many ticks lie between the kicks of a watchdog that polls.
+const POLL_TICKS: u32 = 8;
 /// How long it looks on after the last run before it sleeps until woken.
 const IDLE_TICKS: u32 = 50;
 
@@ -22,6 +24,7 @@ struct Shared {
     deadline_ns: AtomicU64,
     thread: AtomicI32,
     awake: AtomicBool,
+    polls: AtomicBool,
     stop: AtomicBool,
     sleep: Mutex<()>,
     wake: Condvar,
@@ -46,6 +49,7 @@ impl Watchdog {
             deadline_ns: AtomicU64::new(0),
             thread: AtomicI32::new(0),
             awake: AtomicBool::new(false),
+            polls: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             sleep: Mutex::new(()),
             wake: Condvar::new(),
@@ -58,10 +62,20 @@ impl Watchdog {
         Ok(Self { shared, handle: Some(handle) })
     }
 
+    /// From now on also kicks every [`POLL_TICKS`] while a run lasts, so that the machine can see
+    /// a vCPU that sleeps inside the kernel.
+    pub fn poll(&self) {
+        self.shared.polls.store(true, Ordering::Relaxed);
+    }
+
     /// Starts a limit for the calling thread's run. `None` is no limit.
     pub fn arm(&self, limit: Option<Duration>) {
-        let Some(limit) = limit else { return self.disarm() };
         let shared = &self.shared;
+        let limit = match limit {
+            Some(limit) => limit,
+            None if shared.polls.load(Ordering::Relaxed) => Duration::MAX,
+            None => return self.disarm(),
+        };
         let deadline =
             shared.now_ns().saturating_add(limit.as_nanos().min(u128::from(u64::MAX / 2)) as u64);
         shared.thread.store(current_thread(), Ordering::Relaxed);
@@ -93,6 +107,7 @@ impl Shared {
 
     fn watch(&self) {
         let mut idle = 0;
+        let mut busy = 0;
         loop {
             if self.stop.load(Ordering::SeqCst) {
                 return;
@@ -102,7 +117,9 @@ impl Shared {
                 idle += 1;
             } else {
                 idle = 0;
-                if self.now_ns() >= deadline {
+                busy = (busy + 1) % POLL_TICKS;
+                let polls = busy == 0 && self.polls.load(Ordering::Relaxed);
+                if polls || self.now_ns() >= deadline {
                     self.kicker.kick(self.thread.load(Ordering::Relaxed));
                 }
             }

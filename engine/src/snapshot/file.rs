@@ -7,9 +7,8 @@
 //! Never trusts a file: lengths are checked before they are believed, and opening costs the
 //! header's size, not the memory's.
 
-use super::{CpuNeeds, Snapshot};
+use super::Snapshot;
 use crate::memory::{Extent, PageFile, SlotSpec};
-use kvm_bindings::kvm_cpuid_entry2;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -48,14 +47,6 @@ pub enum FileError {
         path: PathBuf,
         /// What is wrong with it.
         problem: Problem,
-    },
-    /// The host's CPU lacks what the guest was using.
-    #[error("{} needs CPU features that this host's KVM does not give a guest: {missing}", path.display())]
-    HostLacks {
-        /// The file.
-        path: PathBuf,
-        /// The features' names, separated by commas.
-        missing: String,
     },
     /// A part could not be put into bytes.
     #[error("encode the snapshot's {section}: {source}")]
@@ -156,14 +147,13 @@ impl<G: Serialize + DeserializeOwned> Snapshot<G> {
     /// # Errors
     /// The folder cannot be written to, or is full.
     pub fn save(&self, path: &Path) -> Result<(), FileError> {
-        let needs = CpuNeeds::of(&self.state.cpuid, self.state.xcr0(), self.state.sregs.cr4);
         let mut header = Header {
             layout: self.layout.clone(),
             extents: self.pages.extents().to_vec(),
             checksums: Vec::new(),
             data_at: 0,
             sections: vec![
-                (CPU.to_owned(), encode(CPU, &needs)?),
+                (CPU.to_owned(), encode(CPU, &self.needs)?),
                 (STATE.to_owned(), encode(STATE, &self.state)?),
                 (GUEST.to_owned(), encode(GUEST, &self.guest)?),
             ],
@@ -197,24 +187,20 @@ impl<G: Serialize + DeserializeOwned> Snapshot<G> {
     }
 
     /// Opens a snapshot file. The pages are mapped, not read: a change in them is noticed by
-    /// [`check_pages`], not here. `host` is what `KVM_GET_SUPPORTED_CPUID` says.
+    /// [`check_pages`], not here. Whether this host has what the snapshot needs is for who loads
+    /// it to check.
     ///
     /// # Errors
-    /// The file is missing, damaged or of another version, or the host lacks what it needs.
-    pub fn open(path: &Path, host: &[kvm_cpuid_entry2]) -> Result<Self, FileError> {
+    /// The file is missing, damaged or of another version.
+    pub fn open(path: &Path) -> Result<Self, FileError> {
         let (file, header) = read_header(path)?;
         let damaged = |problem| FileError::Damaged { path: path.to_owned(), problem };
-        let needs: CpuNeeds = header.section(CPU).map_err(damaged)?;
-        let missing: Vec<_> = needs.missing_on(host).into_iter().map(|m| m.0).collect();
-        if !missing.is_empty() {
-            let missing = missing.join(", ");
-            return Err(FileError::HostLacks { path: path.to_owned(), missing });
-        }
+        let needs = header.section(CPU).map_err(damaged)?;
         let state = header.section(STATE).map_err(damaged)?;
         let guest = header.section(GUEST).map_err(damaged)?;
         let pages = PageFile::open(file, header.data_at, header.extents)
             .map_err(|e| damaged(Problem::Pages(e)))?;
-        Ok(Self { layout: header.layout, state, guest, pages })
+        Ok(Self { layout: header.layout, needs, state, guest, pages })
     }
 }
 

@@ -6,7 +6,7 @@
 mod cpu;
 pub mod file;
 
-pub use cpu::{CpuNeeds, Missing};
+pub use cpu::CpuNeeds;
 pub use file::{FileError, Info};
 
 use crate::memory::{PageFile, SlotSpec};
@@ -17,6 +17,8 @@ use crate::state::CpuState;
 pub struct Snapshot<G> {
     /// The memory slots.
     pub layout: Vec<SlotSpec>,
+    /// What it needs of a host's CPU.
+    pub needs: CpuNeeds,
     /// Everything that is neither memory nor the guest kind's own.
     pub state: CpuState,
     /// The guest kind's own.

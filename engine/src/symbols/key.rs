@@ -136,14 +136,22 @@ pub fn frame_key(place: &Place) -> String {
     }
 }
 
+/// Where a Rust panic leaves the code that panicked. What lies further in, a program's own panic
+/// hook among it, runs because of the panic.
+const RUST_PANIC: &str = "rust_begin_unwind";
+
 /// Which frame of a stack (the innermost first) a crash is to be named after: the first one that
-/// is not machinery; the innermost one if there is no other.
+/// is not machinery, counted from where a Rust panic began if there was one; the innermost one if
+/// there is no other.
 #[must_use]
 pub fn crash_frame(stack: &[Place]) -> usize {
     let is_machinery =
         |at: usize| stack.get(at).and_then(function_name).is_some_and(is_crash_machinery);
     let is_unnamed = |at: usize| stack.get(at).is_some_and(|place| function_name(place).is_none());
-    let mut at = 0;
+    let is_panic = |place: &Place| {
+        function_name(place).is_some_and(|name| base_name(name).ends_with(RUST_PANIC))
+    };
+    let mut at = stack.iter().position(is_panic).unwrap_or(0);
     loop {
         let unnamed = (at..at + UNNAMED_MAX).take_while(|frame| is_unnamed(*frame)).count();
         if !is_machinery(at + unnamed) {
@@ -195,6 +203,21 @@ mod tests {
 
     fn key(stack: &[Option<&str>]) -> String {
         crash_key(&stack.iter().map(|name| place(*name)).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_panic_is_named_after_the_code_that_panicked_and_not_after_its_hook() {
+        let stack = [
+            Some("abort"),
+            Some("parser::install_hook::{{closure}}"),
+            Some("std::panicking::panic_with_hook"),
+            Some("__rustc::rust_begin_unwind"),
+            Some("core::panicking::panic_fmt"),
+            Some("core::str::slice_error_fail"),
+            Some("parser::date"),
+            Some("parser::main"),
+        ];
+        assert_eq!(key(&stack), "parser::date@tool");
     }
 
     #[test]

@@ -39,6 +39,12 @@ impl Symbolizer {
         Self { images: images.into_iter().map(Loaded::new).collect() }
     }
 
+    /// Whether there is any image to answer from.
+    #[must_use]
+    pub fn has_images(&self) -> bool {
+        !self.images.is_empty()
+    }
+
     /// What `address` means, as the address of an instruction.
     #[must_use]
     pub fn resolve(&self, address: u64) -> Place {

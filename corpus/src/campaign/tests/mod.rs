@@ -13,6 +13,9 @@ use super::{Campaign, CampaignError, Options};
 use crate::mock::{BLOCKS, MAGIC, Maze};
 use crate::stats::{Event, Progress, Stats, StopReason, Summary};
 
+/// The longest input of these campaigns, in bytes.
+const MAX_LEN: usize = 64;
+
 /// Folders for one test, removed with it.
 struct Bench {
     folder: tempfile::TempDir,
@@ -48,7 +51,7 @@ impl Bench {
             seed: Some(1),
             executions: Some(2000),
             timeout: Some(Duration::from_millis(10)),
-            max_len: 64,
+            max_len: MAX_LEN,
             command_line: "dejavm fuzz".to_owned(),
             ..Options::new(self.path("in"), self.path("out"))
         }
@@ -265,19 +268,4 @@ fn refuses_a_block_that_the_target_does_not_have() {
     let campaign = Campaign::new(bench.options()).unwrap();
     let error = campaign.run(&mut Liar, &mut ()).unwrap_err().to_string();
     assert_eq!(error, "the target reported block 64, but has 64 blocks");
-}
-
-/// `cargo test --release -p dejavm-corpus -- --ignored --nocapture` prints what a run costs.
-#[test]
-#[ignore = "a measurement; means something only in a release build on a quiet machine"]
-fn costs_less_than_three_microseconds_a_run() {
-    for len in [16, 200, 4000] {
-        let seed = vec![b'x'; len];
-        let mut bench = Bench::new(&[("seed", &seed)]);
-        let options = Options { executions: Some(2_000_000), max_len: 8192, ..bench.options() };
-        let stats = bench.run(options, &mut Maze::new()).unwrap().stats;
-        let cost_ns = stats.run_time.as_nanos() / u128::from(stats.execs);
-        println!("seed of {len} bytes: {cost_ns} ns a run, {} entries", stats.corpus);
-        assert!(len > 1000 || cost_ns < 3000, "{cost_ns} ns");
-    }
 }

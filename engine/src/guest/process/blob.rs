@@ -1,5 +1,7 @@
 //! Byte strings that serialise as one run of bytes instead of element by element: a snapshot's
 //! header holds whole libraries. Never looks at the bytes.
+//!
+//! A format that allocates by a stored length (bincode does) must be read with a limit.
 
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -211,6 +211,11 @@ impl<'a> Elf<'a> {
     }
 }
 
+/// An ELF file's entry point, without its load bias.
+pub(super) fn entry_of(file: &[u8]) -> Option<u64> {
+    elf::FileHeader64::<LE>::parse(file).ok().map(|header| header.e_entry(LE))
+}
+
 /// Tells what is not a 64-bit x86 ELF file by its first bytes.
 fn check_kind(path: &Path, file: &[u8]) -> Result<(), LoadError> {
     let path = || path.to_owned();

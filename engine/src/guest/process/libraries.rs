@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Where glibc's and musl's loaders look last.
-const DEFAULT_DIRECTORIES: [&str; 8] = [
+const DEFAULT_DIRECTORIES: [&str; 10] = [
     "/lib/x86_64-linux-gnu",
     "/usr/lib/x86_64-linux-gnu",
     "/lib64",
@@ -20,10 +20,15 @@ const DEFAULT_DIRECTORIES: [&str; 8] = [
     "/usr/local/lib",
     "/usr/lib",
     "/usr/local/lib/x86_64-linux-gnu",
+    "/lib/x86_64-linux-musl",
+    "/usr/lib/x86_64-linux-musl",
 ];
 
 /// glibc's index of libraries.
 const CACHE: &str = "/etc/ld.so.cache";
+
+/// musl's list of directories.
+const MUSL_PATH: &str = "/etc/ld-musl-x86_64.path";
 
 /// Libraries that one program may pull in.
 const LIBRARIES_MAX: usize = 1024;
@@ -50,6 +55,9 @@ pub(super) fn import_needed(
     let origin = program.path.parent().unwrap_or(Path::new("/")).to_owned();
     let from_env =
         variable("LD_LIBRARY_PATH").map(|list| expand(list, &origin)).unwrap_or_default();
+    if let Ok(true) = std::fs::exists(MUSL_PATH) {
+        importer.import(Path::new(MUSL_PATH))?;
+    }
     let cache = match std::fs::exists(CACHE) {
         Ok(true) => Some(importer.import(Path::new(CACHE))?),
         _ => None,
@@ -78,6 +86,10 @@ pub(super) fn import_needed(
                 continue;
             }
             let imported = importer.import(&path)?;
+            if path.is_relative() {
+                // Named by a path of its own: the loader opens it from the working directory.
+                importer.place_node(&path, imported.node)?;
+            }
             let origin = path.parent().unwrap_or(Path::new("/")).to_owned();
             queue.push(Object { imported, origin, inherited: rpath.clone() });
         }

@@ -1,6 +1,6 @@
 //! What mapping, unmapping, protecting and faulting do to page tables and areas alike.
 //!
-//! Pages come into being in one place, [`Space::bring_in`]: at once for what is small (a page
+//! Pages come into being in one place, [`bring_in`]: at once for what is small (a page
 //! fault costs an exit), around the faulting page for what is large. Never parses a system
 //! call's arguments.
 

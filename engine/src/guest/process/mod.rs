@@ -67,6 +67,14 @@ pub struct SystemCall {
     pub args: [u64; 6],
 }
 
+impl SystemCall {
+    /// The call's name, such as `read`; `syscall_<number>` for one without a name here.
+    #[must_use]
+    pub fn name(&self) -> String {
+        names::system_call_name(self.nr)
+    }
+}
+
 /// What the machine does after a system call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -113,6 +121,8 @@ pub struct LoadedImage {
     pub path: PathBuf,
     /// What to add to the addresses in the image's own symbols: its load bias.
     pub base: u64,
+    /// Address of the image's entry point, its bias included.
+    pub entry: u64,
     /// The ELF file.
     pub bytes: Arc<[u8]>,
 }
@@ -227,7 +237,8 @@ impl Process {
     pub fn images(&self) -> Vec<LoadedImage> {
         let images = self.images.0.iter().filter_map(|image| {
             let bytes = self.files.image(image.node)?;
-            Some(LoadedImage { path: PathBuf::from(&image.path), base: image.base, bytes })
+            let entry = elf::entry_of(&bytes)?.wrapping_add(image.base);
+            Some(LoadedImage { path: PathBuf::from(&image.path), base: image.base, entry, bytes })
         });
         images.collect()
     }

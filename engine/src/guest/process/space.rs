@@ -204,6 +204,15 @@ impl Space {
         self.areas.len().saturating_add(3) <= self.areas_max
     }
 
+    /// Whether unmapping `start..end` stays within the limit on mappings: only cutting a hole
+    /// into one area adds another.
+    pub(super) fn may_remove(&self, start: u64, end: u64) -> bool {
+        match self.overlapping(start, end) {
+            [area] if area.start < start && area.end > end => self.areas.len() < self.areas_max,
+            _ => true,
+        }
+    }
+
     /// The highest free `bytes` (whole pages) within `low..high`.
     pub(super) fn find_gap(&self, bytes: u64, low: u64, high: u64) -> Option<u64> {
         let mut end = high.min(USER_END);

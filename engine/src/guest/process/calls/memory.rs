@@ -157,7 +157,7 @@ impl Process {
         if self.space.overlapping(start, end).is_empty() {
             return Ok(0);
         }
-        if !self.space.has_room() {
+        if !self.space.may_remove(start, end) {
             return Err(ENOMEM.into());
         }
         self.space.unmap(start, end, mem);

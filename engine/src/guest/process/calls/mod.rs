@@ -3,6 +3,7 @@
 //! Never decides what a file or a mapping is; the functions here check arguments as Linux does,
 //! copy them in, and hand them to the process's parts.
 
+mod descriptor;
 mod file;
 mod identity;
 mod memory;
@@ -25,6 +26,10 @@ const CALL_NS: u64 = 1_000;
 
 /// The most bytes that one call reads or writes (`MAX_RW_COUNT`).
 pub(super) const TRANSFER_BYTES_MAX: u64 = 0x7fff_f000;
+
+/// The most bytes that one read of a device that never ends gives, as Linux's `/dev/urandom`:
+/// no call may take seconds.
+pub(super) const DEVICE_BYTES_MAX: u64 = (32 << 20) - 1;
 
 /// "The current directory" in a path call's descriptor argument.
 pub(super) const AT_FDCWD: u64 = libc::AT_FDCWD as i64 as u64;
@@ -101,6 +106,8 @@ impl Process {
             libc::SYS_renameat2 => self.rename(a, b, c, d, e, mem),
             libc::SYS_symlink => self.symlink(a, cwd, b, mem),
             libc::SYS_symlinkat => self.symlink(a, b, c, mem),
+            libc::SYS_link => self.link(cwd, a, cwd, b, 0, mem),
+            libc::SYS_linkat => self.link(a, b, c, d, e, mem),
             libc::SYS_truncate => self.truncate_path(a, b, mem),
             libc::SYS_chmod => self.change_mode(cwd, a, b, mem),
             libc::SYS_fchmodat => self.change_mode(a, b, c, mem),
@@ -176,6 +183,7 @@ impl Process {
                 Ok(u64::from(super::stack::USER_ID))
             }
             libc::SYS_getresuid | libc::SYS_getresgid => self.get_ids(a, b, c, mem),
+            libc::SYS_setuid | libc::SYS_setgid => self.set_id(a),
             libc::SYS_getgroups => Ok(0),
             libc::SYS_getpriority => Ok(20),
 

@@ -9,10 +9,14 @@ use super::super::files::{Files, Found, Kind, Node, NodeId, Target};
 use super::super::memory::{Prot, UserMemory};
 use super::super::space::Backing;
 use super::AT_FDCWD;
+use std::collections::BTreeMap;
 use std::io::Write;
 
 /// The directory in which `path`, given with descriptor `fd`, starts.
 pub(super) fn base_directory(files: &Files, fd: u64, path: &[u8]) -> Result<NodeId, Errno> {
+    if path.is_empty() {
+        return Err(ENOENT);
+    }
     if path.first() == Some(&b'/') {
         return Ok(NodeId::ROOT);
     }
@@ -40,7 +44,7 @@ impl Process {
         let flags = flags as i32;
         let creates = flags & libc::O_CREAT != 0;
         let exclusive = creates && flags & libc::O_EXCL != 0;
-        if flags & libc::O_ACCMODE == libc::O_ACCMODE {
+        if creates && flags & libc::O_DIRECTORY != 0 && flags & libc::O_TMPFILE != libc::O_TMPFILE {
             return Err(EINVAL.into());
         }
         let follow = flags & libc::O_NOFOLLOW == 0 && !exclusive;
@@ -56,10 +60,12 @@ impl Process {
             }
             Found::Node(_) | Found::Descriptor(_) if exclusive => Err(EEXIST.into()),
             Found::Node(node) => self.open_node(node, flags),
-            Found::Descriptor(number) => match self.files.table.get(number)?.target {
-                Target::Node(node) => self.open_node(node, flags),
-                target => Ok(self.files.table.open(target, flags)?),
-            },
+            Found::Descriptor(number) => {
+                match self.files.table.get(number).map_err(|_| ENOENT)?.target {
+                    Target::Node(node) => self.open_node(node, flags),
+                    target => Ok(self.files.table.open(target, flags)?),
+                }
+            }
             Found::Missing { .. } if !creates => Err(ENOENT.into()),
             Found::Missing { slash: true, .. } => Err(EISDIR.into()),
             Found::Missing { parent, name, .. } => {
@@ -144,13 +150,18 @@ impl Process {
     /// What `/proc/self/maps` shows.
     fn maps_text(&self) -> Vec<u8> {
         let mut text = Vec::new();
+        // One look-up for each file, however often the guest mapped it.
+        let mut paths = BTreeMap::new();
         for area in self.space.areas() {
             let (offset, inode, name) = match area.backing {
                 Backing::Anonymous => (0, 0, Vec::new()),
                 Backing::Heap => (0, 0, b"[heap]".to_vec()),
                 Backing::Stack => (0, 0, b"[stack]".to_vec()),
                 Backing::File { node, offset } => {
-                    (offset, node.0 + 1, self.files.tree.path_of(node).unwrap_or_default())
+                    let path = paths.entry(node);
+                    let path =
+                        path.or_insert_with(|| self.files.tree.path_of(node).unwrap_or_default());
+                    (offset, u64::from(node.0) + 1, path.clone())
                 }
             };
             let flag = |prot, letter| if area.prot.contains(prot) { letter } else { '-' };

@@ -20,8 +20,14 @@ struct Place {
     slash: bool,
 }
 
+/// Whether a path ended in `.`, `..` or the root.
+fn has_no_name(stop: &Stop) -> bool {
+    matches!(stop, Stop::Errno(EBUSY | EINVAL | ENOTEMPTY))
+}
+
 impl Process {
-    /// Splits a path at its last name without following a link there.
+    /// Splits a path at its last name without following a link there. The names that stand for
+    /// no entry of their own fail as `rmdir` does; see [`has_no_name`].
     fn place_of(&self, fd: u64, path: &PathBuffer) -> Result<Place, Errno> {
         let path = path.as_bytes();
         let base = base_directory(&self.files, fd, path)?;
@@ -35,8 +41,11 @@ impl Process {
             return Ok(Place { parent, name: name.to_vec(), node: None, slash });
         }
         let Found::Node(node) = found else { return Err(EPERM) };
-        if name.is_empty() || name == b"." || name == b".." {
-            return Err(EBUSY);
+        match name {
+            b"" => return Err(EBUSY),
+            b"." => return Err(EINVAL),
+            b".." => return Err(ENOTEMPTY),
+            _ => {}
         }
         let head = trimmed.get(..name_at).unwrap_or_default();
         let parent = match head {
@@ -182,7 +191,7 @@ impl Process {
         mem: &mut dyn UserMemory,
     ) -> Answer {
         let place = match self.read_place(fd, path, mem) {
-            Err(Stop::Errno(EBUSY)) => return Err(EEXIST.into()),
+            Err(stop) if has_no_name(&stop) => return Err(EEXIST.into()),
             place => place?,
         };
         if place.node.is_some() {
@@ -205,7 +214,7 @@ impl Process {
             return Err(ENOENT.into());
         }
         let place = match self.read_place(fd, path, mem) {
-            Err(Stop::Errno(EBUSY)) => return Err(EEXIST.into()),
+            Err(stop) if has_no_name(&stop) => return Err(EEXIST.into()),
             place => place?,
         };
         if place.node.is_some() {
@@ -215,6 +224,40 @@ impl Process {
             return Err(ENOENT.into());
         }
         self.enter_node(&place, Node::new(Kind::Link(text.as_bytes().to_vec()), 0o777, true))
+    }
+
+    pub(super) fn link(
+        &mut self,
+        old_fd: u64,
+        old: u64,
+        new_fd: u64,
+        new: u64,
+        flags: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Answer {
+        let (follow, empty) = (libc::AT_SYMLINK_FOLLOW as u64, libc::AT_EMPTY_PATH as u64);
+        if flags & !(follow | empty) != 0 {
+            return Err(EINVAL.into());
+        }
+        let no_follow = if flags & follow == 0 { libc::AT_SYMLINK_NOFOLLOW as u64 } else { 0 };
+        let target = self.locate(old_fd, old, flags & empty | no_follow, mem)?;
+        let place = match self.read_place(new_fd, new, mem) {
+            Err(stop) if has_no_name(&stop) => return Err(EEXIST.into()),
+            place => place?,
+        };
+        if place.node.is_some() {
+            return Err(EEXIST.into());
+        }
+        let Target::Node(id) = target else { return Err(EPERM.into()) };
+        if place.slash {
+            return Err(ENOENT.into());
+        }
+        self.check_writable_directory(place.parent)?;
+        if self.is_directory(id) || self.check_owned(id).is_err() {
+            return Err(EPERM.into());
+        }
+        self.files.tree.link(place.parent, &place.name, id)?;
+        Ok(0)
     }
 
     /// Adds a new node at a free place.
@@ -253,7 +296,7 @@ impl Process {
             return Err(EINVAL.into());
         }
         let place = match self.read_place(fd, path, mem) {
-            Err(Stop::Errno(EBUSY)) if !wants_directory => return Err(EISDIR.into()),
+            Err(stop) if has_no_name(&stop) && !wants_directory => return Err(EISDIR.into()),
             place => place?,
         };
         let node = place.node.ok_or(ENOENT)?;
@@ -284,8 +327,9 @@ impl Process {
         if flags & !u64::from(libc::RENAME_NOREPLACE) != 0 {
             return Err(EINVAL.into());
         }
-        let from = self.read_place(old_fd, old, mem)?;
-        let to = self.read_place(new_fd, new, mem)?;
+        let busy = |stop| if has_no_name(&stop) { EBUSY.into() } else { stop };
+        let from = self.read_place(old_fd, old, mem).map_err(busy)?;
+        let to = self.read_place(new_fd, new, mem).map_err(busy)?;
         let node = from.node.ok_or(ENOENT)?;
         self.check_writable_directory(from.parent)?;
         self.check_writable_directory(to.parent)?;

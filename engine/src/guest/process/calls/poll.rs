@@ -1,7 +1,7 @@
 //! `poll` and `select`: nothing here ever waits; what is not ready now never will be.
 
 use super::super::errno::{Answer, EBADF, EINVAL, Stop};
-use super::super::files::{PIPE_BYTES_MAX, Target};
+use super::super::files::{PIPE_ATOMIC_BYTES, PIPE_BYTES_MAX, Target};
 use super::super::memory::UserMemory;
 use super::super::{Process, Verdict};
 use crate::address::Gva;
@@ -23,12 +23,20 @@ impl Process {
             Target::Node(_) => IN | OUT | NORMAL,
             Target::Stdout | Target::Stderr => OUT | libc::POLLWRNORM as u16,
             Target::PipeReader(index) => match pipe(index) {
-                Some(pipe) if !pipe.bytes.0.is_empty() => IN | libc::POLLRDNORM as u16,
-                Some(pipe) if pipe.writers > 0 => 0,
-                _ => HUP,
+                Some(pipe) => {
+                    let data =
+                        if pipe.bytes.0.is_empty() { 0 } else { IN | libc::POLLRDNORM as u16 };
+                    data | if pipe.writers == 0 { HUP } else { 0 }
+                }
+                None => HUP,
             },
             Target::PipeWriter(index) => match pipe(index) {
-                Some(pipe) if pipe.readers > 0 && pipe.bytes.0.len() < PIPE_BYTES_MAX => OUT,
+                Some(pipe)
+                    if pipe.readers > 0
+                        && pipe.bytes.0.len() <= PIPE_BYTES_MAX - PIPE_ATOMIC_BYTES =>
+                {
+                    OUT
+                }
                 Some(pipe) if pipe.readers > 0 => 0,
                 _ => ERR | OUT,
             },

@@ -4,7 +4,7 @@
 mod table;
 mod tree;
 
-pub(super) use table::{Open, PIPE_BYTES_MAX, Table, Target};
+pub(super) use table::{Open, PIPE_ATOMIC_BYTES, PIPE_BYTES_MAX, Table, Target};
 pub(super) use tree::{Device, Found, Kind, Node, NodeId, Tree};
 
 use super::blob::Bytes;

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 /// Bytes that a pipe holds before it is full, as in Linux.
 pub(in super::super) const PIPE_BYTES_MAX: usize = 1 << 16;
 
+/// Writes to a pipe of up to this size are not split (`PIPE_BUF`); a pipe with less room than
+/// this is not ready for writing.
+pub(in super::super) const PIPE_ATOMIC_BYTES: usize = 4096;
+
 /// What an open file reads from and writes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in super::super) enum Target {
@@ -37,11 +41,13 @@ impl Open {
     }
 
     pub(in super::super) fn may_read(&self) -> bool {
-        self.flags & libc::O_ACCMODE != libc::O_WRONLY && !self.is_path_only()
+        matches!(self.flags & libc::O_ACCMODE, libc::O_RDONLY | libc::O_RDWR)
+            && !self.is_path_only()
     }
 
     pub(in super::super) fn may_write(&self) -> bool {
-        self.flags & libc::O_ACCMODE != libc::O_RDONLY && !self.is_path_only()
+        matches!(self.flags & libc::O_ACCMODE, libc::O_WRONLY | libc::O_RDWR)
+            && !self.is_path_only()
     }
 }
 

@@ -1,0 +1,311 @@
+//! The arguments as typed. Never looks at a file; what they mean together is resolved elsewhere.
+
+use crate::exit_code;
+use crate::values::{self, Point};
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use dejavm_engine::guest::process::FileMapping;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Rewind a guest in microseconds: fuzz parsers, replay crashes, inspect snapshots.
+///
+/// A program is booted in a microVM of its own up to the moment at which it is about to read its
+/// input. That moment is kept as a snapshot, and lived again with other inputs.
+#[derive(Debug, Parser)]
+#[command(name = "dejavm", version, after_long_help = exit_code::HELP)]
+pub struct Typed {
+    /// Log more; twice for debug, three times for trace. DEJAVM_LOG takes a filter instead.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a program, a bare guest or a snapshot once, and report what it did.
+    Run(Run),
+    /// Boot to the snapshot point and save the snapshot.
+    Snapshot(Snapshot),
+    /// Tell what a snapshot file holds.
+    Inspect(Inspect),
+    /// Fuzz a program, with AFL's options and output folder.
+    Fuzz(Box<Fuzz>),
+    /// Replay a crash from the snapshot of its campaign.
+    Repro(Repro),
+    /// Tell what this host's KVM can do.
+    Doctor(Doctor),
+}
+
+/// What to boot.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Guest")]
+pub struct Guest {
+    /// The guest's memory, such as 64M or 1G [default: 256M].
+    #[arg(long, value_name = "SIZE", value_parser = values::ram)]
+    pub ram: Option<u64>,
+    /// A file or folder that the program can read, under the same path or another. May be
+    /// repeated. Shared libraries need no mention.
+    #[arg(long, value_name = "HOST[:GUEST]",
+          value_parser = OsStringValueParser::new().try_map(values::mapping))]
+    pub file: Vec<FileMapping>,
+    /// A variable of the program's environment, which is empty otherwise. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE",
+          value_parser = OsStringValueParser::new().try_map(values::variable))]
+    pub env: Vec<OsString>,
+    /// Take the snapshot where this function, address or +OFFSET into the program is first
+    /// reached, instead of where the program is about to see its input. The program must not
+    /// have read its input by then.
+    #[arg(long, value_name = "SYMBOL|ADDRESS", value_parser = values::point)]
+    pub at: Option<Point>,
+    /// The input's path in the guest; implies that the input is a file [default: /work/input].
+    #[arg(long, value_name = "PATH")]
+    pub input_path: Option<PathBuf>,
+    /// PROGRAM is the image of a bare guest, without Linux.
+    #[arg(long, value_name = "MODE", conflicts_with_all = ["file", "env", "at", "input_path"])]
+    pub bare: Option<Bare>,
+    /// Where a bare guest's image goes [default: 0x7c00 in real mode, else 0x100000].
+    #[arg(long, value_name = "ADDRESS", requires = "bare", value_parser = values::address)]
+    pub load_at: Option<u64>,
+    /// A bare guest's first instruction [default: where the image starts, or as an ELF says].
+    #[arg(long, value_name = "ADDRESS", requires = "bare", value_parser = values::address)]
+    pub entry: Option<u64>,
+    /// The program and its arguments; `@@` stands for the input's path in the guest. Without
+    /// `@@` the input is standard input.
+    #[arg(value_name = "PROGRAM", trailing_var_arg = true)]
+    pub program: Vec<OsString>,
+}
+
+/// How a bare guest starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bare {
+    /// A flat image in 16-bit real mode.
+    Real,
+    /// A flat image in 32-bit protected mode.
+    Protected,
+    /// A flat image in 64-bit long mode.
+    Long,
+    /// A freestanding 64-bit ELF file.
+    Elf,
+    /// A flat image in 10 MB of RAM at 1 MiB, entered at 0x100f00 in protected mode, with
+    /// interrupt controllers.
+    Lecture,
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+    dejavm run -i doc.xml -- xmllint --noout @@
+    echo hello | dejavm run -- busybox sha256sum
+    dejavm run --snapshot parser.dejavm -i crash.bin
+    dejavm run --bare real boot.bin
+
+The program's output is printed when it has ended, and its exit status is dejavm's.";
+
+/// `dejavm run`
+#[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES)]
+pub struct Run {
+    /// The input [default: standard input if that is no terminal, else nothing].
+    #[arg(short, long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// Run from this snapshot instead of booting a program.
+    #[arg(long, value_name = "FILE",
+          conflicts_with_all = ["program", "ram", "file", "env", "at", "input_path", "bare"])]
+    pub snapshot: Option<PathBuf>,
+    /// Time limit in milliseconds, or with a unit: 500ms, 2s; 0 is none.
+    #[arg(short, long, value_name = "MS", default_value = "10s", value_parser = values::time)]
+    pub timeout: Duration,
+    /// Print no report.
+    #[arg(short, long, conflicts_with = "json")]
+    pub quiet: bool,
+    /// Write the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Write the report there instead of to standard error.
+    #[arg(long, value_name = "FILE", conflicts_with = "quiet")]
+    pub report: Option<PathBuf>,
+    /// Count the blocks of these images too; a part of an image's name, or `all`. May be repeated.
+    #[arg(long, value_name = "IMAGE")]
+    pub cover: Vec<String>,
+    #[command(flatten)]
+    pub guest: Guest,
+}
+
+/// `dejavm snapshot`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+    dejavm snapshot -o xmllint.dejavm -- xmllint --noout @@")]
+pub struct Snapshot {
+    /// The snapshot file to write.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// The input while booting; later runs bring their own [default: nothing].
+    #[arg(short, long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// Time limit of the boot in milliseconds, or with a unit.
+    #[arg(short, long, value_name = "MS", default_value = "60s", value_parser = values::time)]
+    pub timeout: Duration,
+    /// Print the facts as JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub guest: Guest,
+}
+
+/// `dejavm inspect`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+    dejavm inspect xmllint.dejavm
+    dejavm inspect --check --json xmllint.dejavm")]
+pub struct Inspect {
+    /// The snapshot file.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Read all pages and compare them with their checksums.
+    #[arg(long)]
+    pub check: bool,
+}
+
+const FUZZ_EXAMPLES: &str = "\
+Examples:
+    dejavm fuzz -i seeds -o out -x xml.dict --cover libxml2 -- xmllint --noout @@
+    dejavm fuzz -i seeds -o out -V 60 --until-crash -- ./parser
+
+The same command goes on with the campaign in OUT; after Ctrl-C, or after a kill. A crash found
+does not change the exit status; with --until-crash, its absence does.";
+
+/// `dejavm fuzz`
+#[derive(Debug, Args)]
+#[command(after_help = FUZZ_EXAMPLES)]
+pub struct Fuzz {
+    /// The folder of seeds; may be left out to go on with a campaign.
+    #[arg(short, long, value_name = "SEEDS")]
+    pub input: Option<PathBuf>,
+    /// The output folder, as AFL lays it out; created if missing, gone on with if it holds a
+    /// campaign.
+    #[arg(short, long, value_name = "OUT")]
+    pub output: PathBuf,
+    /// A dictionary in AFL's format. May be repeated.
+    #[arg(short = 'x', long, value_name = "DICT")]
+    pub dictionary: Vec<PathBuf>,
+    /// Time limit of one run in milliseconds, or with a unit [default: from the seeds].
+    #[arg(short, long, value_name = "MS", value_parser = values::time)]
+    pub timeout: Option<Duration>,
+    /// Stop after so many seconds.
+    #[arg(short = 'V', long, value_name = "SECONDS")]
+    pub duration: Option<u64>,
+    /// Stop after so many executions.
+    #[arg(short = 'E', long, value_name = "EXECS")]
+    pub executions: Option<u64>,
+    /// Seed of the random numbers: the same seed runs the same inputs [default: random].
+    #[arg(short, long, value_name = "SEED")]
+    pub seed: Option<u64>,
+    /// Stop at the first new crash.
+    #[arg(long)]
+    pub until_crash: bool,
+    /// Longest input in bytes.
+    #[arg(long, value_name = "N", default_value = "1M", value_parser = values::size)]
+    pub max_len: u64,
+    /// Compare the whole machine with its snapshot after every N runs, and stop at a difference.
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub verify_every: u64,
+    /// Guide by the blocks of these images too, not only the program's; a part of an image's
+    /// name, or `all`. May be repeated.
+    #[arg(long, value_name = "IMAGE")]
+    pub cover: Vec<String>,
+    /// Print the summary as JSON, and nothing else.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub guest: Guest,
+}
+
+/// `dejavm repro`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+    dejavm repro out/crashes/id:000000,sig:SIGSEGV-write,...
+    dejavm repro --snapshot parser.dejavm crash.bin
+
+Exit status 0 says that the same fault came at the same place; 1 that it did not. A file that is
+no campaign's crash reproduces by crashing at all; one of OUT/hangs, by reaching the time limit.")]
+pub struct Repro {
+    /// The input that crashed.
+    #[arg(value_name = "CRASHFILE")]
+    pub input: PathBuf,
+    /// The snapshot to replay from [default: that of the campaign whose folder CRASHFILE is in].
+    #[arg(long, value_name = "FILE")]
+    pub snapshot: Option<PathBuf>,
+    /// Time limit in milliseconds, or with a unit [default: 10s; for a hang, twice the campaign's].
+    #[arg(short, long, value_name = "MS", value_parser = values::time)]
+    pub timeout: Option<Duration>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `dejavm doctor`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+    dejavm doctor --json")]
+pub struct Doctor {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// The device to examine.
+    #[arg(long, value_name = "PATH", default_value = "/dev/kvm")]
+    pub device: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Typed::try_parse_from(line.split_whitespace()).map(|typed| typed.command)
+    }
+
+    #[test]
+    fn the_definitions_are_sound_and_every_command_has_an_example() {
+        Typed::command().debug_assert();
+        for command in Typed::command().get_subcommands_mut() {
+            assert!(command.render_help().to_string().contains("Example"), "{command}");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_program_is_its_own() {
+        for line in ["dejavm run -i f -- ./p -i -t @@", "dejavm run -i f ./p -i -t @@"] {
+            let Ok(Command::Run(run)) = parse(line) else { panic!("{line}") };
+            assert_eq!(run.guest.program, ["./p", "-i", "-t", "@@"]);
+        }
+    }
+
+    #[test]
+    fn refuses_what_contradicts_itself() {
+        for line in [
+            "dejavm run --snapshot s ./p",
+            "dejavm run --snapshot s --ram 1M",
+            "dejavm run --entry 0x10 ./p",
+            "dejavm run --bare real --env A=b image",
+            "dejavm run --typo ./p",
+            "dejavm run --ram lots ./p",
+            "dejavm fuzz -i seeds ./p",
+            "dejavm repro",
+            "dejavm",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

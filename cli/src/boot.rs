@@ -1,0 +1,126 @@
+//! From arguments to a machine: booted, or loaded from a snapshot file. Never runs an input.
+
+use crate::error::CliError;
+use crate::guest::{Program, Resolved};
+use crate::values::Point;
+use dejavm_engine::guest::process::{LoadedImage, Process};
+use dejavm_engine::kvm::System;
+use dejavm_engine::machine::{Boot, Limit, Machine, MachineSnapshot, ProcessPoint, Started};
+use dejavm_engine::snapshot::file;
+use dejavm_engine::symbols::{Image, Symbolizer};
+use std::fs;
+use std::io::{self, IsTerminal as _, Read as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Opens KVM.
+pub fn system() -> Result<System, CliError> {
+    System::open().map_err(CliError::Kvm)
+}
+
+/// A limit on time, where zero is none.
+pub fn limit(time: Duration) -> Limit {
+    Limit { time: Some(time).filter(|time| !time.is_zero()) }
+}
+
+/// Boots `guest` to its snapshot point, or to its end.
+pub fn start(
+    system: &System,
+    guest: &Resolved,
+    input: &[u8],
+    limit: Limit,
+) -> Result<Started, CliError> {
+    let (boot, point) = match guest {
+        Resolved::Process(program) => {
+            let boot = Boot::process(system, &program.spec, program.ram_bytes, input)
+                .map_err(CliError::machine("boot the program"))?;
+            let point = process_point(program, &boot.process_images())?;
+            (boot, point)
+        }
+        Resolved::Bare(spec) => {
+            let boot =
+                Boot::bare(system, spec).map_err(CliError::machine("boot the bare guest"))?;
+            (boot, ProcessPoint::Input)
+        }
+    };
+    boot.start(point, limit).map_err(CliError::machine("run to the snapshot point"))
+}
+
+/// Boots `guest` to its snapshot point, which it must reach.
+pub fn to_snapshot(
+    system: &System,
+    guest: &Resolved,
+    input: &[u8],
+    limit: Limit,
+) -> Result<Machine, CliError> {
+    let ended = match start(system, guest, input, limit)? {
+        Started::AtSnapshot(machine) => return Ok(*machine),
+        Started::Ended(ended) => ended,
+    };
+    let (before, todo) = match guest {
+        Resolved::Process(program) if program.at.is_some() => {
+            ("before it reached the point of --at", "try it with `dejavm run`")
+        }
+        Resolved::Process(_) => (
+            "before it looked at its input",
+            "check its arguments with `dejavm run`, and whether it wants `@@`",
+        ),
+        Resolved::Bare(_) => (
+            "before it asked for a snapshot",
+            "a bare guest asks with OUT to port 0xd0, see docs/guests-bare.md",
+        ),
+    };
+    Err(CliError::EndedEarly { outcome: ended.report.outcome.to_string(), before, todo })
+}
+
+/// Loads the snapshot file `path` into a machine; its pages are checked first if `check`.
+pub fn load(system: &System, path: &Path, check: bool) -> Result<Machine, CliError> {
+    if check {
+        file::check_pages(path)?;
+    }
+    let snapshot = MachineSnapshot::open(path)?;
+    Machine::load(system, Arc::new(snapshot)).map_err(CliError::machine("load the snapshot"))
+}
+
+fn process_point(program: &Program, images: &[LoadedImage]) -> Result<ProcessPoint, CliError> {
+    Ok(match &program.at {
+        None => ProcessPoint::Input,
+        Some(Point::Address(address)) => ProcessPoint::Address(*address),
+        Some(Point::Offset(offset)) => {
+            let base = images.first().map_or(0, |image| image.base);
+            ProcessPoint::Address(base.wrapping_add(*offset))
+        }
+        Some(Point::Symbol(name)) => {
+            let symbolizer = symbolizer_of(images);
+            ProcessPoint::Address(symbolizer.address_of(name).map_err(CliError::Point)?)
+        }
+    })
+}
+
+/// Answers what addresses mean in `process`; nothing, for a bare guest.
+pub fn symbolizer(process: Option<&Process>) -> Symbolizer {
+    symbolizer_of(&process.map(Process::images).unwrap_or_default())
+}
+
+fn symbolizer_of(images: &[LoadedImage]) -> Symbolizer {
+    let images = images.iter().map(|image| Image {
+        name: image.path.to_string_lossy().into_owned(),
+        bias: image.base,
+        bytes: Arc::clone(&image.bytes),
+    });
+    Symbolizer::new(images.collect())
+}
+
+/// The input in `file`; without one, standard input unless it is a terminal.
+pub fn input(file: Option<&Path>) -> Result<Vec<u8>, CliError> {
+    if let Some(path) = file {
+        return fs::read(path).map_err(|source| CliError::Read { path: path.to_owned(), source });
+    }
+    let mut bytes = Vec::new();
+    let mut stdin = io::stdin().lock();
+    if !stdin.is_terminal() {
+        stdin.read_to_end(&mut bytes).map_err(CliError::Stdin)?;
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,293 @@
+//! `dejavm fuzz`: a campaign on a guest.
+
+use crate::args::Fuzz;
+use crate::blocks::Blocks;
+use crate::boot;
+use crate::error::CliError;
+use crate::exit_code::ExitCode;
+use crate::folder::{self, Folder, Source};
+use crate::guest::Resolved;
+use crate::point;
+use crate::quote;
+use crate::report;
+use crate::target::GuestTarget;
+use crate::terminal::{self, Status};
+use dejavm_corpus::{
+    Campaign, CampaignError, Event, Options, Progress, Stats, StopReason, Summary,
+};
+use dejavm_engine::kvm::System;
+use dejavm_engine::machine::Machine;
+use serde::Serialize;
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Time limit of the boot.
+const BOOT: Duration = Duration::from_secs(60);
+/// What a shell reports of a process that Ctrl-C ended.
+const INTERRUPTED: i32 = 130;
+
+/// Runs a campaign.
+pub fn run(args: &Fuzz) -> Result<ExitCode, CliError> {
+    let guest = args.guest.resolve()?;
+    let stop = stop_on_signals()?;
+    // First the output folder: it is locked from here on, and refused if it is not ours.
+    let campaign = Campaign::new(options(args, &guest, stop)).map_err(CliError::Campaign)?;
+    let system = boot::system()?;
+    let mut status = Status::new(args.json);
+    let machine = machine(args, &system, &guest, &mut status)?;
+    let symbolizer = boot::symbolizer(machine.process());
+    status.line(&format!("snapshot: {}", point::in_words(machine.snapshot(), &symbolizer)));
+    let blocks =
+        status.during("finding blocks", || Blocks::find(machine.process(), &args.cover))?;
+    status.line(&in_words(&blocks));
+    let target = GuestTarget::new(machine, &blocks.starts, args.verify_every);
+    let mut target = target.map_err(CliError::machine("set breakpoints"))?;
+    let mut progress = Shown { status };
+    let result = campaign.run(&mut target, &mut progress);
+    progress.status.clear();
+    match result {
+        Err(CampaignError::Target { .. }) if !target.differences.is_empty() => {
+            let found = &target.differences;
+            let lines = found
+                .iter()
+                .map(|d| format!("{}: expected {}, found {}\n", d.field, d.expected, d.found));
+            terminal::err(lines.collect::<String>().as_bytes());
+            let count = found.len();
+            terminal::note(&format!("dejavm: a rewind left {count} differences; please report it"));
+            Ok(ExitCode::Negative)
+        }
+        Err(error) => Err(CliError::Campaign(error)),
+        Ok(summary) => finish(args, &summary, &target),
+    }
+}
+
+/// A flag that the first signal sets; the second one ends the process.
+fn stop_on_signals() -> Result<Arc<AtomicBool>, CliError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    let handler = move || {
+        if flag.swap(true, Ordering::SeqCst) {
+            std::process::exit(INTERRUPTED);
+        }
+    };
+    ctrlc::set_handler(handler).map_err(CliError::Signals)?;
+    Ok(stop)
+}
+
+fn options(args: &Fuzz, guest: &Resolved, stop: Arc<AtomicBool>) -> Options {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    Options {
+        input: args.input.clone(),
+        output: args.output.clone(),
+        dictionaries: args.dictionary.clone(),
+        timeout: args.timeout,
+        duration: args.duration.map(Duration::from_secs),
+        executions: args.executions,
+        seed: args.seed,
+        until_crash: args.until_crash,
+        max_len: usize::try_from(args.max_len).unwrap_or(usize::MAX),
+        stop,
+        target_mode: guest.kind().to_owned(),
+        banner: guest.name(),
+        command_line: quote::command(words.iter().map(OsString::as_os_str)),
+    }
+}
+
+/// The machine at the snapshot that the output folder has, or at a new one, which is then saved.
+fn machine(
+    args: &Fuzz,
+    system: &System,
+    guest: &Resolved,
+    status: &mut Status,
+) -> Result<Machine, CliError> {
+    let (folder, source) = (Folder::of(&args.output), Source::of(&args.guest));
+    if folder.has(&source) {
+        match load(system, &folder.snapshot()) {
+            Ok(Kept::Same(machine)) => return Ok(*machine),
+            Ok(Kept::Changed(reason)) => status.line(&format!("booting anew: {reason}")),
+            Err(CliError::Snapshot(error)) => status.line(&format!("booting anew: {error}")),
+            Err(error) => return Err(error),
+        }
+    }
+    let text = format!("booting {}", guest.name());
+    let limit = boot::limit(BOOT);
+    let machine = status.during(&text, || boot::to_snapshot(system, guest, &[], limit))?;
+    if machine.saw_input_while_booting() {
+        return Err(CliError::PointAfterInput);
+    }
+    folder.save(machine.snapshot(), &source)?;
+    Ok(machine)
+}
+
+/// A snapshot that the output folder has.
+enum Kept {
+    Same(Box<Machine>),
+    Changed(String),
+}
+
+fn load(system: &System, path: &Path) -> Result<Kept, CliError> {
+    let machine = boot::load(system, path, true)?;
+    Ok(match folder::changed_image(machine.snapshot()) {
+        Some(image) => Kept::Changed(format!(
+            "{} has changed since the snapshot; crashes found so far may not reproduce",
+            image.display()
+        )),
+        None => Kept::Same(Box::new(machine)),
+    })
+}
+
+fn in_words(blocks: &Blocks) -> String {
+    if blocks.covered.is_empty() {
+        return "blocks: none, a bare guest is fuzzed blindly".to_owned();
+    }
+    let mut words = format!("blocks: {} in {}", blocks.starts.len(), blocks.covered.join(", "));
+    if !blocks.uncovered.is_empty() {
+        words = words + "; --cover adds " + &blocks.uncovered.join(", ");
+    }
+    words
+}
+
+/// Shows how a campaign goes.
+struct Shown {
+    status: Status,
+}
+
+impl Progress for Shown {
+    fn update(&mut self, stats: &Stats) {
+        self.status.set(&status_line(stats));
+    }
+
+    fn event(&mut self, event: &Event<'_>) {
+        self.status.line(&event.to_string());
+    }
+}
+
+fn status_line(stats: &Stats) -> String {
+    let s = stats.run_time.as_secs();
+    format!(
+        "{:02}:{:02}:{:02}  {} execs  {:.0}/s  corpus {}  blocks {}/{}  crashes {}  hangs {}",
+        s / 3600,
+        s / 60 % 60,
+        s % 60,
+        stats.execs,
+        stats.execs_per_sec_recent,
+        stats.corpus,
+        stats.blocks_reached,
+        stats.blocks_total,
+        stats.crashes_unique,
+        stats.hangs_unique,
+    )
+}
+
+/// The end of a campaign, for programs.
+#[derive(Serialize)]
+struct End {
+    reason: &'static str,
+    seed: u64,
+    run_time_ms: u64,
+    execs: u64,
+    execs_per_sec: f64,
+    corpus: usize,
+    blocks_reached: usize,
+    blocks_total: usize,
+    crashes_unique: u64,
+    crashes_total: u64,
+    hangs: u64,
+    timeouts: u64,
+    unreproducible: u64,
+    unsupported: u64,
+    unsupported_calls: Vec<String>,
+    new_crashes: Vec<NewCrash>,
+}
+
+#[derive(Serialize)]
+struct NewCrash {
+    file: String,
+    repro: String,
+}
+
+fn finish(args: &Fuzz, summary: &Summary, target: &GuestTarget) -> Result<ExitCode, CliError> {
+    let end = End::new(summary, target);
+    if args.json {
+        terminal::out_json(&end)?
+    } else {
+        terminal::out(end.text().as_bytes())?
+    }
+    let is_missed = args.until_crash && summary.new_crashes.is_empty();
+    Ok(if is_missed { ExitCode::Negative } else { ExitCode::Success })
+}
+
+impl End {
+    fn new(summary: &Summary, target: &GuestTarget) -> Self {
+        let stats = &summary.stats;
+        let own = std::env::args_os().next().unwrap_or_else(|| "dejavm".into());
+        let new_crashes = summary.new_crashes.iter().map(|path| NewCrash {
+            file: path.to_string_lossy().into_owned(),
+            repro: quote::command([own.as_os_str(), "repro".as_ref(), path.as_os_str()]),
+        });
+        Self {
+            reason: match summary.reason {
+                StopReason::Requested => "requested",
+                StopReason::Duration => "duration",
+                StopReason::Executions => "executions",
+                StopReason::Crash => "crash",
+            },
+            seed: summary.seed,
+            run_time_ms: stats.run_time.as_millis() as u64,
+            execs: stats.execs,
+            execs_per_sec: stats.execs_per_sec,
+            corpus: stats.corpus,
+            blocks_reached: stats.blocks_reached,
+            blocks_total: stats.blocks_total,
+            crashes_unique: stats.crashes_unique,
+            crashes_total: stats.crashes_total,
+            hangs: stats.hangs_unique,
+            timeouts: stats.timeouts_total,
+            unreproducible: stats.unreproducible,
+            unsupported: stats.unsupported,
+            unsupported_calls: target.unsupported_calls(),
+            new_crashes: new_crashes.collect(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut lines = vec![
+            format!(
+                "stopped ({}) after {}: {} executions, {:.0} per second, seed {}",
+                self.reason,
+                report::time(self.run_time_ms * 1000),
+                self.execs,
+                self.execs_per_sec,
+                self.seed
+            ),
+            format!(
+                "corpus {}, blocks {} of {}, crashes {} ({} in all), hangs {} ({} time-outs)",
+                self.corpus,
+                self.blocks_reached,
+                self.blocks_total,
+                self.crashes_unique,
+                self.crashes_total,
+                self.hangs,
+                self.timeouts
+            ),
+        ];
+        if self.unreproducible > 0 {
+            lines.push(format!("seen once and not again: {}", self.unreproducible));
+        }
+        if self.unsupported > 0 {
+            lines.push(format!("runs that needed what is not supported: {}", self.unsupported));
+        }
+        if !self.unsupported_calls.is_empty() {
+            lines
+                .push(format!("system calls not supported: {}", self.unsupported_calls.join(", ")));
+        }
+        if !self.new_crashes.is_empty() {
+            lines.push("new crashes; to reproduce them:".to_owned());
+            lines.extend(self.new_crashes.iter().map(|crash| format!("  {}", crash.repro)));
+        }
+        lines.join("\n") + "\n"
+    }
+}

@@ -1,0 +1,208 @@
+//! Why a command could not do its work, in one line: what failed, where, why, and what to do.
+//!
+//! Never prints.
+
+use crate::exit_code::ExitCode;
+use dejavm_corpus::{CampaignError, OutError, WriteError};
+use dejavm_engine::coverage::blocks::BlocksError;
+use dejavm_engine::guest::process::LoadError;
+use dejavm_engine::kvm::KvmError;
+use dejavm_engine::machine::MachineError;
+use dejavm_engine::snapshot::FileError;
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+/// Why a command could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The arguments contradict each other.
+    #[error("{0}")]
+    Usage(&'static str),
+    /// KVM cannot be used.
+    #[error("use KVM")]
+    Kvm(#[source] KvmError),
+    /// A machine could not do something.
+    #[error("{doing}")]
+    Machine {
+        /// What.
+        doing: &'static str,
+        /// Why not.
+        source: Box<MachineError>,
+    },
+    /// A snapshot file cannot be used.
+    #[error(transparent)]
+    Snapshot(#[from] FileError),
+    /// A file cannot be read.
+    #[error("read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file cannot be removed.
+    #[error("remove {}", path.display())]
+    Remove {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// Standard output takes nothing.
+    #[error("write to standard output")]
+    Stdout(#[source] io::Error),
+    /// Standard input gives nothing.
+    #[error("read standard input")]
+    Stdin(#[source] io::Error),
+    /// A program is not in `PATH`.
+    #[error("find program {}: it is in no folder of PATH; write ./{} for one here", name.display(), name.display())]
+    NoProgram {
+        /// Its name as typed.
+        name: PathBuf,
+    },
+    /// The program ended before the point at which its snapshot should be taken.
+    #[error("take a snapshot: the guest {outcome} {before}; {todo}")]
+    EndedEarly {
+        /// How it ended.
+        outcome: String,
+        /// What it did not reach.
+        before: &'static str,
+        /// What to try.
+        todo: &'static str,
+    },
+    /// The snapshot point comes too late.
+    #[error(
+        "fuzz from the point of --at: the program looks at its input before it, so every run would be the same; choose an earlier point"
+    )]
+    PointAfterInput,
+    /// A symbol is no point.
+    #[error("find the snapshot point")]
+    Point(#[source] dejavm_engine::symbols::NameError),
+    /// No block can be found.
+    #[error("find the basic blocks of {image}")]
+    Blocks {
+        /// The image.
+        image: String,
+        /// Why not.
+        source: BlocksError,
+    },
+    /// No image has this name.
+    #[error(
+        "cover {name}: the program has loaded no image with this in its name; it has loaded {loaded}"
+    )]
+    NoImage {
+        /// As typed.
+        name: String,
+        /// What there is.
+        loaded: String,
+    },
+    /// The campaign failed.
+    #[error("fuzz")]
+    Campaign(#[source] CampaignError),
+    /// A crash's record cannot be read.
+    #[error(transparent)]
+    Record(#[from] OutError),
+    /// There is no snapshot to replay from.
+    #[error("replay {}: {} does not exist; name a snapshot with --snapshot", input.display(), wanted.display())]
+    NoSnapshot {
+        /// The input.
+        input: PathBuf,
+        /// Where its campaign would keep one.
+        wanted: PathBuf,
+    },
+    /// Ctrl-C cannot be caught.
+    #[error("catch Ctrl-C")]
+    Signals(#[source] ctrlc::Error),
+    /// A value has no JSON form.
+    #[error("write JSON")]
+    Json(#[source] serde_json::Error),
+}
+
+impl CliError {
+    /// Says which step a machine failed at.
+    pub fn machine(doing: &'static str) -> impl FnOnce(MachineError) -> Self {
+        move |source| Self::Machine { doing, source: Box::new(source) }
+    }
+
+    /// The exit status.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Usage(_) | Self::Point(_) | Self::PointAfterInput | Self::NoImage { .. } => {
+                ExitCode::Usage
+            }
+            Self::Kvm(_) | Self::Stdout(_) | Self::Signals(_) | Self::Json(_) => ExitCode::Host,
+            Self::Machine { source, .. } => of_machine(source),
+            Self::Campaign(CampaignError::Target { .. }) => ExitCode::Host,
+            Self::Campaign(CampaignError::MaxLenZero | CampaignError::TimeoutZero) => {
+                ExitCode::Usage
+            }
+            _ => ExitCode::Input,
+        }
+    }
+
+    /// The line for people, with every source that says something new.
+    pub fn line(&self) -> String {
+        let mut line = format!("dejavm: {self}");
+        let mut source = self.source();
+        while let Some(error) = source {
+            let text = error.to_string();
+            // Some errors tell their source themselves.
+            if !line.contains(&text) {
+                line = line + ": " + &text;
+            }
+            source = error.source();
+        }
+        if let Some(advice) = self.advice() {
+            line = line + "; " + advice;
+        }
+        // What a file or a guest holds may be part of it; it stays one line.
+        line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    }
+
+    fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Machine { source, .. } => match **source {
+                MachineError::TablesFull(_) | MachineError::Load(LoadError::OutOfMemory { .. }) => {
+                    Some("raise --ram")
+                }
+                MachineError::Memory(_) => Some("lower --ram"),
+                _ => None,
+            },
+            Self::Point(_) => Some("see `nm -C PROGRAM`, or give an address"),
+            Self::Campaign(CampaignError::NothingToResume { .. }) => Some("give seeds with -i"),
+            _ => None,
+        }
+    }
+}
+
+fn of_machine(error: &MachineError) -> ExitCode {
+    match error {
+        MachineError::Load(_) | MachineError::BareImage(_) => ExitCode::Input,
+        MachineError::PointNotMapped { .. } | MachineError::TablesFull(_) => ExitCode::Usage,
+        _ => ExitCode::Host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_every_source_once_and_stays_one_line() {
+        let source = io::Error::new(io::ErrorKind::NotFound, "no such\nfile");
+        let error = CliError::Read { path: "a\tb".into(), source };
+        assert_eq!(error.line(), "dejavm: read a b: no such file");
+        assert_eq!(error.exit_code(), ExitCode::Input);
+    }
+
+    #[test]
+    fn a_point_outside_of_the_program_is_a_usage_error() {
+        let error = CliError::machine("boot")(MachineError::PointNotMapped { address: 1 });
+        assert_eq!(error.exit_code(), ExitCode::Usage);
+        assert!(error.line().starts_with("dejavm: boot: 0x1 is not mapped"), "{}", error.line());
+    }
+}

@@ -1,0 +1,132 @@
+//! What the command keeps in a campaign's output folder beside the campaign's own: the snapshot
+//! that its findings belong to, and what that is a snapshot of.
+//!
+//! Called only while the campaign holds the folder's lock, or to read.
+
+use crate::args::Guest;
+use crate::error::CliError;
+use dejavm_corpus::write_atomically;
+use dejavm_engine::guest::process::Process;
+use dejavm_engine::machine::{GuestState, MachineSnapshot};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+const SNAPSHOT: &str = "snapshot.dejavm";
+const SOURCE: &str = "snapshot.json";
+
+/// The arguments that decide what a snapshot holds. Paths and arguments need not be text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    arguments: Vec<String>,
+}
+
+impl Source {
+    /// What `guest`'s snapshot depends on, apart from the contents of files.
+    pub fn of(guest: &Guest) -> Self {
+        let mut arguments = vec![
+            format!("ram {:?}", guest.ram),
+            format!("at {:?}", guest.at),
+            format!("input {:?}", guest.input_path),
+            format!("bare {:?} {:?} {:?}", guest.bare, guest.load_at, guest.entry),
+        ];
+        arguments.extend(guest.file.iter().map(|file| format!("file {file:?}")));
+        let escape = |text: &std::ffi::OsString| text.as_bytes().escape_ascii().to_string();
+        arguments.extend(guest.env.iter().map(|text| format!("env {}", escape(text))));
+        arguments.extend(guest.program.iter().map(escape));
+        Self { arguments }
+    }
+}
+
+/// The private part of a campaign's output folder.
+#[derive(Debug)]
+pub struct Folder {
+    private: PathBuf,
+}
+
+impl Folder {
+    /// That of the output folder `out`.
+    pub fn of(out: &Path) -> Self {
+        Self { private: out.join(".dejavm") }
+    }
+
+    /// Where the snapshot is.
+    pub fn snapshot(&self) -> PathBuf {
+        self.private.join(SNAPSHOT)
+    }
+
+    /// Whether the folder has a snapshot of `source`.
+    pub fn has(&self, source: &Source) -> bool {
+        let kept = fs::read(self.private.join(SOURCE)).ok();
+        let kept = kept.and_then(|json| serde_json::from_slice::<Source>(&json).ok());
+        kept.as_ref() == Some(source) && self.snapshot().is_file()
+    }
+
+    /// Saves `snapshot` as that of `source`.
+    pub fn save(&self, snapshot: &MachineSnapshot, source: &Source) -> Result<(), CliError> {
+        self.remove_leftovers();
+        let path = self.private.join(SOURCE);
+        // Without its source a snapshot is not used: a kill from here on leaves none at all.
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(CliError::Remove { path, source });
+            }
+            _ => {}
+        }
+        snapshot.save(&self.snapshot())?;
+        let json = serde_json::to_vec_pretty(source).map_err(CliError::Json)?;
+        Ok(write_atomically(&path, &json)?)
+    }
+
+    /// What a kill while a snapshot was written left behind.
+    fn remove_leftovers(&self) {
+        for entry in fs::read_dir(&self.private).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if name.as_bytes().starts_with(b"snapshot.dejavm.tmp-") {
+                // It is only a waste of space.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+/// The first image of `snapshot` whose file on the host is no longer what was loaded.
+pub fn changed_image(snapshot: &MachineSnapshot) -> Option<PathBuf> {
+    let GuestState::Process(state) = &snapshot.guest else { return None };
+    let images = Process::images(&state.process);
+    let changed = images.into_iter().find(|image| {
+        // An image that is not on the host was mapped there under another path.
+        fs::read(&image.path).is_ok_and(|bytes| bytes != *image.bytes)
+    });
+    changed.map(|image| image.path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Command, Typed};
+    use clap::Parser as _;
+
+    fn source(line: &str) -> Source {
+        let typed = Typed::try_parse_from(line.split_whitespace()).unwrap();
+        let Command::Fuzz(fuzz) = typed.command else { panic!("{line}") };
+        Source::of(&fuzz.guest)
+    }
+
+    #[test]
+    fn only_what_the_snapshot_depends_on_makes_another_one() {
+        let base = source("dejavm fuzz -i a -o b -- ./p @@");
+        assert_eq!(base, source("dejavm fuzz -o b -V 10 -s 3 -x d --cover all ./p @@"));
+        for line in [
+            "dejavm fuzz -o b -- ./p -q @@",
+            "dejavm fuzz -o b -- ./q @@",
+            "dejavm fuzz -o b --ram 1M -- ./p @@",
+            "dejavm fuzz -o b --env A=b -- ./p @@",
+            "dejavm fuzz -o b --file x -- ./p @@",
+            "dejavm fuzz -o b --at main -- ./p @@",
+        ] {
+            assert_ne!(base, source(line), "{line}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The guest as resolved: which program or image, with which surroundings.
+//!
+//! Looks for the program in `PATH` and reads a bare guest's image; never boots anything.
+
+use crate::args::{Bare, Guest};
+use crate::error::CliError;
+use crate::values::{Point, replace_input};
+use dejavm_engine::address::Gpa;
+use dejavm_engine::guest::bare::{BareSpec, Mode};
+use dejavm_engine::guest::process::{INPUT_PATH, InputChannel, ProcessSpec};
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// Memory unless asked otherwise, in bytes. Pages that are never touched cost nothing.
+const RAM_BYTES: u64 = 256 << 20;
+
+/// What to boot.
+#[derive(Debug)]
+pub enum Resolved {
+    /// A program.
+    Process(Box<Program>),
+    /// A bare guest.
+    Bare(Box<BareSpec>),
+}
+
+/// A program to boot.
+#[derive(Debug)]
+pub struct Program {
+    /// The program and its surroundings.
+    pub spec: ProcessSpec,
+    /// Its memory.
+    pub ram_bytes: u64,
+    /// Where to take the snapshot, if not where the input is about to be seen.
+    pub at: Option<Point>,
+}
+
+impl Guest {
+    /// What the arguments mean together.
+    pub fn resolve(&self) -> Result<Resolved, CliError> {
+        let Some((program, args)) = self.program.split_first() else {
+            return Err(CliError::Usage(
+                "name a program, such as `dejavm run -- ./program @@`; see --help",
+            ));
+        };
+        match self.bare {
+            Some(mode) if args.is_empty() => self.bare(mode, Path::new(program)),
+            Some(_) => Err(CliError::Usage("a bare guest takes an image and no arguments")),
+            None => {
+                let path = find_program(program, std::env::var_os("PATH").as_deref())?;
+                let mut spec = ProcessSpec::new(path);
+                self.surround(&mut spec, args);
+                let ram_bytes = self.ram.unwrap_or(RAM_BYTES);
+                let program = Program { spec, ram_bytes, at: self.at.clone() };
+                Ok(Resolved::Process(Box::new(program)))
+            }
+        }
+    }
+
+    fn surround(&self, spec: &mut ProcessSpec, args: &[std::ffi::OsString]) {
+        let path = self.input_path.clone().unwrap_or_else(|| INPUT_PATH.into());
+        let mut is_file = self.input_path.is_some();
+        let mut replace = |arg: &std::ffi::OsString| match replace_input(arg, path.as_os_str()) {
+            Some(replaced) => {
+                is_file = true;
+                replaced
+            }
+            None => arg.clone(),
+        };
+        spec.args = args.iter().map(&mut replace).collect();
+        if is_file {
+            spec.input = InputChannel::File { guest: path };
+        }
+        spec.env.clone_from(&self.env);
+        spec.files.clone_from(&self.file);
+    }
+
+    fn bare(&self, mode: Bare, path: &Path) -> Result<Resolved, CliError> {
+        let image =
+            fs::read(path).map_err(|source| CliError::Read { path: path.to_owned(), source })?;
+        let ram = self.ram.unwrap_or(RAM_BYTES);
+        let flat = |mode, at| BareSpec::flat(mode, image.clone(), Gpa(at), ram);
+        let mut spec = match mode {
+            Bare::Real => flat(Mode::Real, self.load_at.unwrap_or(0x7c00)),
+            Bare::Protected => flat(Mode::Protected, self.load_at.unwrap_or(0x10_0000)),
+            Bare::Long => flat(Mode::Long, self.load_at.unwrap_or(0x10_0000)),
+            Bare::Elf if self.load_at.is_some() => {
+                return Err(CliError::Usage("an ELF file says itself where it goes: no --load-at"));
+            }
+            Bare::Elf => BareSpec::elf(image, ram),
+            Bare::Lecture => {
+                let lecture = BareSpec::lecture(image);
+                let at = self.load_at.map_or(lecture.load_at, |at| Some(Gpa(at)));
+                let entry = self.load_at.or(lecture.entry);
+                BareSpec { load_at: at, entry, ram_bytes: self.ram.unwrap_or(10 << 20), ..lecture }
+            }
+        };
+        spec.entry = self.entry.or(spec.entry);
+        spec.ram_bytes = spec.ram_bytes.next_multiple_of(4096);
+        Ok(Resolved::Bare(Box::new(spec)))
+    }
+}
+
+/// A name without a slash is looked up as a shell would; anything else is a path.
+fn find_program(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, CliError> {
+    if name.as_bytes().contains(&b'/') {
+        return Ok(name.into());
+    }
+    let is_program = |path: &PathBuf| {
+        fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    };
+    path.into_iter()
+        .flat_map(std::env::split_paths)
+        .map(|folder| folder.join(name))
+        .find(is_program)
+        .ok_or_else(|| CliError::NoProgram { name: name.into() })
+}
+
+impl Resolved {
+    /// The guest's name for people.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Process(program) => {
+                let name = program.spec.program.file_name().unwrap_or_default();
+                name.to_string_lossy().into_owned()
+            }
+            Self::Bare(_) => "the bare guest".to_owned(),
+        }
+    }
+
+    /// Its kind, for `fuzzer_stats`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Process(_) => "process",
+            Self::Bare(_) => "bare",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Command, Typed};
+    use clap::Parser as _;
+
+    fn program(line: &str) -> Program {
+        let typed = Typed::try_parse_from(line.split_whitespace()).unwrap();
+        let Command::Run(run) = typed.command else { panic!("{line}") };
+        match run.guest.resolve().unwrap() {
+            Resolved::Process(program) => *program,
+            Resolved::Bare(spec) => panic!("{spec:?}"),
+        }
+    }
+
+    #[test]
+    fn at_signs_make_the_input_a_file() {
+        let spec = program("dejavm run -- ./p -a @@ --out=@@.x").spec;
+        assert_eq!(spec.args, ["-a", "/work/input", "--out=/work/input.x"]);
+        assert_eq!(spec.input, InputChannel::File { guest: "/work/input".into() });
+        let spec = program("dejavm run -- ./p -a").spec;
+        assert_eq!(spec.input, InputChannel::Stdin);
+    }
+
+    #[test]
+    fn the_inputs_path_can_be_chosen_even_without_at_signs() {
+        let spec = program("dejavm run --input-path /etc/p.conf -- ./p").spec;
+        assert_eq!(spec.input, InputChannel::File { guest: "/etc/p.conf".into() });
+        let spec = program("dejavm run --input-path in.xml -- ./p @@").spec;
+        assert_eq!(spec.args, ["in.xml"]);
+    }
+
+    #[test]
+    fn the_program_is_found_as_a_shell_finds_it() {
+        let found = find_program(OsStr::new("sh"), Some(OsStr::new("/nonexistent:/bin"))).unwrap();
+        assert_eq!(found, Path::new("/bin/sh"));
+        assert_eq!(find_program(OsStr::new("./sh"), None).unwrap(), Path::new("./sh"));
+        let error = find_program(OsStr::new("no-such-tool"), Some(OsStr::new("/bin"))).unwrap_err();
+        assert!(error.line().contains("./no-such-tool"), "{}", error.line());
+    }
+
+    #[test]
+    fn a_lecture_guest_has_its_own_memory() {
+        let folder = std::env::temp_dir();
+        let image = folder.join(format!("dejavm-image-{}", std::process::id()));
+        fs::write(&image, [0xf4]).unwrap();
+        let resolve = |options: &str| {
+            let line = format!("dejavm run {options} {}", image.display());
+            let typed = Typed::try_parse_from(line.split_whitespace()).unwrap();
+            let Command::Run(run) = typed.command else { panic!("{line}") };
+            match run.guest.resolve() {
+                Ok(Resolved::Bare(spec)) => *spec,
+                other => panic!("{other:?}"),
+            }
+        };
+        let lecture = resolve("--bare lecture");
+        assert_eq!((lecture.ram_bytes, lecture.entry), (10 << 20, Some(0x10_0f00)));
+        let long = resolve("--bare long --ram 4097 --entry 0x100010");
+        assert_eq!((long.ram_bytes, long.entry), (8192, Some(0x10_0010)));
+        fs::remove_file(&image).unwrap();
+    }
+}

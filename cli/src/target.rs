@@ -1,0 +1,237 @@
+//! Engine and corpus meet: a machine as the target of a campaign.
+//!
+//! Never judges a finding and never touches a file.
+
+use crate::boot;
+use crate::crash;
+use dejavm_corpus::{CrashFacts, Run, Target, TargetError, Verdict};
+use dejavm_engine::coverage::Arm;
+use dejavm_engine::guest::process::Process;
+use dejavm_engine::machine::{Limit, Machine, MachineError, RunReport};
+use dejavm_engine::outcome::{Fault, Outcome};
+use dejavm_engine::state::Difference;
+use dejavm_engine::symbols::Symbolizer;
+use std::time::Duration;
+
+/// What a hit breakpoint costs at most. The time limit of a traced run is longer by so much for
+/// every block that any run has reached.
+const BREAKPOINT: Duration = Duration::from_micros(200);
+/// What tracing costs besides.
+const TRACE: Duration = Duration::from_millis(20);
+/// Times that an input is run again because breakpoints used up its time.
+const ATTEMPTS_MAX: u32 = 64;
+
+/// A machine that a campaign drives.
+pub struct GuestTarget {
+    machine: Machine,
+    symbolizer: Symbolizer,
+    /// Images that the symbolizer knows; a program may load more while it runs.
+    images: usize,
+    blocks: BlockMarks,
+    /// Blocks that the current input hit.
+    hits: Vec<u32>,
+    limit: Duration,
+    /// Runs between two verifications; 0 is never.
+    verify_every: u64,
+    runs: u64,
+    /// What a verification found.
+    pub differences: Vec<Difference>,
+}
+
+/// What is known of each block.
+#[derive(Default)]
+struct BlockMarks {
+    /// Needs no report any more.
+    known: Vec<bool>,
+    /// Was reached by any run.
+    reached: Vec<bool>,
+    reached_count: u32,
+}
+
+/// A rewind left the machine in another state than its snapshot's.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "after run {run} the machine differs from its snapshot in {count} places, first in {first}"
+)]
+struct Differs {
+    run: u64,
+    count: usize,
+    first: String,
+}
+
+impl GuestTarget {
+    /// Takes a rewound machine, and puts a breakpoint at each of `blocks`.
+    ///
+    /// # Errors
+    /// The host failed.
+    pub fn new(
+        mut machine: Machine,
+        blocks: &[u64],
+        verify_every: u64,
+    ) -> Result<Self, MachineError> {
+        if !blocks.is_empty() {
+            machine.set_blocks(blocks)?;
+            machine.arm_blocks(Arm::Unknown);
+        }
+        let (known, reached) = (vec![false; blocks.len()], vec![false; blocks.len()]);
+        Ok(Self {
+            symbolizer: boot::symbolizer(machine.process()),
+            images: image_count(&machine),
+            machine,
+            blocks: BlockMarks { known, reached, reached_count: 0 },
+            hits: Vec::new(),
+            limit: Duration::MAX,
+            verify_every,
+            runs: 0,
+            differences: Vec::new(),
+        })
+    }
+
+    /// Names of the system calls that were answered with ENOSYS.
+    pub fn unsupported_calls(&self) -> Vec<String> {
+        self.machine.process().map(Process::unsupported_calls).unwrap_or_default()
+    }
+
+    /// One run from the snapshot and back; what it hit is added to `hits`.
+    fn once(&mut self, input: &[u8], limit: Duration) -> Result<(Verdict, Duration), TargetError> {
+        let report = self.machine.run(input, Limit::time(limit)).map_err(TargetError::new)?;
+        self.hits.extend_from_slice(self.machine.blocks_hit());
+        let verdict = self.verdict(&report);
+        self.machine.rewind().map_err(TargetError::new)?;
+        self.runs += 1;
+        if self.verify_every > 0 && self.runs.is_multiple_of(self.verify_every) {
+            self.verify()?;
+        }
+        Ok((verdict, report.duration))
+    }
+
+    fn verify(&mut self) -> Result<(), TargetError> {
+        self.differences = self.machine.verify().map_err(TargetError::new)?;
+        match self.differences.first() {
+            None => Ok(()),
+            Some(first) => Err(TargetError::new(Differs {
+                run: self.runs,
+                count: self.differences.len(),
+                first: first.field.clone(),
+            })),
+        }
+    }
+
+    fn verdict(&mut self, report: &RunReport) -> Verdict {
+        match &report.outcome {
+            Outcome::Exited { .. } | Outcome::Halted => Verdict::Finished,
+            Outcome::Crashed(fault) => Verdict::Crashed(self.crash_facts(fault, report)),
+            Outcome::TimedOut => Verdict::TimedOut,
+            Outcome::OutOfMemory => Verdict::OutOfMemory,
+            Outcome::Unsupported(what) => Verdict::Unsupported(what.to_string()),
+        }
+    }
+
+    fn crash_facts(&mut self, fault: &Fault, report: &RunReport) -> CrashFacts {
+        let Self { machine, symbolizer, images, .. } = self;
+        if machine.process().is_none() {
+            return crash::bare_facts(fault);
+        }
+        let count = image_count(machine);
+        if *images != count {
+            *images = count;
+            *symbolizer = boot::symbolizer(machine.process());
+        }
+        let stack = crash::stack(symbolizer, report, &mut |at, out| machine.read_virtual(at, out));
+        crash::facts(fault, &stack)
+    }
+}
+
+fn image_count(machine: &Machine) -> usize {
+    machine.process().map_or(0, |process| process.images().len())
+}
+
+impl Target for GuestTarget {
+    fn blocks_total(&self) -> usize {
+        self.blocks.known.len()
+    }
+
+    fn run(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError> {
+        self.hits.clear();
+        let mut attempts = 0;
+        loop {
+            let before = self.hits.len();
+            let (verdict, duration) = self.once(input, self.limit)?;
+            attempts += 1;
+            let has_hit = self.hits.len() > before;
+            // Breakpoints took part of its time. They are gone now, so it gets further.
+            if verdict == Verdict::TimedOut && has_hit && attempts < ATTEMPTS_MAX {
+                continue;
+            }
+            self.blocks.know(&self.hits);
+            self.blocks.reach(&self.hits);
+            return Ok(Run { verdict, blocks: &self.hits, duration });
+        }
+    }
+
+    fn trace(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError> {
+        let mut attempts = 0;
+        let (verdict, duration) = loop {
+            self.machine.arm_blocks(Arm::All);
+            self.hits.clear();
+            let extra = TRACE + BREAKPOINT * self.blocks.reached_count;
+            let (verdict, duration) = self.once(input, self.limit.saturating_add(extra))?;
+            attempts += 1;
+            // It reached blocks that it got no time for.
+            let more = self.blocks.reach(&self.hits);
+            if verdict != Verdict::TimedOut || !more || attempts == ATTEMPTS_MAX {
+                break (verdict, duration);
+            }
+        };
+        // A hit makes the engine regard a block as known; for the campaign only `run` does.
+        let known = &self.blocks.known;
+        let is_unknown = |block: &&u32| known.get(**block as usize) == Some(&false);
+        let unknown: Vec<u32> = self.hits.iter().filter(is_unknown).copied().collect();
+        self.machine.forget_blocks(&unknown);
+        self.machine.arm_blocks(Arm::Unknown);
+        Ok(Run { verdict, blocks: &self.hits, duration })
+    }
+
+    fn known_blocks(&mut self, blocks: &[u32]) {
+        self.blocks.know(blocks);
+        self.blocks.reach(blocks);
+        self.machine.know_blocks(blocks);
+        self.machine.arm_blocks(Arm::Unknown);
+    }
+
+    fn forget_blocks(&mut self, blocks: &[u32]) {
+        for &block in blocks {
+            if let Some(known) = self.blocks.known.get_mut(block as usize) {
+                *known = false;
+            }
+        }
+        self.machine.forget_blocks(blocks);
+        self.machine.arm_blocks(Arm::Unknown);
+    }
+
+    fn set_timeout(&mut self, limit: Duration) {
+        self.limit = limit;
+    }
+}
+
+impl BlockMarks {
+    fn know(&mut self, blocks: &[u32]) {
+        for &block in blocks {
+            if let Some(known) = self.known.get_mut(block as usize) {
+                *known = true;
+            }
+        }
+    }
+
+    /// Says whether one of them had not been reached before.
+    fn reach(&mut self, blocks: &[u32]) -> bool {
+        let before = self.reached_count;
+        for &block in blocks {
+            if let Some(reached) = self.reached.get_mut(block as usize).filter(|block| !**block) {
+                *reached = true;
+                self.reached_count += 1;
+            }
+        }
+        self.reached_count > before
+    }
+}

@@ -1,0 +1,65 @@
+//! What a host must have before a machine is made on it, and what it may offer a guest.
+
+use super::extensions::EXTENSIONS;
+use crate::kvm::{KvmError, System};
+use kvm_bindings as k;
+
+/// Why no machine can run on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// An extension is missing.
+    #[error("this host's KVM lacks {name}: {costs}; {mend}")]
+    Lacks {
+        /// The extension's name in the KVM API.
+        name: &'static str,
+        /// What the engine cannot do without it.
+        costs: &'static str,
+        /// Where to get it.
+        mend: &'static str,
+    },
+}
+
+/// Refuses a host without the extensions that the engine cannot do without, the first one missing
+/// by name. Costs a system call for each.
+///
+/// # Errors
+/// An extension is missing.
+pub fn require(system: &System) -> Result<(), HostError> {
+    for extension in EXTENSIONS.iter().filter(|extension| extension.needed) {
+        if !extension.is_in(system.check_extension(extension.number)) {
+            let super::extensions::Known { name, costs, mend, .. } = *extension;
+            return Err(HostError::Lacks { name, costs, mend });
+        }
+    }
+    Ok(())
+}
+
+/// CPUID as a guest on this host sees it: some hosts (kvm_pvm) show their own feature leaves
+/// whatever they are told, so it is read back from a vCPU of a VM that is thrown away.
+///
+/// # Errors
+/// A KVM call failed.
+pub fn guest_cpuid(system: &System) -> Result<Vec<k::kvm_cpuid_entry2>, KvmError> {
+    let mut vcpu = system.create_vm()?.create_vcpu()?;
+    vcpu.set_cpuid(&offered_cpuid(system)?)?;
+    vcpu.cpuid()
+}
+
+/// What the host can give a guest, without VMX and SVM: a guest's own guests would be state that
+/// no snapshot holds (`KVM_GET_NESTED_STATE`).
+///
+/// # Errors
+/// The ioctl failed.
+pub fn offered_cpuid(system: &System) -> Result<k::CpuId, KvmError> {
+    const VMX: u32 = 1 << 5;
+    const SVM: u32 = 1 << 2;
+    let mut cpuid = system.supported_cpuid()?;
+    for leaf in cpuid.as_mut_slice() {
+        match leaf.function {
+            1 => leaf.ecx &= !VMX,
+            0x8000_0001 => leaf.ecx &= !SVM,
+            _ => {}
+        }
+    }
+    Ok(cpuid)
+}

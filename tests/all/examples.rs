@@ -1,0 +1,22 @@
+//! The engine's examples, which are teaching material and therefore must run as they stand.
+
+use crate::support::kvm;
+
+#[path = "../../engine/examples/lecture.rs"]
+mod lecture;
+#[path = "../../engine/examples/rewind_loop.rs"]
+mod rewind_loop;
+
+#[test]
+fn the_lecture_runs() {
+    if kvm().is_some() {
+        lecture::main().unwrap();
+    }
+}
+
+#[test]
+fn the_rewind_loop_runs() {
+    if kvm().is_some() {
+        rewind_loop::main().unwrap();
+    }
+}

@@ -1,0 +1,103 @@
+//! Nothing that a guest does may hang, panic or reach outside.
+
+use crate::support::{build_c, kvm, machine, spec};
+use dejavm_engine::machine::Limit;
+use dejavm_engine::outcome::Outcome;
+use std::time::Duration;
+
+/// A small generator (xorshift64*), so that a failing case can be named by its seed.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| (self.next() >> 32) as u8).collect()
+    }
+}
+
+#[test]
+fn survives_a_guest_that_jumps_to_noise() {
+    let Some(system) = kvm() else { return };
+    let mut machine = machine(&system, &spec(&build_c("noise", &[]), &[]));
+    let limit = Limit::time(Duration::from_millis(10));
+    for seed in 1..=2_000 {
+        let mut noise = Noise(seed);
+        let bytes = noise.bytes(64);
+        let report = machine.run(&bytes, limit).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        assert!(report.duration < Duration::from_secs(2), "seed {seed} took {:?}", report.duration);
+        machine.rewind().unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        if seed % 100 == 0 {
+            assert_eq!(machine.verify().unwrap(), [], "seed {seed}");
+        }
+    }
+}
+
+/// Bytes of a program that makes system calls with random numbers and arguments.
+fn random_calls(noise: &mut Noise) -> Vec<u8> {
+    let mut code = Vec::new();
+    for _ in 0..20 {
+        // mov r64, imm64 for RAX, RDI, RSI, RDX, R10, R8, R9; syscall.
+        for (at, opcode) in [
+            [0x48, 0xb8],
+            [0x48, 0xbf],
+            [0x48, 0xbe],
+            [0x48, 0xba],
+            [0x49, 0xba],
+            [0x49, 0xb8],
+            [0x49, 0xb9],
+        ]
+        .iter()
+        .enumerate()
+        {
+            code.extend(opcode);
+            let value = match (at, noise.next() % 4) {
+                (0, _) => noise.next() % 460,
+                (_, 0) => noise.next() % 16,
+                (_, 1) => 0x7fff_ffff_0000 + noise.next() % 0x2_0000,
+                (_, 2) => 0x5555_5555_4000 + noise.next() % 0x8000,
+                _ => noise.next(),
+            };
+            code.extend(value.to_le_bytes());
+        }
+        code.extend([0x0f, 0x05]);
+    }
+    code
+}
+
+#[test]
+fn survives_random_system_calls() {
+    let Some(system) = kvm() else { return };
+    let mut machine = machine(&system, &spec(&build_c("noise", &[]), &[]));
+    let limit = Limit::time(Duration::from_millis(100));
+    for seed in 1..=1_500 {
+        let code = random_calls(&mut Noise(seed));
+        machine.run(&code, limit).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        machine.rewind().unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        if seed % 100 == 0 {
+            assert_eq!(machine.verify().unwrap(), [], "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_program_cannot_reach_the_engines_own_pages() {
+    let Some(system) = kvm() else { return };
+    let mut machine = machine(&system, &spec(&build_c("noise", &[]), &[]));
+    let limit = Limit::time(Duration::from_secs(1));
+    // mov rax, imm64; mov byte [rax], 1
+    for page in [0x1000_u64, 0x2000, 0x3000, 0x4000, 0x5000, 0x6000, 0x7000, 0x1_0000] {
+        let mut code = vec![0x48, 0xb8];
+        code.extend((0x7f00_0000_0000 + page).to_le_bytes());
+        code.extend([0xc6, 0x00, 0x01]);
+        let report = machine.run(&code, limit).unwrap();
+        assert!(matches!(report.outcome, Outcome::Crashed(_)), "{page:#x}: {}", report.outcome);
+        machine.rewind().unwrap();
+        assert_eq!(machine.verify().unwrap(), [], "{page:#x}");
+    }
+}

@@ -1,0 +1,18 @@
+//! The integration tests: real guests in real machines, and the command as a user runs it.
+//!
+//! One binary. Guests written for the tests are in `tests/guests`. Where `/dev/kvm` is missing,
+//! tests that need it say so and pass, unless `DEJAVM_REQUIRE_KVM=1`, where they fail.
+
+#![cfg(test)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panic")]
+
+mod bare;
+mod examples;
+mod faults;
+mod host;
+mod hostile;
+mod kvm_api;
+mod programs;
+mod rewind;
+mod snapshot;
+mod support;

@@ -1,0 +1,99 @@
+//! A rewind leaves nothing behind: in registers, in memory, in the process's kernel state.
+
+use crate::support::{build_c, kvm, limit, machine, spec};
+use dejavm_engine::machine::{Limit, MachineError};
+use dejavm_engine::outcome::Outcome;
+use std::time::Duration;
+
+const REWINDS: u32 = 10_000;
+
+fn leak() -> std::path::PathBuf {
+    let flags = ["-static", "-nostdlib", "-mavx2", "-fno-stack-protector", "-fno-tree-vectorize"];
+    build_c("leak", &flags)
+}
+
+#[test]
+fn the_leak_guest_can_fail() {
+    let Some(system) = kvm() else { return };
+    let mut machine = machine(&system, &spec(&leak(), &[]));
+    let report = machine.run(b"twice", limit()).unwrap();
+    assert_eq!(
+        report.outcome,
+        Outcome::Exited { status: 255 },
+        "every check must see the spoiling"
+    );
+}
+
+#[test]
+fn no_run_sees_what_an_earlier_one_left_in_registers_or_memory() {
+    let Some(system) = kvm() else { return };
+    let mut machine = machine(&system, &spec(&leak(), &[]));
+    for run in 0..REWINDS {
+        let report = machine.run(b"once", limit()).unwrap();
+        assert_eq!(
+            report.outcome,
+            Outcome::Exited { status: 0 },
+            "bits tell what leaked, run {run}"
+        );
+        machine.rewind().unwrap();
+    }
+    assert_eq!(machine.verify().unwrap(), []);
+}
+
+#[test]
+fn ten_thousand_runs_of_a_dynamic_program_verify() {
+    let Some(system) = kvm() else { return };
+    let mut machine = machine(&system, &spec(&build_c("words", &[]), &[]));
+    let inputs: [&[u8]; 3] = [b"one two three", b"", b"b a"];
+    for run in 0..REWINDS {
+        let input = inputs[run as usize % inputs.len()];
+        let report = machine.run(input, limit()).unwrap();
+        let status = if input.is_empty() { 3 } else { 0 };
+        assert_eq!(report.outcome, Outcome::Exited { status });
+        machine.rewind().unwrap();
+    }
+    assert_eq!(machine.verify().unwrap(), []);
+    machine.run(b"b a", limit()).unwrap();
+    assert_eq!(machine.stdout(), b"a\nb\n2 words, 2.000000\n");
+}
+
+#[test]
+fn mappings_that_a_run_makes_and_removes_are_undone() {
+    let Some(system) = kvm() else { return };
+    let mut machine = machine(&system, &spec(&build_c("mappings", &[]), &[]));
+    for run in 0..200 {
+        let report = machine.run(&[run as u8], limit()).unwrap();
+        assert_eq!(report.outcome, Outcome::Exited { status: 0 }, "run {run}");
+        machine.rewind().unwrap();
+        if run % 50 == 0 {
+            assert_eq!(machine.verify().unwrap(), [], "run {run}");
+        }
+    }
+    assert_eq!(machine.verify().unwrap(), []);
+}
+
+#[test]
+fn a_timed_out_run_rewinds_completely() {
+    let Some(system) = kvm() else { return };
+    let mut machine = machine(&system, &spec(&build_c("faults", &[]), &[]));
+    let short = Limit::time(Duration::from_millis(30));
+    for _ in 0..5 {
+        assert_eq!(machine.run(b"l", short).unwrap().outcome, Outcome::TimedOut);
+        machine.rewind().unwrap();
+        assert_eq!(machine.verify().unwrap(), []);
+        let after = machine.run(b"e", limit()).unwrap();
+        assert_eq!(after.outcome, Outcome::Exited { status: 42 });
+        machine.rewind().unwrap();
+    }
+}
+
+#[test]
+fn a_machine_that_ran_refuses_to_run_again_before_its_rewind() {
+    let Some(system) = kvm() else { return };
+    let mut machine = machine(&system, &spec(&build_c("faults", &[]), &[]));
+    machine.run(b"e", limit()).unwrap();
+    assert!(matches!(machine.run(b"e", limit()), Err(MachineError::NotRewound)));
+    assert!(matches!(machine.verify(), Err(MachineError::NotRewound)));
+    machine.rewind().unwrap();
+    machine.run(b"e", limit()).unwrap();
+}

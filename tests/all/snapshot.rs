@@ -1,0 +1,93 @@
+//! Snapshot files: what is saved comes back in a fresh machine, and nothing damaged is loaded.
+
+use crate::support::{build_c, kvm, limit, machine, spec};
+use dejavm_engine::machine::{Machine, MachineError, MachineSnapshot};
+use dejavm_engine::outcome::Outcome;
+use dejavm_engine::snapshot::{CpuNeeds, FileError, file};
+use std::sync::Arc;
+
+fn saved(folder: &tempfile::TempDir) -> Option<(dejavm_engine::kvm::System, std::path::PathBuf)> {
+    let system = kvm()?;
+    let machine = machine(&system, &spec(&build_c("words", &[]), &[]));
+    let path = folder.path().join("words.dejavm");
+    machine.snapshot().save(&path).unwrap();
+    Some((system, path))
+}
+
+#[test]
+fn a_saved_snapshot_runs_in_a_fresh_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((system, path)) = saved(&folder) else { return };
+    let snapshot = Arc::new(MachineSnapshot::open(&path).unwrap());
+    file::check_pages(&path).unwrap();
+    let mut machines: Vec<_> =
+        (0..3).map(|_| Machine::load(&system, Arc::clone(&snapshot)).unwrap()).collect();
+    for machine in &mut machines {
+        assert_eq!(machine.verify().unwrap(), []);
+        for _ in 0..100 {
+            let report = machine.run(b"b a", limit()).unwrap();
+            assert_eq!(report.outcome, Outcome::Exited { status: 0 });
+            assert_eq!(machine.stdout(), b"a\nb\n2 words, 2.000000\n");
+            machine.rewind().unwrap();
+        }
+        assert_eq!(machine.verify().unwrap(), []);
+    }
+}
+
+#[test]
+fn a_truncated_file_is_refused_at_every_kind_of_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((_, path)) = saved(&folder) else { return };
+    let whole = std::fs::read(&path).unwrap();
+    let short = folder.path().join("short");
+    let lengths = (0..64).chain([100, 1000, 4096, whole.len() / 2, whole.len() - 1]);
+    for length in lengths {
+        std::fs::write(&short, &whole[..length]).unwrap();
+        let error = MachineSnapshot::open(&short).unwrap_err();
+        assert!(matches!(error, FileError::Damaged { .. }), "{length}: {error}");
+        assert!(error.to_string().contains("short"), "the file is named: {error}");
+    }
+}
+
+#[test]
+fn a_changed_byte_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((_, path)) = saved(&folder) else { return };
+    let whole = std::fs::read(&path).unwrap();
+    let bad = folder.path().join("bad");
+    // The prefix byte by byte, the header at intervals: opening notices.
+    let header = u32::from_le_bytes(whole[12..16].try_into().unwrap()) as usize;
+    for at in (0..24).chain((24..24 + header).step_by(header / 50)) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x40;
+        std::fs::write(&bad, &bytes).unwrap();
+        assert!(MachineSnapshot::open(&bad).is_err(), "byte {at}");
+    }
+    // A page: opening is not meant to read it, the check is.
+    let mut bytes = whole.clone();
+    let last = bytes.len() - 100;
+    bytes[last] ^= 1;
+    std::fs::write(&bad, &bytes).unwrap();
+    let error = file::check_pages(&bad).unwrap_err().to_string();
+    assert!(error.contains("checksum") && error.contains("pages"), "{error}");
+}
+
+#[test]
+fn a_snapshot_is_refused_by_a_host_without_its_cpu_features() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((system, path)) = saved(&folder) else { return };
+    let mut snapshot = MachineSnapshot::open(&path).unwrap();
+    // As if it came from a host with every feature there is.
+    let everything = |function| kvm_bindings::kvm_cpuid_entry2 {
+        function,
+        ebx: !0,
+        ecx: !0,
+        edx: !0,
+        ..Default::default()
+    };
+    let cpuid = [everything(1), everything(7), everything(0x8000_0001)];
+    snapshot.needs = CpuNeeds::of(&cpuid, 7, 0);
+    let error = Machine::load(&system, Arc::new(snapshot)).unwrap_err();
+    // No CPU has both AMD's SSE4a and everything of Intel's.
+    assert!(matches!(error, MachineError::HostLacks { .. }), "{error}");
+}

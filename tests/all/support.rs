@@ -1,0 +1,207 @@
+//! What the tests share: KVM or a reason, guests built from source, machines at their snapshot.
+
+use dejavm_engine::guest::process::{INPUT_PATH, InputChannel, ProcessSpec};
+use dejavm_engine::kvm::System;
+use dejavm_engine::machine::{Boot, Ended, Limit, Machine, ProcessPoint, Started};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// RAM of the process guests here, in bytes.
+pub const RAM_BYTES: u64 = 256 << 20;
+
+/// `/dev/kvm`, or `None` after a line that says that the test is skipped.
+pub fn kvm() -> Option<System> {
+    match System::open() {
+        Ok(system) => Some(system),
+        Err(error) if std::env::var_os("DEJAVM_REQUIRE_KVM").is_some_and(|v| v == "1") => {
+            panic!("DEJAVM_REQUIRE_KVM is set, and {error}")
+        }
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+/// Ample for every guest here; a test that reaches it has failed.
+pub fn limit() -> Limit {
+    Limit::time(Duration::from_secs(20))
+}
+
+/// The folder of the guests' sources.
+pub fn guests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests")
+}
+
+/// Compiles `tests/guests/c/NAME.c` with `cc` and gives the program's path.
+pub fn build_c(name: &str, flags: &[&str]) -> PathBuf {
+    let tag: String = flags.concat().chars().filter(char::is_ascii_alphanumeric).collect();
+    let flags = [&["-O1", "-g", "-w"], flags, &["-lm"]].concat();
+    compile(&format!("{name}-{tag}"), &format!("c/{name}.c"), &flags)
+}
+
+/// Assembles `tests/guests/bare/NAME.S` to a flat binary that is linked to run at `at`.
+pub fn build_flat(name: &str, at: u64) -> Vec<u8> {
+    let link = format!("-Wl,-Ttext={at:#x},--oformat=binary");
+    assemble(name, &format!("{name}-{at:x}.bin"), &link)
+}
+
+/// Assembles `tests/guests/bare/NAME.S` to a freestanding ELF file whose text is at `at`.
+pub fn build_elf(name: &str, at: u64) -> Vec<u8> {
+    assemble(name, &format!("{name}-{at:x}.elf"), &format!("-Wl,-Ttext={at:#x}"))
+}
+
+fn assemble(name: &str, out: &str, link: &str) -> Vec<u8> {
+    let flags = [
+        "-nostdlib",
+        "-static",
+        "-no-pie",
+        "-Wl,--build-id=none,-z,noseparate-code,-z,noexecstack",
+        "-Wa,-mx86-used-note=no",
+        link,
+    ];
+    std::fs::read(compile(out, &format!("bare/{name}.S"), &flags)).unwrap()
+}
+
+/// Compiles a source under `tests/guests` to the file `out` in the target folder.
+fn compile(out: &str, source: &str, flags: &[&str]) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let folder = build_folder();
+    let program = folder.join(out);
+    // Built beside its place and renamed, because tests that run at once may build the same one.
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let unfinished = folder.join(format!("{out}.{}-{count}", std::process::id()));
+    let mut cc = Command::new("cc");
+    // The source before the flags: libraries are searched for what came before them.
+    cc.arg("-o").arg(&unfinished).arg(guests().join(source)).args(flags);
+    let done = cc.output().expect("a C compiler named cc");
+    assert!(done.status.success(), "{cc:?}: {}", String::from_utf8_lossy(&done.stderr));
+    std::fs::rename(&unfinished, &program).unwrap();
+    program
+}
+
+fn build_folder() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// Compiles `tests/guests/rust/NAME.rs` with the `rustc` that built the tests.
+pub fn build_rust(name: &str) -> PathBuf {
+    let program = build_folder().join(format!("{name}-rust"));
+    let status = Command::new("rustc")
+        .args(["--edition", "2024", "-O", "-o"])
+        .arg(&program)
+        .arg(guests().join("rust").join(format!("{name}.rs")))
+        .status()
+        .expect("rustc");
+    assert!(status.success(), "rustc failed on {name}");
+    program
+}
+
+/// `program args`; the input is the file that an argument `@@` names, else standard input.
+pub fn spec(program: &Path, args: &[&str]) -> ProcessSpec {
+    let mut spec = ProcessSpec::new(program);
+    if args.contains(&"@@") {
+        spec.input = InputChannel::File { guest: INPUT_PATH.into() };
+    }
+    spec.args = args.iter().map(|&arg| if arg == "@@" { INPUT_PATH } else { arg }.into()).collect();
+    spec.env = vec!["PATH=/usr/bin:/bin".into(), "LC_ALL=C".into()];
+    spec
+}
+
+/// A machine at the first look of `program` at its input.
+pub fn machine(system: &System, spec: &ProcessSpec) -> Machine {
+    let boot = Boot::process(system, spec, RAM_BYTES, b"").unwrap();
+    match boot.start(ProcessPoint::Input, limit()).unwrap() {
+        Started::AtSnapshot(machine) => *machine,
+        Started::Ended(ended) => panic!("ended before its snapshot point: {ended:?}"),
+    }
+}
+
+/// How a program ended, in the guest or natively.
+#[derive(Debug, PartialEq, Eq)]
+pub struct End {
+    /// As a shell shows it: 128 + signal for a death by signal.
+    pub status: u8,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// One run in a guest, from boot to end.
+pub fn in_guest(system: &System, spec: &ProcessSpec, input: &[u8]) -> End {
+    let boot = Boot::process(system, spec, RAM_BYTES, input).unwrap();
+    let (outcome, stdout, stderr) = match boot.start(ProcessPoint::Input, limit()).unwrap() {
+        Started::Ended(ended) => {
+            let Ended { report, stdout, stderr, .. } = *ended;
+            (report.outcome, stdout, stderr)
+        }
+        Started::AtSnapshot(mut machine) => {
+            let report = machine.run(input, limit()).unwrap();
+            let (out, err) = (machine.stdout().to_vec(), machine.stderr().to_vec());
+            machine.rewind().unwrap();
+            assert_eq!(machine.verify().unwrap(), []);
+            (report.outcome, out, err)
+        }
+    };
+    End { status: status_of(&outcome), stdout: text(&stdout), stderr: text(&stderr) }
+}
+
+/// The status a shell shows for an outcome.
+pub fn status_of(outcome: &dejavm_engine::outcome::Outcome) -> u8 {
+    use dejavm_engine::outcome::Outcome;
+    match outcome {
+        Outcome::Exited { status } => *status,
+        Outcome::Crashed(fault) => 128 + fault.signal.0,
+        other => panic!("{other}"),
+    }
+}
+
+/// The same run natively. `@@` becomes a real file.
+pub fn natively(program: &Path, args: &[&str], input: &[u8]) -> End {
+    use std::io::Write;
+    use std::os::unix::process::ExitStatusExt;
+    // At the guest's own path for it, so that messages which name the file are the same.
+    let file = native_input(input);
+    let mut command = Command::new(program);
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
+    for &arg in args {
+        command.arg(if arg == "@@" { file.path().as_os_str() } else { arg.as_ref() });
+    }
+    let stdin = if args.contains(&"@@") {
+        Stdio::null()
+    } else {
+        Stdio::from(std::fs::File::open(file.path()).unwrap())
+    };
+    let out = command.stdin(stdin).output().unwrap();
+    std::io::stderr().flush().unwrap();
+    let code = out.status.code().or_else(|| out.status.signal().map(|s| 128 + s)).unwrap();
+    let rename = |bytes: &[u8]| text(bytes).replace(file.path().to_str().unwrap(), INPUT_PATH);
+    End { status: code as u8, stdout: rename(&out.stdout), stderr: rename(&out.stderr) }
+}
+
+fn native_input(input: &[u8]) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), input).unwrap();
+    file
+}
+
+fn text(bytes: &[u8]) -> String {
+    // Programs here may write any bytes (an image); they are compared, so none may be lost.
+    bytes.iter().map(|&byte| char::from(byte)).collect()
+}
+
+/// A program of the system, or `None` after a line that names the package to install.
+pub fn installed(path: &str, package: &str) -> Option<PathBuf> {
+    let found = Path::new(path).exists();
+    if !found {
+        assert!(
+            std::env::var_os("DEJAVM_REQUIRE_KVM").is_none_or(|v| v != "1"),
+            "{path} is missing: install {package}"
+        );
+        eprintln!("skipped: {path} is missing (package {package})");
+    }
+    found.then(|| path.into())
+}
