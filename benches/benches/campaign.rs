@@ -299,7 +299,8 @@ fn main() {
 }
 
 fn say_rates(row: &str, results: &[interleave::Result], executions: f64) {
-    for result in results {
+    // The command line's filter may have left the row out.
+    for result in results.iter().filter(|result| result.median_us.is_finite()) {
         let rate = 1e6 * executions / result.median_us;
         println!(
             "{row}: {} {rate:.0} executions per second (x{:.2} time)",

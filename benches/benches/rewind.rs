@@ -101,6 +101,10 @@ fn main() {
     group.finish();
     criterion.final_summary();
     for (pages, limit, ratio, rewound) in verdicts {
+        // The command line's filter left the row out.
+        if ratio.is_nan() {
+            continue;
+        }
         let verdict = match limit {
             None => String::new(),
             Some(limit) if ratio <= limit => format!(", within {limit:.2}"),
