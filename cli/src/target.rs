@@ -13,21 +13,14 @@ use dejavm_engine::state::Difference;
 use dejavm_engine::symbols::Symbolizer;
 use std::time::Duration;
 
-/// What a hit breakpoint costs at most. The time limit of a traced run is longer by so much for
-/// every block that any run has reached.
-const BREAKPOINT: Duration = Duration::from_micros(200);
-/// What tracing costs besides.
-const TRACE: Duration = Duration::from_millis(20);
-/// Times that an input is run again because breakpoints used up its time.
-const ATTEMPTS_MAX: u32 = 64;
-
 /// A machine that a campaign drives.
 pub struct GuestTarget {
     machine: Machine,
     symbolizer: Symbolizer,
     /// Images that the symbolizer knows; a program may load more while it runs.
     images: usize,
-    blocks: BlockMarks,
+    /// Which blocks need no report any more.
+    known: Vec<bool>,
     /// Blocks that the current input hit.
     hits: Vec<u32>,
     limit: Duration,
@@ -36,16 +29,6 @@ pub struct GuestTarget {
     runs: u64,
     /// What a verification found.
     pub differences: Vec<Difference>,
-}
-
-/// What is known of each block.
-#[derive(Default)]
-struct BlockMarks {
-    /// Needs no report any more.
-    known: Vec<bool>,
-    /// Was reached by any run.
-    reached: Vec<bool>,
-    reached_count: u32,
 }
 
 /// A rewind left the machine in another state than its snapshot's.
@@ -73,12 +56,11 @@ impl GuestTarget {
             machine.set_blocks(blocks)?;
             machine.arm_blocks(Arm::Unknown);
         }
-        let (known, reached) = (vec![false; blocks.len()], vec![false; blocks.len()]);
         Ok(Self {
             symbolizer: boot::symbolizer(machine.process()),
             images: image_count(&machine),
             machine,
-            blocks: BlockMarks { known, reached, reached_count: 0 },
+            known: vec![false; blocks.len()],
             hits: Vec::new(),
             limit: Duration::MAX,
             verify_every,
@@ -93,8 +75,8 @@ impl GuestTarget {
     }
 
     /// One run from the snapshot and back; what it hit is added to `hits`.
-    fn once(&mut self, input: &[u8], limit: Duration) -> Result<(Verdict, Duration), TargetError> {
-        let report = self.machine.run(input, Limit::time(limit)).map_err(TargetError::new)?;
+    fn once(&mut self, input: &[u8]) -> Result<(Verdict, Duration), TargetError> {
+        let report = self.machine.run(input, Limit::time(self.limit)).map_err(TargetError::new)?;
         self.hits.extend_from_slice(self.machine.blocks_hit());
         let verdict = self.verdict(&report);
         self.machine.rewind().map_err(TargetError::new)?;
@@ -148,43 +130,22 @@ fn image_count(machine: &Machine) -> usize {
 
 impl Target for GuestTarget {
     fn blocks_total(&self) -> usize {
-        self.blocks.known.len()
+        self.known.len()
     }
 
     fn run(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError> {
         self.hits.clear();
-        let mut attempts = 0;
-        loop {
-            let before = self.hits.len();
-            let (verdict, duration) = self.once(input, self.limit)?;
-            attempts += 1;
-            let has_hit = self.hits.len() > before;
-            // Breakpoints took part of its time. They are gone now, so it gets further.
-            if verdict == Verdict::TimedOut && has_hit && attempts < ATTEMPTS_MAX {
-                continue;
-            }
-            self.blocks.know(&self.hits);
-            self.blocks.reach(&self.hits);
-            return Ok(Run { verdict, blocks: &self.hits, duration });
-        }
+        let (verdict, duration) = self.once(input)?;
+        know(&mut self.known, &self.hits, true);
+        Ok(Run { verdict, blocks: &self.hits, duration })
     }
 
     fn trace(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError> {
-        let mut attempts = 0;
-        let (verdict, duration) = loop {
-            self.machine.arm_blocks(Arm::All);
-            self.hits.clear();
-            let extra = TRACE + BREAKPOINT * self.blocks.reached_count;
-            let (verdict, duration) = self.once(input, self.limit.saturating_add(extra))?;
-            attempts += 1;
-            // It reached blocks that it got no time for.
-            let more = self.blocks.reach(&self.hits);
-            if verdict != Verdict::TimedOut || !more || attempts == ATTEMPTS_MAX {
-                break (verdict, duration);
-            }
-        };
+        self.machine.arm_blocks(Arm::All);
+        self.hits.clear();
+        let (verdict, duration) = self.once(input)?;
         // A hit makes the engine regard a block as known; for the campaign only `run` does.
-        let known = &self.blocks.known;
+        let known = &self.known;
         let is_unknown = |block: &&u32| known.get(**block as usize) == Some(&false);
         let unknown: Vec<u32> = self.hits.iter().filter(is_unknown).copied().collect();
         self.machine.forget_blocks(&unknown);
@@ -193,18 +154,13 @@ impl Target for GuestTarget {
     }
 
     fn known_blocks(&mut self, blocks: &[u32]) {
-        self.blocks.know(blocks);
-        self.blocks.reach(blocks);
+        know(&mut self.known, blocks, true);
         self.machine.know_blocks(blocks);
         self.machine.arm_blocks(Arm::Unknown);
     }
 
     fn forget_blocks(&mut self, blocks: &[u32]) {
-        for &block in blocks {
-            if let Some(known) = self.blocks.known.get_mut(block as usize) {
-                *known = false;
-            }
-        }
+        know(&mut self.known, blocks, false);
         self.machine.forget_blocks(blocks);
         self.machine.arm_blocks(Arm::Unknown);
     }
@@ -214,24 +170,10 @@ impl Target for GuestTarget {
     }
 }
 
-impl BlockMarks {
-    fn know(&mut self, blocks: &[u32]) {
-        for &block in blocks {
-            if let Some(known) = self.known.get_mut(block as usize) {
-                *known = true;
-            }
+fn know(known: &mut [bool], blocks: &[u32], is_known: bool) {
+    for &block in blocks {
+        if let Some(mark) = known.get_mut(block as usize) {
+            *mark = is_known;
         }
-    }
-
-    /// Says whether one of them had not been reached before.
-    fn reach(&mut self, blocks: &[u32]) -> bool {
-        let before = self.reached_count;
-        for &block in blocks {
-            if let Some(reached) = self.reached.get_mut(block as usize).filter(|block| !**block) {
-                *reached = true;
-                self.reached_count += 1;
-            }
-        }
-        self.reached_count > before
     }
 }

@@ -92,11 +92,12 @@ impl Watchdog {
         self.shared.deadline_ns.store(0, Ordering::SeqCst);
     }
 
-    /// Whether the limit has passed.
+    /// Whether the limit, and `allowance` on top of it, has passed.
     #[must_use]
-    pub fn expired(&self) -> bool {
+    pub fn expired(&self, allowance: Duration) -> bool {
         let deadline = self.shared.deadline_ns.load(Ordering::SeqCst);
-        deadline != 0 && self.shared.now_ns() >= deadline
+        let allowance_ns = allowance.as_nanos().min(u128::from(u64::MAX / 2)) as u64;
+        deadline != 0 && self.shared.now_ns() >= deadline.saturating_add(allowance_ns)
     }
 }
 
