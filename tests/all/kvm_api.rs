@@ -1,12 +1,13 @@
-//! The KVM calls that no machine makes: they are the engine's API all the same, and docs/kvm-api.md
-//! says that they work.
+//! The KVM API's corners: the calls that no machine makes, which are the engine's API all the same,
+//! and exits that are not over when `KVM_RUN` returns.
 
-use crate::support::kvm;
+use crate::support::{build_c, kvm, limit, machine, spec};
 use dejavm_engine::address::{Gpa, Gva};
 use dejavm_engine::exit::Exit;
 use dejavm_engine::guest::bare::{BareSpec, Mode};
 use dejavm_engine::kvm::System;
 use dejavm_engine::memory::GuestMemory;
+use dejavm_engine::outcome::Outcome;
 use dejavm_engine::paging;
 use dejavm_engine::vcpu::Vcpu;
 use std::sync::Arc;
@@ -57,4 +58,19 @@ fn an_interrupt_wakes_a_halted_guest() {
     assert_eq!(vcpu.run().unwrap(), Exit::Halt);
     vcpu.fd().interrupt(0x20).unwrap();
     assert!(matches!(vcpu.run().unwrap(), Exit::PortOut { port: 0xd1, .. }));
+}
+
+#[test]
+fn a_store_in_two_parts_leaves_nothing_for_the_next_run() {
+    let Some(system) = kvm() else { return };
+    let mut machine = machine(&system, &spec(&build_c("poke", &["-static"]), &[]));
+    for _ in 0..3 {
+        let poke = machine.run(b"x", limit()).unwrap().outcome;
+        assert!(matches!(poke, Outcome::Unsupported(_)), "{poke}");
+        machine.rewind().unwrap();
+        let good = machine.run(b"y", limit()).unwrap().outcome;
+        assert_eq!(good, Outcome::Exited { status: 0 });
+        machine.rewind().unwrap();
+        assert_eq!(machine.verify().unwrap(), []);
+    }
 }

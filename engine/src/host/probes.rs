@@ -95,14 +95,14 @@ const QUESTIONS: [Question; 17] = [
     },
     Question {
         name: "drained_out_repeats",
-        question: "does an OUT, once drained, run again at the same RIP?",
+        question: "does an OUT that is drained run again at the same RIP?",
         weight: Weight::Bare,
         otherwise: "a snapshot right before an OUT would skip it",
         ask: |system| out_again(system, true),
     },
     Question {
         name: "undrained_out_repeats",
-        question: "does it without draining?",
+        question: "does an OUT that is not drained run again at the same RIP?",
         weight: Weight::Differs,
         otherwise: "the engine drains every OUT before it replaces RIP",
         ask: |system| out_again(system, false),
