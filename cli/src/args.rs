@@ -181,7 +181,10 @@ Examples:
     dejavm fuzz -i seeds -o out -V 60 --until-crash -- ./parser
 
 The same command goes on with the campaign in OUT; after Ctrl-C, or after a kill. A crash found
-does not change the exit status; with --until-crash, its absence does.";
+does not change the exit status; with --until-crash, its absence does.
+
+A crash is a signal that kills the program. A Rust program has to be built with panic=abort for
+its panics to be crashes: others end it with status 101.";
 
 /// `dejavm fuzz`
 #[derive(Debug, Args)]

@@ -23,15 +23,21 @@ pub struct Source {
 }
 
 impl Source {
-    /// What `guest`'s snapshot depends on, apart from the contents of files.
+    /// What `guest`'s snapshot depends on, apart from the contents of images
+    /// ([`changed_image`]).
     pub fn of(guest: &Guest) -> Self {
         let mut arguments = vec![
+            format!("from {:?}", std::env::current_dir().ok()),
             format!("ram {:?}", guest.ram),
             format!("at {:?}", guest.at),
             format!("input {:?}", guest.input_path),
             format!("bare {:?} {:?} {:?}", guest.bare, guest.load_at, guest.entry),
         ];
-        arguments.extend(guest.file.iter().map(|file| format!("file {file:?}")));
+        arguments.extend(guest.file.iter().map(|file| {
+            let host = fs::metadata(&file.host).ok();
+            let version = host.map(|host| (host.len(), host.modified().ok()));
+            format!("file {file:?} {version:?}")
+        }));
         let escape = |text: &std::ffi::OsString| text.as_bytes().escape_ascii().to_string();
         arguments.extend(guest.env.iter().map(|text| format!("env {}", escape(text))));
         arguments.extend(guest.program.iter().map(escape));
@@ -56,11 +62,11 @@ impl Folder {
         self.private.join(SNAPSHOT)
     }
 
-    /// Whether the folder has a snapshot of `source`.
-    pub fn has(&self, source: &Source) -> bool {
+    /// Whether the folder's snapshot is one of `source`; `None` where there is no snapshot.
+    pub fn has(&self, source: &Source) -> Option<bool> {
         let kept = fs::read(self.private.join(SOURCE)).ok();
         let kept = kept.and_then(|json| serde_json::from_slice::<Source>(&json).ok());
-        kept.as_ref() == Some(source) && self.snapshot().is_file()
+        kept.filter(|_| self.snapshot().is_file()).map(|kept| kept == *source)
     }
 
     /// Saves `snapshot` as that of `source`.

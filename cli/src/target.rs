@@ -69,6 +69,11 @@ impl GuestTarget {
         })
     }
 
+    /// Number of blocks that can never be seen to be reached.
+    pub fn blocks_unseen(&self) -> usize {
+        self.machine.blocks_unmapped()
+    }
+
     /// Names of the system calls that were answered with ENOSYS.
     pub fn unsupported_calls(&self) -> Vec<String> {
         self.machine.process().map(Process::unsupported_calls).unwrap_or_default()
@@ -175,5 +180,22 @@ fn know(known: &mut [bool], blocks: &[u32], is_known: bool) {
         if let Some(mark) = known.get_mut(block as usize) {
             *mark = is_known;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_reached_for_the_first_time_once() {
+        let (known, reached) = (vec![false; 3], vec![false; 3]);
+        let mut marks = BlockMarks { known, reached, reached_count: 0 };
+        assert!(marks.reach(&[0, 2]));
+        assert!(!marks.reach(&[2, 0]));
+        // No block has this number; a campaign refuses it, and nothing breaks here.
+        assert!(!marks.reach(&[3]));
+        marks.know(&[1, 3]);
+        assert_eq!((marks.reached_count, marks.known), (2, vec![false, true, false]));
     }
 }

@@ -19,7 +19,7 @@ use dejavm_engine::kvm::System;
 use dejavm_engine::machine::Machine;
 use serde::Serialize;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -45,6 +45,13 @@ pub fn run(args: &Fuzz) -> Result<ExitCode, CliError> {
     status.line(&in_words(&blocks));
     let target = GuestTarget::new(machine, &blocks.starts, args.verify_every);
     let mut target = target.map_err(CliError::machine("set breakpoints"))?;
+    match target.blocks_unseen() {
+        0 => {}
+        unseen => status.line(&format!(
+            "warning: {unseen} of the blocks are in pages that the program had not touched at \
+             the snapshot; they guide nothing"
+        )),
+    }
     let mut progress = Shown { status };
     let result = campaign.run(&mut target, &mut progress);
     progress.status.clear();
@@ -104,13 +111,20 @@ fn machine(
     status: &mut Status,
 ) -> Result<Machine, CliError> {
     let (folder, source) = (Folder::of(&args.output), Source::of(&args.guest));
-    if folder.has(&source) {
-        match load(system, &folder.snapshot()) {
+    let reason = match folder.has(&source) {
+        None => None,
+        Some(false) => Some("the snapshot in the output folder is of another command".to_owned()),
+        Some(true) => match load(system, &folder.snapshot()) {
             Ok(Kept::Same(machine)) => return Ok(*machine),
-            Ok(Kept::Changed(reason)) => status.line(&format!("booting anew: {reason}")),
-            Err(CliError::Snapshot(error)) => status.line(&format!("booting anew: {error}")),
+            Ok(Kept::Changed(image)) => {
+                Some(format!("{} has changed since the snapshot", image.display()))
+            }
+            Err(CliError::Snapshot(error)) => Some(error.to_string()),
             Err(error) => return Err(error),
-        }
+        },
+    };
+    if let Some(reason) = reason {
+        status.line(&format!("booting anew, crashes found so far may not reproduce: {reason}"));
     }
     let text = format!("booting {}", guest.name());
     let limit = boot::limit(BOOT);
@@ -125,16 +139,14 @@ fn machine(
 /// A snapshot that the output folder has.
 enum Kept {
     Same(Box<Machine>),
-    Changed(String),
+    /// This image's file is another one now.
+    Changed(PathBuf),
 }
 
 fn load(system: &System, path: &Path) -> Result<Kept, CliError> {
     let machine = boot::load(system, path, true)?;
     Ok(match folder::changed_image(machine.snapshot()) {
-        Some(image) => Kept::Changed(format!(
-            "{} has changed since the snapshot; crashes found so far may not reproduce",
-            image.display()
-        )),
+        Some(image) => Kept::Changed(image),
         None => Kept::Same(Box::new(machine)),
     })
 }

@@ -9,7 +9,7 @@ use crate::point;
 use crate::report::{BlocksReached, Report};
 use crate::terminal::{self, Status};
 use dejavm_engine::coverage::Arm;
-use dejavm_engine::machine::{Ended, Limit, Machine, Started};
+use dejavm_engine::machine::{Ended, Limit, Machine, RunReport, Started};
 use std::time::Duration;
 
 /// What a breakpoint costs at most; tracing gets so much more time for each block.
@@ -35,12 +35,16 @@ pub fn run(args: &Run) -> Result<ExitCode, CliError> {
         }
     };
     match started {
-        Started::Ended(ended) => finish(args, &of_ended(*ended)?),
-        Started::AtSnapshot(mut machine) => {
-            let running = || run_once(args, &mut machine, &input, limit);
-            let report = status.during("running", running)?;
+        Started::Ended(ended) => {
             status.clear();
-            finish(args, &report)
+            finish(args, &of_ended(*ended)?)
+        }
+        Started::AtSnapshot(mut machine) => {
+            let run = status.during("running", || machine.run(&input, limit));
+            let run = run.map_err(CliError::machine("run the guest"))?;
+            // Not among the guest's own output.
+            status.clear();
+            finish(args, &of_run(args, &mut machine, &run, &input, limit)?)
         }
     }
 }
@@ -53,18 +57,18 @@ fn of_ended(mut ended: Ended) -> Result<Report, CliError> {
     Ok(Report::new(&run, process.as_ref(), &mut |at, out| ended.read_virtual(at, out)))
 }
 
-fn run_once(
+fn of_run(
     args: &Run,
     machine: &mut Machine,
+    run: &RunReport,
     input: &[u8],
     limit: Limit,
 ) -> Result<Report, CliError> {
-    let run = machine.run(input, limit).map_err(CliError::machine("run the guest"))?;
     terminal::out(machine.stdout())?;
     terminal::err(machine.stderr());
     let process = machine.process().cloned();
     let mut report =
-        Report::new(&run, process.as_ref(), &mut |at, out| machine.read_virtual(at, out));
+        Report::new(run, process.as_ref(), &mut |at, out| machine.read_virtual(at, out));
     let rewound = machine.rewind().map_err(CliError::machine("rewind the guest"))?;
     report.pages_dirty = Some(rewound.pages_hot + rewound.pages_new + rewound.pages_host);
     let symbolizer = boot::symbolizer(machine.process());

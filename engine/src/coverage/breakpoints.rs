@@ -54,6 +54,12 @@ impl Breakpoints {
         self.sites.len()
     }
 
+    /// Number of blocks that were not in memory, which never fire.
+    #[must_use]
+    pub fn unmapped(&self) -> usize {
+        self.sites.iter().filter(|site| site.is_none()).count()
+    }
+
     /// Whether there are no blocks.
     #[must_use]
     pub fn is_empty(&self) -> bool {

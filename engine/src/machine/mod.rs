@@ -486,6 +486,16 @@ impl Machine {
         Ok(())
     }
 
+    /// Number of blocks that are in pages which the program had not touched at the snapshot:
+    /// these never fire.
+    #[must_use]
+    pub fn blocks_unmapped(&self) -> usize {
+        match &self.driver {
+            Driver::Process(driver) => driver.breakpoints.unmapped(),
+            Driver::Bare(_) => 0,
+        }
+    }
+
     /// Marks blocks as reached by earlier runs.
     pub fn know_blocks(&mut self, blocks: &[u32]) {
         if let Driver::Process(driver) = &mut self.driver {
