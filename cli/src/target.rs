@@ -182,20 +182,3 @@ fn know(known: &mut [bool], blocks: &[u32], is_known: bool) {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_block_is_reached_for_the_first_time_once() {
-        let (known, reached) = (vec![false; 3], vec![false; 3]);
-        let mut marks = BlockMarks { known, reached, reached_count: 0 };
-        assert!(marks.reach(&[0, 2]));
-        assert!(!marks.reach(&[2, 0]));
-        // No block has this number; a campaign refuses it, and nothing breaks here.
-        assert!(!marks.reach(&[3]));
-        marks.know(&[1, 3]);
-        assert_eq!((marks.reached_count, marks.known), (2, vec![false, true, false]));
-    }
-}

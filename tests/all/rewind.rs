@@ -1,6 +1,7 @@
 //! A rewind leaves nothing behind: in registers, in memory, in the process's kernel state.
 
-use crate::support::{build_c, kvm, limit, machine, spec};
+use crate::support::{build_c, installed, kvm, limit, machine, spec};
+use dejavm_engine::coverage::{Arm, blocks};
 use dejavm_engine::machine::{Limit, MachineError};
 use dejavm_engine::outcome::Outcome;
 use std::time::Duration;
@@ -96,4 +97,33 @@ fn a_machine_that_ran_refuses_to_run_again_before_its_rewind() {
     assert!(matches!(machine.verify(), Err(MachineError::NotRewound)));
     machine.rewind().unwrap();
     machine.run(b"e", limit()).unwrap();
+}
+
+#[test]
+fn breakpoints_are_hit_once_and_their_time_is_not_the_programs() {
+    let Some(system) = kvm() else { return };
+    let Some(xmllint) = installed("/usr/bin/xmllint", "libxml2-utils") else { return };
+    let mut machine = machine(&system, &spec(&xmllint, &["--noout", "@@"]));
+    let images = machine.process().unwrap().images();
+    let library = images.iter().find(|i| i.path.to_string_lossy().contains("libxml2")).unwrap();
+    let starts = blocks::find(&library.bytes).unwrap().starts;
+    let starts: Vec<u64> = starts.iter().map(|start| start + library.base).collect();
+    machine.set_blocks(&starts).unwrap();
+    machine.arm_blocks(Arm::All);
+    let xml = b"<?xml version='1.0'?><a x='1'><b>text &amp; more</b><!-- c --></a>";
+    // More than a thousand hits at 30 us or more take longer than this limit.
+    let short = Limit::time(Duration::from_millis(20));
+    let first = machine.run(xml, short).unwrap();
+    assert_eq!(first.outcome, Outcome::Exited { status: 0 });
+    let hits = machine.blocks_hit().to_vec();
+    assert!(hits.len() > 1_000, "{} blocks", hits.len());
+    machine.rewind().unwrap();
+    assert_eq!(machine.verify().unwrap(), [], "the breakpoints that are left are no difference");
+    let second = machine.run(xml, short).unwrap();
+    assert_eq!(second.outcome, first.outcome);
+    assert!(machine.blocks_hit().is_empty());
+    machine.rewind().unwrap();
+    machine.arm_blocks(Arm::All);
+    machine.run(xml, short).unwrap();
+    assert_eq!(machine.blocks_hit(), hits, "the same input reaches the same blocks");
 }
