@@ -8,7 +8,7 @@ mod rewind;
 
 pub use rewind::Prepared;
 
-use crate::kvm::{KvmError, Vm};
+use crate::kvm::{KvmError, Vm, irqchip_bytes};
 use crate::vcpu::Vcpu;
 use kvm_bindings as k;
 use serde::{Deserialize, Serialize};
@@ -259,7 +259,7 @@ impl IrqchipState {
             }
         }
         for (was, is) in self.chips.iter().zip(&now.chips) {
-            let (a, b) = (chip_bytes(was), chip_bytes(is));
+            let (a, b) = (irqchip_bytes(was), irqchip_bytes(is));
             if a != b {
                 found.push(Difference::new(format!("irqchip {}", was.chip_id), a, b));
             }
@@ -273,11 +273,6 @@ impl IrqchipState {
             }
         }
     }
-}
-
-/// A chip's state as its serialised bytes: the binding is a union without comparison.
-fn chip_bytes(chip: &k::kvm_irqchip) -> Vec<u8> {
-    bincode::serde::encode_to_vec(chip, bincode::config::standard()).unwrap_or_default()
 }
 
 fn xsave_bytes(area: &k::kvm_xsave) -> Vec<u8> {

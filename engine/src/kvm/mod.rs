@@ -12,7 +12,7 @@ mod vm;
 
 pub use run_page::{Kicker, RawExit, RunPage, install_kick_handler};
 pub use vcpu::{Ran, Vcpu};
-pub use vm::{DirtyBitmap, Vm};
+pub use vm::{DirtyBitmap, Vm, irqchip_bytes};
 
 use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES};
 use nix::errno::Errno;

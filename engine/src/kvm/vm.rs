@@ -235,3 +235,12 @@ impl Vm {
         self.fd.set_clock(clock).map_err(failed("KVM_SET_CLOCK"))
     }
 }
+
+/// A chip's state as bytes, whichever of the three it is: the binding is a union, which cannot be
+/// compared.
+#[must_use]
+pub fn irqchip_bytes(chip: &k::kvm_irqchip) -> [u8; 512] {
+    // SAFETY: `dummy` spans the whole union, is plain bytes, and every chip is read from the
+    // kernel or decoded into a zeroed union, so that no byte of it is uninitialised.
+    unsafe { chip.chip.dummy }.map(i8::cast_unsigned)
+}

@@ -17,6 +17,7 @@ pub mod memory;
 mod names;
 mod observe;
 pub mod pages;
+pub mod rewrite;
 mod settings;
 mod space;
 mod spec;

@@ -8,6 +8,7 @@
 //! The pages lie in a memory slot of their own without dirty log, and are mapped in a part of
 //! the address space that no program is given.
 
+use super::rewrite;
 use crate::address::{Gpa, Gva, PAGE_SIZE, Pfn};
 use crate::memory::GuestMemory;
 use crate::paging::{Frames, Tables, TablesFull, leaf_entry};
@@ -26,18 +27,18 @@ pub const USER_BASE: Gpa = Gpa(1 << 32);
 const GDT: Gpa = Gpa(0x1000);
 const TSS: Gpa = Gpa(0x1800);
 const IDT: Gpa = Gpa(0x2000);
-const STUBS: Gpa = Gpa(0x3000);
+pub(super) const STUBS: Gpa = Gpa(0x3000);
 /// The exception stack: the CPU pushes its frame at the top.
 pub const STACK: Gpa = Gpa(0x4000);
-const STACK_TOP: Gpa = Gpa(0x5000);
+pub(super) const STACK_TOP: Gpa = Gpa(0x5000);
 const USER_CODE: Gpa = Gpa(0x5000);
 /// The XSAVE area that the trampoline loads; read-only to the program.
 pub const XSAVE_AREA: Gpa = Gpa(0x6000);
 /// What the trampoline loads after it: RAX, RDX and RIP. Written before every run.
 pub const RESUME: Gpa = Gpa(0x7000);
-/// The entries that the guest rewrites: records of destination, count, values.
-const REWRITES: Gpa = Gpa(0x8000);
-const REWRITES_BYTES: usize = 0x8000;
+/// The records of the entries that the guest rewrites; see `rewrite`.
+pub(super) const REWRITES: Gpa = Gpa(0x8000);
+pub(super) const REWRITES_BYTES: u64 = 0x8000;
 const ARENA: Gpa = Gpa(0x1_0000);
 
 /// The guest-physical page that is no memory: a store to it is the cheapest exit from CPL 3 on
@@ -47,15 +48,9 @@ const GATE_AT: u64 = ENGINE_BASE + 0x1000_0000;
 
 /// Port that the exception stubs write to.
 pub const PORT_TRAP: u16 = 0xe1;
-/// Port by which the rewriting stub says that it has finished a part.
-pub const PORT_REWRITTEN: u16 = 0xe2;
-
 /// Bytes from one exception stub to the next.
 const STUB_STRIDE: u64 = 16;
 const VECTORS: u64 = 32;
-const REWRITE_STUB: u64 = 0x400;
-const REWRITTEN_STUB: u64 = 0x480;
-
 /// Kernel code segment.
 pub const KERNEL_CS: u16 = 0x08;
 /// Kernel data segment.
@@ -69,7 +64,7 @@ const TSS_SELECTOR: u16 = 0x28;
 /// The flags that a program may set for itself (what POPF at CPL 3 changes, and ID).
 const USER_FLAGS: u64 = 0x0024_4dd5;
 /// Bit 1 of RFLAGS, always set.
-const FLAGS_RESERVED: u64 = 2;
+pub(super) const FLAGS_RESERVED: u64 = 2;
 /// Interrupts enabled: what a program sees on Linux. The VM has no interrupt controller.
 const FLAGS_IF: u64 = 1 << 9;
 
@@ -161,32 +156,9 @@ fn stubs() -> Vec<u8> {
         let at = (vector * STUB_STRIDE) as usize;
         code[at..at + 3].copy_from_slice(&[0xe6, PORT_TRAP as u8, 0xf4]);
     }
-    let at = REWRITE_STUB as usize;
-    code[at..at + REWRITE_CODE.len()].copy_from_slice(&REWRITE_CODE);
-    let at = REWRITTEN_STUB as usize;
-    code[at..at + 3].copy_from_slice(&[0xe6, PORT_REWRITTEN as u8, 0xf4]);
+    rewrite::install(&mut code);
     code
 }
-
-/// Entered at CPL 0 with RSI at the records and, on the stack, RDI, RSI, RCX, RAX and an IRETQ
-/// frame. Writes every record's values, reloads CR3 so that no translation stays, and returns.
-const REWRITE_CODE: [u8; 34] = [
-    0x48, 0x8b, 0x3e, // next: mov rdi, [rsi]
-    0x48, 0x85, 0xff, //       test rdi, rdi
-    0x74, 0x0d, //             jz done
-    0x48, 0x8b, 0x4e, 0x08, // mov rcx, [rsi+8]
-    0x48, 0x83, 0xc6, 0x10, // add rsi, 16
-    0xf3, 0x48, 0xa5, //       rep movsq
-    0xeb, 0xeb, //             jmp next
-    0x0f, 0x20, 0xd8, // done: mov rax, cr3
-    0x0f, 0x22, 0xd8, //       mov cr3, rax
-    0x5f, //                   pop rdi
-    0x5e, //                   pop rsi
-    0x59, //                   pop rcx
-    0x58, //                   pop rax
-    0x48, 0xcf, //             iretq
-    0xf4, //                   hlt
-];
 
 /// The pages' code that runs at CPL 3: the system-call gate and the trampoline.
 fn user_code() -> Vec<u8> {
@@ -286,68 +258,6 @@ pub fn read_frame(memory: &GuestMemory, vector: u8, rsp: u64) -> Option<TrapFram
         cs: word(skip + 1)?,
         rflags: word(skip + 2)?,
         rsp: word(skip + 3)?,
-    })
-}
-
-/// Writes as many of `stale`'s entries as fit, and the stack for the way back: to the program with
-/// its registers `program`, or to the host when entries are left. Returns the registers to enter
-/// the stub with and how many entries were taken.
-///
-/// # Errors
-/// The engine's slot is missing, which is a mistake in the caller.
-pub fn prepare_rewrite(
-    memory: &mut GuestMemory,
-    stale: &[Gpa],
-    program: &kvm_bindings::kvm_regs,
-) -> Result<(kvm_bindings::kvm_regs, usize), TablesFull> {
-    let mut records: Vec<u64> = Vec::new();
-    let mut taken = 0;
-    let room = REWRITES_BYTES / 8 - 4;
-    while taken < stale.len() && records.len() + 3 < room {
-        let first = stale[taken];
-        let header = records.len();
-        records.extend([engine_va(first).0, 0]);
-        // Neighbours within one table page share a record.
-        while taken < stale.len()
-            && stale[taken].0 == first.0 + records[header + 1] * 8
-            && stale[taken].page_floor() == first.page_floor()
-            && records.len() < room
-        {
-            records.push(memory.read_u64(stale[taken])?);
-            records[header + 1] += 1;
-            taken += 1;
-        }
-    }
-    records.extend([0, 0]);
-    let bytes: Vec<u8> = records.iter().flat_map(|word| word.to_le_bytes()).collect();
-    memory.write(REWRITES, &bytes)?;
-    let regs = enter_rewrite(memory, program, taken < stale.len())?;
-    Ok((regs, taken))
-}
-
-fn enter_rewrite(
-    memory: &mut GuestMemory,
-    program: &kvm_bindings::kvm_regs,
-    back_to_host: bool,
-) -> Result<kvm_bindings::kvm_regs, TablesFull> {
-    let saved = [program.rdi, program.rsi, program.rcx, program.rax];
-    let frame = if back_to_host {
-        let stub = engine_va(STUBS).0 + REWRITTEN_STUB;
-        let stack = engine_va(STACK_TOP).0;
-        [stub, u64::from(KERNEL_CS), FLAGS_RESERVED, stack, u64::from(KERNEL_SS)]
-    } else {
-        let (cs, ss) = (u64::from(USER_CS), u64::from(USER_SS));
-        [program.rip, cs, user_flags(program.rflags), program.rsp, ss]
-    };
-    let words: Vec<u8> = saved.iter().chain(&frame).flat_map(|word| word.to_le_bytes()).collect();
-    let base = Gpa(STACK_TOP.0 - words.len() as u64);
-    memory.write(base, &words)?;
-    Ok(kvm_bindings::kvm_regs {
-        rip: engine_va(STUBS).0 + REWRITE_STUB,
-        rsp: engine_va(base).0,
-        rsi: engine_va(REWRITES).0,
-        rflags: FLAGS_RESERVED,
-        ..*program
     })
 }
 
@@ -462,7 +372,7 @@ mod tests {
         let page_fault = engine_va(STUBS).0 + 14 * STUB_STRIDE;
         assert_eq!(vector_of(page_fault), Some(14));
         assert_eq!(vector_of(page_fault + 2), Some(14), "some hosts show the next instruction");
-        assert_eq!(vector_of(engine_va(STUBS).0 + REWRITE_STUB), None);
+        assert_eq!(vector_of(engine_va(STUBS).0 + 0x400), None);
         assert_eq!(vector_of(0), None);
         assert!(in_syscall_gate(syscall_entry().0 + 9));
         assert!(!in_syscall_gate(trampoline_entry().0));
@@ -487,18 +397,5 @@ mod tests {
             .collect();
         let resume = engine_va(RESUME).0;
         assert_eq!(targets, [engine_va(XSAVE_AREA).0, resume, resume + 8, resume + 16]);
-    }
-
-    #[test]
-    fn the_rewriting_stub_decodes_as_written() {
-        use iced_x86::{Code, Decoder, DecoderOptions};
-        let codes: Vec<Code> = Decoder::with_ip(64, &REWRITE_CODE, 0, DecoderOptions::NONE)
-            .iter()
-            .map(|instruction| instruction.code())
-            .collect();
-        assert_eq!(codes[2], Code::Je_rel8_64);
-        assert_eq!(codes[5], Code::Movsq_m64_m64);
-        assert_eq!(codes.last(), Some(&Code::Hlt));
-        assert!(!codes.contains(&Code::INVALID));
     }
 }

@@ -4,6 +4,11 @@
 //! Never implements a system call and never decides which address is valid: that is
 //! `guest::process`.
 
+mod entry;
+mod fault;
+
+pub(super) use entry::install_xsave;
+
 use super::hardware::Hardware;
 use super::{Flow, MachineError, Stop};
 use crate::address::{Gpa, Gva};
@@ -13,11 +18,11 @@ use crate::guest::process::memory::UserMemory;
 use crate::guest::process::pages::ProcessPages;
 use crate::guest::process::trap::{self, TrapFrame};
 use crate::guest::process::{FaultVerdict, Process, SystemCall, Verdict};
-use crate::outcome::{Access, Fault, MemoryAccess, Outcome, Signal, Unsupported};
+use crate::outcome::{Fault, MemoryAccess, Outcome, Signal, Unsupported};
 use crate::paging::{ADDRESS_MASK, PRESENT, Tables};
 use crate::rewind::Patches;
-use crate::state::{CpuState, XSAVE_BYTES, XSTATE_BV_AT};
-use kvm_bindings::{kvm_regs, kvm_sregs};
+use fault::{access_of, fault_of, non_canonical};
+use kvm_bindings::kvm_regs;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of SYSCALL (0F 05).
@@ -176,7 +181,7 @@ impl ProcessDriver {
         self.point = None;
         self.state.call = Some(call);
         let before = kvm_regs { rip: back.rip.wrapping_sub(SYSCALL_BYTES), ..*back };
-        self.resume(hw, before)?;
+        entry::stand_at(hw, before);
         Ok(Flow::Stop(Stop::Snapshot))
     }
 
@@ -268,7 +273,7 @@ impl ProcessDriver {
         {
             self.poke(hw, at, original);
             self.point = None;
-            self.resume(hw, here)?;
+            entry::stand_at(hw, here);
             return Ok(Flow::Stop(Stop::Snapshot));
         }
         if let Some(block) = self.breakpoints.hit(at, &mut hw.memory, patches) {
@@ -320,116 +325,6 @@ impl ProcessDriver {
             }
         }
     }
-
-    /// Sets the registers so that the next run goes on in the program as `regs` say; through the
-    /// rewriting stub when page-table entries lost a permission.
-    fn resume(&mut self, hw: &mut Hardware, regs: kvm_regs) -> Result<(), MachineError> {
-        if !self.state.tables.has_stale() {
-            *hw.vcpu.regs_mut() = regs;
-            enter_user(hw);
-            return Ok(());
-        }
-        self.state.tables.take_stale(&mut self.stale);
-        self.rewrite(hw, regs)
-    }
-
-    /// Lets the guest write the entries in `stale`, and go on in the program after the last.
-    fn rewrite(&mut self, hw: &mut Hardware, regs: kvm_regs) -> Result<(), MachineError> {
-        loop {
-            let (stub, taken) = trap::prepare_rewrite(&mut hw.memory, &self.stale, &regs)?;
-            self.stale.drain(..taken);
-            *hw.vcpu.regs_mut() = stub;
-            let sregs = hw.vcpu.sregs_mut();
-            sregs.cs = trap::kernel_cs();
-            sregs.ss = trap::kernel_ss();
-            if self.stale.is_empty() {
-                return Ok(());
-            }
-            run_rewrite(hw)?;
-        }
-    }
-
-    /// Puts the host's side back to `then` and prepares the next run with `input`. Memory, apart
-    /// from page tables, is `rewind`'s.
-    pub(super) fn rewind_to(
-        &mut self,
-        hw: &mut Hardware,
-        then: &ProcessState,
-        cpu: &CpuState,
-    ) -> Result<(), MachineError> {
-        self.state.process.rewind_to(&then.process);
-        self.state.tables.rewind_to(&mut hw.memory, &then.tables)?;
-        self.hits.clear();
-        (self.system_calls, self.traps) = (0, 0);
-        // At CPL 3 nothing else reaches a debug register.
-        if std::mem::take(&mut self.debug_trap) {
-            hw.vcpu.fd().set_debug_regs(&cpu.debug_regs)?;
-        }
-        if hw.vcpu.sregs() != &cpu.sregs {
-            *hw.vcpu.sregs_mut() = cpu.sregs;
-        }
-        *hw.vcpu.regs_mut() = cpu.regs;
-        Ok(())
-    }
-
-    /// Starts a run at the snapshot with `input`: makes the system call that the snapshot stands
-    /// before, and enters the program through the trampoline, which loads extended state.
-    pub(super) fn begin(
-        &mut self,
-        hw: &mut Hardware,
-        input: &[u8],
-        cpu: &CpuState,
-    ) -> Result<Flow, MachineError> {
-        self.state.process.set_input(input);
-        let mut regs = cpu.regs;
-        if let Some(call) = self.state.call {
-            self.system_calls += 1;
-            let next = regs.rip.wrapping_add(SYSCALL_BYTES);
-            regs = kvm_regs { rip: next, rcx: next, r11: regs.rflags, ..regs };
-            match self.serve(hw, &call)? {
-                Served::Value(value) => regs.rax = value,
-                Served::End(outcome) => return Ok(Flow::end(outcome)),
-            }
-        }
-        self.enter(hw, &regs, cpu.xcr0())
-    }
-
-    /// Enters the program at `regs` through the trampoline.
-    pub(super) fn enter(
-        &mut self,
-        hw: &mut Hardware,
-        regs: &kvm_regs,
-        xcr0: u64,
-    ) -> Result<Flow, MachineError> {
-        let words = [regs.rax, regs.rdx, regs.rip];
-        let mut bytes = [0; 24];
-        for (out, word) in bytes.chunks_exact_mut(8).zip(words) {
-            out.copy_from_slice(&word.to_le_bytes());
-        }
-        hw.memory.write(trap::RESUME, &bytes)?;
-        let rip = trap::trampoline_entry().0;
-        let (rax, rdx) = (xcr0 & 0xffff_ffff, xcr0 >> 32);
-        self.resume(hw, kvm_regs { rax, rdx, rip, ..*regs })?;
-        Ok(Flow::Continue)
-    }
-}
-
-/// Writes the XSAVE area that the trampoline loads. XSTATE_BV is masked with XCR0, because
-/// XRSTOR faults on a component that the guest may not have; hosts that show their own XCR0 to
-/// the guest would hide that.
-pub(super) fn install_xsave(hw: &mut Hardware, cpu: &CpuState) -> Result<(), MachineError> {
-    let mut area = cpu.xsave.clone();
-    area.resize(XSAVE_BYTES, 0);
-    if let Some(header) = area.get_mut(XSTATE_BV_AT..XSTATE_BV_AT + 64) {
-        let mut word = [0; 8];
-        word.copy_from_slice(&header[..8]);
-        let allowed = u64::from_le_bytes(word) & cpu.xcr0();
-        // The rest of the header must be zero in the standard format.
-        header.fill(0);
-        header[..8].copy_from_slice(&allowed.to_le_bytes());
-    }
-    hw.memory.write_unmarked(trap::XSAVE_AREA, &area)?;
-    Ok(())
 }
 
 /// Borrows of what a system call needs.
@@ -475,84 +370,11 @@ fn next_event(hw: &mut Hardware) -> Result<Event, MachineError> {
     })
 }
 
-/// Runs the rewriting stub until it says that its part is done.
-fn run_rewrite(hw: &mut Hardware) -> Result<(), MachineError> {
-    loop {
-        match hw.vcpu.run()? {
-            Exit::PortOut { port: trap::PORT_REWRITTEN, .. } => return Ok(()),
-            Exit::Interrupted => hw.vcpu.clear_kick(),
-            other => return Err(MachineError::Stub { exit: other.unsupported(0) }),
-        }
-    }
-}
-
-/// Makes CS and SS the program's, where an exit left the stub's.
-fn enter_user(hw: &mut Hardware) {
-    if hw.vcpu.sregs().cs.selector != trap::USER_CS || hw.vcpu.sregs().ss.selector != trap::USER_SS
-    {
-        let sregs: &mut kvm_sregs = hw.vcpu.sregs_mut();
-        sregs.cs = trap::user_cs();
-        sregs.ss = trap::user_ss();
-    }
-}
-
-fn set_base(segment: &mut kvm_bindings::kvm_segment, base: u64) {
-    segment.base = base;
-}
-
 /// Whether RIP may be loaded with `at`: hardware refuses to enter a guest otherwise.
 const fn is_user_address(at: u64) -> bool {
     at < 1 << 47
 }
 
-fn non_canonical(rip: u64) -> Fault {
-    Fault {
-        signal: Signal::SEGV,
-        rip,
-        access: Some(MemoryAccess { address: Some(rip), kind: Access::Execute }),
-        vector: None,
-        error_code: None,
-    }
-}
-
-/// The access behind a page fault's error code (Intel SDM vol. 3, figure 4-12).
-const fn access_of(error_code: u32) -> Access {
-    if error_code & 1 << 4 != 0 {
-        Access::Execute
-    } else if error_code & 1 << 1 != 0 {
-        Access::Write
-    } else {
-        Access::Read
-    }
-}
-
-/// The signal that Linux raises for an exception at CPL 3 (arch/x86/kernel/traps.c).
-fn fault_of(vector: u8, frame: &TrapFrame) -> Fault {
-    let signal = match vector {
-        0 | 16 | 19 => Signal::FPE,
-        1 => Signal::TRAP,
-        6 => Signal::ILL,
-        11 | 12 | 17 => Signal::BUS,
-        _ => Signal::SEGV,
-    };
-    let access = (vector == 13).then_some(MemoryAccess { address: None, kind: Access::Read });
-    Fault { signal, rip: frame.rip, access, vector: Some(vector), error_code: frame.error_code }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exceptions_become_the_signals_that_linux_raises() {
-        let frame = TrapFrame { error_code: None, rip: 1, cs: 0x23, rflags: 2, rsp: 0 };
-        let signal = |vector| fault_of(vector, &frame).signal;
-        assert_eq!(signal(0), Signal::FPE);
-        assert_eq!(signal(6), Signal::ILL);
-        assert_eq!(signal(13), Signal::SEGV);
-        assert_eq!(signal(17), Signal::BUS);
-        assert_eq!(access_of(0x15), Access::Execute);
-        assert_eq!(access_of(7), Access::Write);
-        assert_eq!(access_of(4), Access::Read);
-    }
+fn set_base(segment: &mut kvm_bindings::kvm_segment, base: u64) {
+    segment.base = base;
 }

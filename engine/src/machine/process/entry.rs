@@ -1,0 +1,147 @@
+//! The ways into a program: at the start of a run, after an exit, and back at the snapshot.
+//!
+//! Never answers an exit.
+
+use super::{ProcessDriver, ProcessState, SYSCALL_BYTES, Served};
+use crate::exit::Exit;
+use crate::guest::process::{rewrite, trap};
+use crate::machine::hardware::Hardware;
+use crate::machine::{Flow, MachineError};
+use crate::state::{CpuState, XSAVE_BYTES, XSTATE_BV_AT};
+use kvm_bindings::{kvm_regs, kvm_sregs};
+
+impl ProcessDriver {
+    /// Sets the registers so that the next run goes on in the program as `regs` say; through the
+    /// rewriting stub when page-table entries lost a permission.
+    pub(super) fn resume(&mut self, hw: &mut Hardware, regs: kvm_regs) -> Result<(), MachineError> {
+        if !self.state.tables.has_stale() {
+            stand_at(hw, regs);
+            return Ok(());
+        }
+        self.state.tables.take_stale(&mut self.stale);
+        self.rewrite(hw, regs)
+    }
+
+    /// Lets the guest write the entries in `stale`, and go on in the program after the last.
+    fn rewrite(&mut self, hw: &mut Hardware, regs: kvm_regs) -> Result<(), MachineError> {
+        loop {
+            let (stub, taken) = rewrite::prepare(&mut hw.memory, &self.stale, &regs)?;
+            self.stale.drain(..taken);
+            *hw.vcpu.regs_mut() = stub;
+            let sregs = hw.vcpu.sregs_mut();
+            sregs.cs = trap::kernel_cs();
+            sregs.ss = trap::kernel_ss();
+            if self.stale.is_empty() {
+                return Ok(());
+            }
+            run_rewrite(hw)?;
+        }
+    }
+
+    /// Puts the host's side back to `then` and prepares the next run with `input`. Memory, apart
+    /// from page tables, is `rewind`'s.
+    pub(in crate::machine) fn rewind_to(
+        &mut self,
+        hw: &mut Hardware,
+        then: &ProcessState,
+        cpu: &CpuState,
+    ) -> Result<(), MachineError> {
+        self.state.process.rewind_to(&then.process);
+        self.state.tables.rewind_to(&mut hw.memory, &then.tables)?;
+        self.hits.clear();
+        (self.system_calls, self.traps) = (0, 0);
+        // At CPL 3 nothing else reaches a debug register.
+        if std::mem::take(&mut self.debug_trap) {
+            hw.vcpu.fd().set_debug_regs(&cpu.debug_regs)?;
+        }
+        if hw.vcpu.sregs() != &cpu.sregs {
+            *hw.vcpu.sregs_mut() = cpu.sregs;
+        }
+        *hw.vcpu.regs_mut() = cpu.regs;
+        Ok(())
+    }
+
+    /// Starts a run at the snapshot with `input`: makes the system call that the snapshot stands
+    /// before, and enters the program through the trampoline, which loads extended state.
+    pub(in crate::machine) fn begin(
+        &mut self,
+        hw: &mut Hardware,
+        input: &[u8],
+        cpu: &CpuState,
+    ) -> Result<Flow, MachineError> {
+        self.state.process.set_input(input);
+        let mut regs = cpu.regs;
+        if let Some(call) = self.state.call {
+            self.system_calls += 1;
+            let next = regs.rip.wrapping_add(SYSCALL_BYTES);
+            regs = kvm_regs { rip: next, rcx: next, r11: regs.rflags, ..regs };
+            match self.serve(hw, &call)? {
+                Served::Value(value) => regs.rax = value,
+                Served::End(outcome) => return Ok(Flow::end(outcome)),
+            }
+        }
+        self.enter(hw, &regs, cpu.xcr0())
+    }
+
+    /// Enters the program at `regs` through the trampoline.
+    pub(in crate::machine) fn enter(
+        &mut self,
+        hw: &mut Hardware,
+        regs: &kvm_regs,
+        xcr0: u64,
+    ) -> Result<Flow, MachineError> {
+        let words = [regs.rax, regs.rdx, regs.rip];
+        let mut bytes = [0; 24];
+        for (out, word) in bytes.chunks_exact_mut(8).zip(words) {
+            out.copy_from_slice(&word.to_le_bytes());
+        }
+        hw.memory.write(trap::RESUME, &bytes)?;
+        let rip = trap::trampoline_entry().0;
+        let (rax, rdx) = (xcr0 & 0xffff_ffff, xcr0 >> 32);
+        self.resume(hw, kvm_regs { rax, rdx, rip, ..*regs })?;
+        Ok(Flow::Continue)
+    }
+}
+
+/// Writes the XSAVE area that the trampoline loads. XSTATE_BV is masked with XCR0, because
+/// XRSTOR faults on a component that the guest may not have; hosts that show their own XCR0 to
+/// the guest would hide that.
+pub(in crate::machine) fn install_xsave(
+    hw: &mut Hardware,
+    cpu: &CpuState,
+) -> Result<(), MachineError> {
+    let mut area = cpu.xsave.clone();
+    area.resize(XSAVE_BYTES, 0);
+    if let Some(header) = area.get_mut(XSTATE_BV_AT..XSTATE_BV_AT + 64) {
+        let mut word = [0; 8];
+        word.copy_from_slice(&header[..8]);
+        let allowed = u64::from_le_bytes(word) & cpu.xcr0();
+        // The rest of the header must be zero in the standard format.
+        header.fill(0);
+        header[..8].copy_from_slice(&allowed.to_le_bytes());
+    }
+    hw.memory.write_unmarked(trap::XSAVE_AREA, &area)?;
+    Ok(())
+}
+
+/// Runs the rewriting stub until it says that its part is done.
+fn run_rewrite(hw: &mut Hardware) -> Result<(), MachineError> {
+    loop {
+        match hw.vcpu.run()? {
+            Exit::PortOut { port: rewrite::PORT_REWRITTEN, .. } => return Ok(()),
+            Exit::Interrupted => hw.vcpu.clear_kick(),
+            other => return Err(MachineError::Stub { exit: other.unsupported(0) }),
+        }
+    }
+}
+
+/// Puts the vCPU at `regs` in the program; CS and SS too, where an exit left the stub's.
+pub(super) fn stand_at(hw: &mut Hardware, regs: kvm_regs) {
+    *hw.vcpu.regs_mut() = regs;
+    if hw.vcpu.sregs().cs.selector != trap::USER_CS || hw.vcpu.sregs().ss.selector != trap::USER_SS
+    {
+        let sregs: &mut kvm_sregs = hw.vcpu.sregs_mut();
+        sregs.cs = trap::user_cs();
+        sregs.ss = trap::user_ss();
+    }
+}

@@ -1,0 +1,57 @@
+//! Which signal an exception at CPL 3 is, and its facts. Never ends a run.
+
+use crate::guest::process::trap::TrapFrame;
+use crate::outcome::{Access, Fault, MemoryAccess, Signal};
+
+/// The fault of a program that was to go on at an address that no program can have.
+pub(super) fn non_canonical(rip: u64) -> Fault {
+    Fault {
+        signal: Signal::SEGV,
+        rip,
+        access: Some(MemoryAccess { address: Some(rip), kind: Access::Execute }),
+        vector: None,
+        error_code: None,
+    }
+}
+
+/// The access behind a page fault's error code (Intel SDM vol. 3, figure 4-12).
+pub(super) const fn access_of(error_code: u32) -> Access {
+    if error_code & 1 << 4 != 0 {
+        Access::Execute
+    } else if error_code & 1 << 1 != 0 {
+        Access::Write
+    } else {
+        Access::Read
+    }
+}
+
+/// The signal that Linux raises for an exception at CPL 3 (arch/x86/kernel/traps.c).
+pub(super) fn fault_of(vector: u8, frame: &TrapFrame) -> Fault {
+    let signal = match vector {
+        0 | 16 | 19 => Signal::FPE,
+        1 => Signal::TRAP,
+        6 => Signal::ILL,
+        11 | 12 | 17 => Signal::BUS,
+        _ => Signal::SEGV,
+    };
+    let access = (vector == 13).then_some(MemoryAccess { address: None, kind: Access::Read });
+    Fault { signal, rip: frame.rip, access, vector: Some(vector), error_code: frame.error_code }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exceptions_become_the_signals_that_linux_raises() {
+        let frame = TrapFrame { error_code: None, rip: 1, cs: 0x23, rflags: 2, rsp: 0 };
+        let signal = |vector| fault_of(vector, &frame).signal;
+        assert_eq!(signal(0), Signal::FPE);
+        assert_eq!(signal(6), Signal::ILL);
+        assert_eq!(signal(13), Signal::SEGV);
+        assert_eq!(signal(17), Signal::BUS);
+        assert_eq!(access_of(0x15), Access::Execute);
+        assert_eq!(access_of(7), Access::Write);
+        assert_eq!(access_of(4), Access::Read);
+    }
+}
