@@ -3,22 +3,13 @@
 use crate::support::{build_c, kvm, machine, spec};
 use dejavm_engine::machine::Limit;
 use dejavm_engine::outcome::Outcome;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use std::time::Duration;
 
-/// A small generator (xorshift64*), so that a failing case can be named by its seed.
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count).map(|_| (self.next() >> 32) as u8).collect()
-    }
+/// Noise that a failing case's seed gives again.
+fn noise(seed: u64) -> StdRng {
+    StdRng::seed_from_u64(seed)
 }
 
 #[test]
@@ -27,8 +18,7 @@ fn survives_a_guest_that_jumps_to_noise() {
     let mut machine = machine(&system, &spec(&build_c("noise", &[]), &[]));
     let limit = Limit::time(Duration::from_millis(10));
     for seed in 1..=2_000 {
-        let mut noise = Noise(seed);
-        let bytes = noise.bytes(64);
+        let bytes: [u8; 64] = noise(seed).random();
         let report = machine.run(&bytes, limit).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         assert!(report.duration < Duration::from_secs(2), "seed {seed} took {:?}", report.duration);
         machine.rewind().unwrap_or_else(|e| panic!("seed {seed}: {e}"));
@@ -39,7 +29,7 @@ fn survives_a_guest_that_jumps_to_noise() {
 }
 
 /// Bytes of a program that makes system calls with random numbers and arguments.
-fn random_calls(noise: &mut Noise) -> Vec<u8> {
+fn random_calls(mut noise: StdRng) -> Vec<u8> {
     let mut code = Vec::new();
     for _ in 0..20 {
         // mov r64, imm64 for RAX, RDI, RSI, RDX, R10, R8, R9; syscall.
@@ -56,12 +46,12 @@ fn random_calls(noise: &mut Noise) -> Vec<u8> {
         .enumerate()
         {
             code.extend(opcode);
-            let value = match (at, noise.next() % 4) {
-                (0, _) => noise.next() % 460,
-                (_, 0) => noise.next() % 16,
-                (_, 1) => 0x7fff_ffff_0000 + noise.next() % 0x2_0000,
-                (_, 2) => 0x5555_5555_4000 + noise.next() % 0x8000,
-                _ => noise.next(),
+            let value: u64 = match (at, noise.random_range(0..4)) {
+                (0, _) => noise.random_range(0..460),
+                (_, 0) => noise.random_range(0..16),
+                (_, 1) => 0x7fff_ffff_0000 + noise.random_range(0..0x2_0000),
+                (_, 2) => 0x5555_5555_4000 + noise.random_range(0..0x8000),
+                _ => noise.random(),
             };
             code.extend(value.to_le_bytes());
         }
@@ -76,7 +66,7 @@ fn survives_random_system_calls() {
     let mut machine = machine(&system, &spec(&build_c("noise", &[]), &[]));
     let limit = Limit::time(Duration::from_millis(100));
     for seed in 1..=1_500 {
-        let code = random_calls(&mut Noise(seed));
+        let code = random_calls(noise(seed));
         machine.run(&code, limit).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         machine.rewind().unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         if seed % 100 == 0 {
