@@ -62,11 +62,15 @@ pub struct Guest {
     /// have read its input by then.
     #[arg(long, value_name = "SYMBOL|ADDRESS", value_parser = values::point)]
     pub at: Option<Point>,
+    /// It is a crash, as if abort were called there, to reach this function, address or +OFFSET
+    /// after the snapshot; `rust_panic` makes every panic of a Rust program one. May be repeated.
+    #[arg(long, value_name = "SYMBOL|ADDRESS", value_parser = values::point)]
+    pub crash_at: Vec<Point>,
     /// The input's path in the guest; implies that the input is a file [default: /work/input].
     #[arg(long, value_name = "PATH")]
     pub input_path: Option<PathBuf>,
     /// PROGRAM is the image of a bare guest, without Linux.
-    #[arg(long, value_name = "MODE", conflicts_with_all = ["file", "env", "at", "input_path"])]
+    #[arg(long, value_name = "MODE", conflicts_with_all = ["file", "env", "at", "crash_at", "input_path"])]
     pub bare: Option<Bare>,
     /// Where a bare guest's image goes [default: 0x7c00 in real mode, else 0x100000].
     #[arg(long, value_name = "ADDRESS", requires = "bare", value_parser = values::address)]
@@ -183,8 +187,8 @@ Examples:
 The same command goes on with the campaign in OUT; after Ctrl-C, or after a kill. A crash found
 does not change the exit status; with --until-crash, its absence does.
 
-A crash is a signal that kills the program. A Rust program has to be built with panic=abort for
-its panics to be crashes: others end it with status 101.";
+A crash is a signal that kills the program. A Rust panic unwinds and ends a program with status
+101, unless it was built with panic=abort: --crash-at rust_panic makes every panic a crash.";
 
 /// `dejavm fuzz`
 #[derive(Debug, Args)]

@@ -1,7 +1,7 @@
 //! From arguments to a machine: booted, or loaded from a snapshot file. Never runs an input.
 
 use crate::error::CliError;
-use crate::guest::{Program, Resolved};
+use crate::guest::Resolved;
 use crate::values::Point;
 use dejavm_engine::guest::process::{LoadedImage, Process};
 use dejavm_engine::kvm::System;
@@ -33,9 +33,16 @@ pub fn start(
 ) -> Result<Started, CliError> {
     let (boot, point) = match guest {
         Resolved::Process(program) => {
-            let boot = Boot::process(system, &program.spec, program.ram_bytes, input)
+            let mut boot = Boot::process(system, &program.spec, program.ram_bytes, input)
                 .map_err(CliError::machine("boot the program"))?;
-            let point = process_point(program, &boot.process_images())?;
+            let images = boot.process_images();
+            let point = match &program.at {
+                None => ProcessPoint::Input,
+                Some(at) => ProcessPoint::Address(resolve(at, &images)?),
+            };
+            for at in &program.crash_at {
+                boot.crash_at(resolve(at, &images)?);
+            }
             (boot, point)
         }
         Resolved::Bare(spec) => {
@@ -83,18 +90,15 @@ pub fn load(system: &System, path: &Path, check: bool) -> Result<Machine, CliErr
     Machine::load(system, Arc::new(snapshot)).map_err(CliError::machine("load the snapshot"))
 }
 
-fn process_point(program: &Program, images: &[LoadedImage]) -> Result<ProcessPoint, CliError> {
-    Ok(match &program.at {
-        None => ProcessPoint::Input,
-        Some(Point::Address(address)) => ProcessPoint::Address(*address),
-        Some(Point::Offset(offset)) => {
+/// A point's address in the loaded program.
+fn resolve(point: &Point, images: &[LoadedImage]) -> Result<u64, CliError> {
+    Ok(match point {
+        Point::Address(address) => *address,
+        Point::Offset(offset) => {
             let base = images.first().map_or(0, |image| image.base);
-            ProcessPoint::Address(base.wrapping_add(*offset))
+            base.wrapping_add(*offset)
         }
-        Some(Point::Symbol(name)) => {
-            let symbolizer = symbolizer_of(images);
-            ProcessPoint::Address(symbolizer.address_of(name).map_err(CliError::Point)?)
-        }
+        Point::Symbol(name) => symbolizer_of(images).address_of(name).map_err(CliError::Point)?,
     })
 }
 

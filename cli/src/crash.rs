@@ -5,7 +5,9 @@
 use dejavm_corpus::CrashFacts;
 use dejavm_engine::machine::RunReport;
 use dejavm_engine::outcome::{Access, Fault, MemoryAccess, Outcome};
-use dejavm_engine::symbols::{Line, Place, Symbolizer, UnwindRegisters, crash_frame, frame_key};
+use dejavm_engine::symbols::{
+    Line, Place, SourceFrame, Symbolizer, UnwindRegisters, crash_frame, frame_key,
+};
 use kvm_bindings::kvm_regs;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -146,11 +148,15 @@ pub fn facts(fault: &Fault, stack: &[Place]) -> CrashFacts {
 /// A place without its absolute address: function, else image and offset; and the source line.
 fn where_in_words(place: &Place) -> String {
     let mut words = frame_key(place);
-    let line = place.source.iter().find_map(|frame| {
+    let line = |frame: &SourceFrame| {
         let file = frame.file.as_deref()?;
         Some(format!(" at {file}:{}", frame.line.unwrap_or(0)))
-    });
-    words.push_str(&line.unwrap_or_default());
+    };
+    // What Rust's own library was inlined from says less than the line that it was called from.
+    let is_own =
+        |frame: &&SourceFrame| !frame.file.as_deref().is_some_and(|f| f.starts_with("/rustc/"));
+    let own = place.source.iter().filter(is_own).find_map(line);
+    words.push_str(&own.or_else(|| place.source.iter().find_map(line)).unwrap_or_default());
     words
 }
 

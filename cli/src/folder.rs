@@ -30,6 +30,7 @@ impl Source {
             format!("from {:?}", std::env::current_dir().ok()),
             format!("ram {:?}", guest.ram),
             format!("at {:?}", guest.at),
+            format!("crash at {:?}", guest.crash_at),
             format!("input {:?}", guest.input_path),
             format!("bare {:?} {:?} {:?}", guest.bare, guest.load_at, guest.entry),
         ];

@@ -35,6 +35,8 @@ pub struct Program {
     pub ram_bytes: u64,
     /// Where to take the snapshot, if not where the input is about to be seen.
     pub at: Option<Point>,
+    /// Where it is a crash to be.
+    pub crash_at: Vec<Point>,
 }
 
 impl Guest {
@@ -53,7 +55,12 @@ impl Guest {
                 let mut spec = ProcessSpec::new(path);
                 self.surround(&mut spec, args);
                 let ram_bytes = self.ram.unwrap_or(RAM_BYTES);
-                let program = Program { spec, ram_bytes, at: self.at.clone() };
+                let program = Program {
+                    spec,
+                    ram_bytes,
+                    at: self.at.clone(),
+                    crash_at: self.crash_at.clone(),
+                };
                 Ok(Resolved::Process(Box::new(program)))
             }
         }

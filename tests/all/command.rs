@@ -1,6 +1,6 @@
 //! The command, as a user runs it.
 
-use crate::support::{build_c, guests, kvm};
+use crate::support::{build_c, build_rust, guests, kvm};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -145,6 +145,33 @@ fn find_snapshot(out: &Path) -> PathBuf {
         }
     }
     panic!("no snapshot under {}", out.display());
+}
+
+#[test]
+fn a_panic_is_a_crash_where_it_happens_if_it_is_asked_for() {
+    let Some(_) = kvm() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("input");
+    std::fs::write(&input, "n=x").unwrap();
+    let program = build_rust("panics");
+    let program = path(&program);
+    let unwound = run(&["run", "-i", path(&input), "--", program]);
+    assert_eq!(unwound.status.code(), Some(101), "{}", text(&unwound.stderr));
+    let args = ["run", "-i", path(&input), "--crash-at", "rust_panic", "--", program];
+    let crashed = run(&args);
+    let told = text(&crashed.stderr);
+    assert_eq!(crashed.status.code(), Some(134), "{told}");
+    assert!(told.contains("panics.rs:"), "the program's own line is named: {told}");
+    std::fs::write(&input, "n=7").unwrap();
+    let fine = run(&args);
+    assert_eq!((fine.status.code(), text(&fine.stdout)), (Some(0), "7\n".to_owned()));
+
+    let saved = folder.path().join("panics.dejavm");
+    let made = run(&["snapshot", "-o", path(&saved), "--crash-at", "rust_panic", "--", program]);
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    std::fs::write(&input, "n=x").unwrap();
+    let again = run(&["repro", "--snapshot", path(&saved), path(&input)]);
+    assert_eq!(again.status.code(), Some(0), "a snapshot keeps it: {}", text(&again.stdout));
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn build_folder() -> PathBuf {
 pub fn build_rust(name: &str) -> PathBuf {
     let program = build_folder().join(format!("{name}-rust"));
     let status = Command::new("rustc")
-        .args(["--edition", "2024", "-O", "-o"])
+        .args(["--edition", "2024", "-O", "-g", "-o"])
         .arg(&program)
         .arg(guests().join("rust").join(format!("{name}.rs")))
         .status()

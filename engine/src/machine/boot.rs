@@ -87,7 +87,7 @@ impl Boot {
         let mut view = ProcessPages { memory: &mut hw.memory, tables: &mut tables };
         let (process, start) = Process::load(&spec, input, &mut view)?;
         set_up_cpu(&mut hw, tables.root(), start)?;
-        let state = ProcessState { process, tables, call: None };
+        let state = ProcessState { process, tables, call: None, crash_points: Vec::new() };
         Self::with(hw, Driver::Process(Box::new(ProcessDriver::new(state))))
     }
 
@@ -117,6 +117,16 @@ impl Boot {
         match &self.driver {
             Driver::Process(driver) => driver.state.process.images(),
             Driver::Bare(_) => Vec::new(),
+        }
+    }
+
+    /// Makes it a crash, as if `abort` were called there, to execute the guest-virtual `address`
+    /// after the snapshot. Nothing changes before the snapshot. Ignored for a bare guest.
+    pub fn crash_at(&mut self, address: u64) {
+        if let Driver::Process(driver) = &mut self.driver
+            && !driver.state.crash_points.contains(&address)
+        {
+            driver.state.crash_points.push(address);
         }
     }
 

@@ -328,6 +328,10 @@ impl Machine {
         watchdog: Watchdog,
     ) -> Result<Self, MachineError> {
         let rewind = HostRewind::start(&mut hw.memory)?;
+        let mut patches = Patches::default();
+        if let Driver::Process(driver) = &driver {
+            driver.install_crash_points(&mut hw, &mut patches)?;
+        }
         if hw.parts.irqchip {
             watchdog.poll();
         }
@@ -336,7 +340,7 @@ impl Machine {
             driver,
             snapshot,
             rewind,
-            patches: Patches::default(),
+            patches,
             watchdog,
             readiness: Readiness::Ready,
             last: Rewound::default(),
@@ -482,7 +486,7 @@ impl Machine {
             return Err(MachineError::NotRewound);
         }
         driver.breakpoints.arm(Arm::None, &mut hw.memory, patches);
-        driver.breakpoints = Breakpoints::new(blocks, &hw.memory, |at| driver.translate(hw, at));
+        driver.breakpoints = Breakpoints::new(blocks, &hw.memory, |at| driver.block_site(hw, at));
         Ok(())
     }
 

@@ -46,6 +46,9 @@ pub struct ProcessState {
     pub tables: Tables,
     /// The system call that the program was about to make, when that is the snapshot point.
     pub call: Option<SystemCall>,
+    /// Guest-virtual addresses whose execution after the snapshot is a crash, as if `abort` were
+    /// called there: where a program reports that it has failed, and would go on.
+    pub crash_points: Vec<u64>,
 }
 
 /// A process guest in a machine.
@@ -114,6 +117,28 @@ impl ProcessDriver {
         }
         self.point = Some((point, original[0]));
         Ok(())
+    }
+
+    /// Patches the crash points into the code, from now on.
+    pub(super) fn install_crash_points(
+        &self,
+        hw: &mut Hardware,
+        patches: &mut Patches,
+    ) -> Result<(), MachineError> {
+        for &address in &self.state.crash_points {
+            let not_mapped = MachineError::PointNotMapped { address };
+            let Some(at) = self.translate(hw, address) else { return Err(not_mapped) };
+            hw.memory.write_unmarked(at, &[crate::coverage::INT3]).map_err(|_| not_mapped)?;
+            patches.set(at.into(), at.page_offset() as u16, crate::coverage::INT3);
+        }
+        Ok(())
+    }
+
+    /// Where the block that starts at `address` can have a breakpoint of its own: not where the
+    /// program crashes by being there.
+    pub(super) fn block_site(&self, hw: &Hardware, address: u64) -> Option<Gpa> {
+        let is_free = !self.state.crash_points.contains(&address);
+        is_free.then(|| self.translate(hw, address)).flatten()
     }
 
     fn poke(&self, hw: &mut Hardware, address: u64, byte: u8) {
@@ -276,19 +301,16 @@ impl ProcessDriver {
             entry::stand_at(hw, here);
             return Ok(Flow::Stop(Stop::Snapshot));
         }
-        if let Some(block) = self.breakpoints.hit(at, &mut hw.memory, patches) {
+        let is_crash_point = self.state.crash_points.contains(&at);
+        if !is_crash_point && let Some(block) = self.breakpoints.hit(at, &mut hw.memory, patches) {
             self.hits.push(block);
             self.resume(hw, here)?;
             return Ok(Flow::Continue);
         }
-        let fault = Fault {
-            signal: Signal::TRAP,
-            rip: at,
-            access: None,
-            vector: Some(3),
-            error_code: None,
-        };
-        Ok(self.crash(hw, back, fault))
+        let signal = if is_crash_point { Signal::ABRT } else { Signal::TRAP };
+        let regs = if is_crash_point { &here } else { back };
+        let fault = Fault { signal, rip: at, access: None, vector: Some(3), error_code: None };
+        Ok(self.crash(hw, regs, fault))
     }
 
     fn page_fault(
