@@ -129,7 +129,9 @@ pub fn facts(fault: &Fault, stack: &[Place]) -> CrashFacts {
     // What only reports the failure of another (abort, a panic) must not fill the few frames
     // that are compared.
     let own = stack.get(crash_frame(stack)..).unwrap_or_default();
-    let stack = own.iter().map(frame_key).collect();
+    let mut stack: Vec<_> = own.iter().map(frame_key).collect();
+    // How deep a recursion was does not make another bug.
+    stack.dedup();
     let place = own.first().map(where_in_words).unwrap_or_default();
     let touched = match fault.access {
         Some(MemoryAccess { address: Some(at), kind }) => format!(" ({kind} of {at:#x})"),
