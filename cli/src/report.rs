@@ -30,6 +30,8 @@ pub struct Report {
     pub traps: u64,
     /// Pages that the rewind put back.
     pub pages_dirty: Option<u64>,
+    /// [`Machine::memory_digest`](dejavm_engine::machine::Machine::memory_digest) at its end.
+    pub memory_crc32: Option<String>,
     /// Basic blocks reached.
     pub blocks: Option<BlocksReached>,
     /// System calls that were answered with ENOSYS, each once.
@@ -85,6 +87,7 @@ impl Report {
             system_calls: run.system_calls,
             traps: run.traps,
             pages_dirty: None,
+            memory_crc32: None,
             blocks: None,
             unsupported_calls: process.map(Process::unsupported_calls).unwrap_or_default(),
             crash,
@@ -108,6 +111,9 @@ impl Report {
             let _ = write!(text, ", {reached} of {total} blocks");
         }
         text.push('\n');
+        if let Some(digest) = &self.memory_crc32 {
+            let _ = writeln!(text, "memory at its end: crc32 {digest}");
+        }
         match &self.snapshot {
             Some(point) => drop(writeln!(text, "snapshot: {point}")),
             None => text.push_str("snapshot: none, it ended before its snapshot point\n"),
@@ -123,6 +129,11 @@ impl Report {
         }
         text
     }
+}
+
+/// A memory digest for people and programs.
+pub fn digest(crc: u32) -> String {
+    format!("{crc:08x}")
 }
 
 /// A time for people.

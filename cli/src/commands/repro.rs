@@ -6,7 +6,7 @@ use crate::error::CliError;
 use crate::exit_code::ExitCode;
 use crate::folder::Folder;
 use crate::point;
-use crate::report::Report;
+use crate::report::{self, Report};
 use crate::terminal;
 use dejavm_corpus::{CrashFacts, Recorded};
 use dejavm_engine::machine::RunReport;
@@ -67,6 +67,7 @@ pub fn run(args: &Repro) -> Result<ExitCode, CliError> {
     let process = machine.process().cloned();
     let mut report =
         Report::new(&run, process.as_ref(), &mut |at, out| machine.read_virtual(at, out));
+    report.memory_crc32 = Some(report::digest(machine.memory_digest()));
     let symbolizer = boot::symbolizer(machine.process());
     report.snapshot = Some(point::in_words(machine.snapshot(), &symbolizer));
     let (reproduced, verdict) = wanted.compare(&run, &report);

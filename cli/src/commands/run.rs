@@ -6,7 +6,7 @@ use crate::boot;
 use crate::error::CliError;
 use crate::exit_code::ExitCode;
 use crate::point;
-use crate::report::{BlocksReached, Report};
+use crate::report::{self, BlocksReached, Report};
 use crate::terminal::{self, Status};
 use dejavm_engine::coverage::Arm;
 use dejavm_engine::machine::{Ended, Limit, Machine, RunReport, Started};
@@ -69,8 +69,9 @@ fn of_run(
     let process = machine.process().cloned();
     let mut report =
         Report::new(run, process.as_ref(), &mut |at, out| machine.read_virtual(at, out));
+    report.memory_crc32 = Some(report::digest(machine.memory_digest()));
     let rewound = machine.rewind().map_err(CliError::machine("rewind the guest"))?;
-    report.pages_dirty = Some(rewound.pages_hot + rewound.pages_new + rewound.pages_host);
+    report.pages_dirty = Some(rewound.pages_hot + rewound.pages_host);
     let symbolizer = boot::symbolizer(machine.process());
     report.snapshot = Some(point::in_words(machine.snapshot(), &symbolizer));
     if !args.quiet {

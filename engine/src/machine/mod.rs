@@ -7,6 +7,7 @@
 
 pub mod bare;
 mod boot;
+mod digest;
 pub mod hardware;
 mod process;
 mod verify;

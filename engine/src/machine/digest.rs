@@ -1,0 +1,47 @@
+//! One number for what a guest's memory holds, to compare runs on different machines or hosts.
+//!
+//! Never compares page by page; that is `verify`'s.
+
+use super::Machine;
+use crate::address::Pfn;
+use crate::memory::{Page, ZERO_PAGE};
+
+impl Machine {
+    /// CRC-32 of the guest's memory as it is now: of the number and the bytes of every page of
+    /// the logged slots that is not all zeros, in order. The engine's own pages and its
+    /// breakpoints are no part of it, so that the same run gives the same number on every host.
+    #[must_use]
+    pub fn memory_digest(&self) -> u32 {
+        let mut digest = crc32fast::Hasher::new();
+        for (slot, spec) in self.hw.memory.layout().enumerate().filter(|(_, s)| s.log_dirty) {
+            let mut present = vec![false; spec.pages()];
+            self.hw.memory.for_each_present(slot, |index| present[index] = true);
+            let first = Pfn::from(spec.start);
+            for (index, &is_present) in present.iter().enumerate() {
+                let pfn = Pfn(first.0 + index as u64);
+                let page = self.page_now(slot, index, pfn, is_present);
+                if page != ZERO_PAGE {
+                    digest.update(&pfn.0.to_le_bytes());
+                    digest.update(&page);
+                }
+            }
+        }
+        digest.finalize()
+    }
+
+    /// A page without breakpoints. One that this process never made present is the snapshot's.
+    fn page_now(&self, slot: usize, index: usize, pfn: Pfn, is_present: bool) -> Page {
+        let pristine = self.snapshot.pages.page(pfn).unwrap_or(&ZERO_PAGE);
+        if !is_present {
+            return *pristine;
+        }
+        let mut page = *self.hw.memory.page_copy(slot, index);
+        for &(offset, _) in self.patches.of(pfn) {
+            let at = usize::from(offset);
+            if let (Some(byte), Some(original)) = (page.get_mut(at), pristine.get(at)) {
+                *byte = *original;
+            }
+        }
+        page
+    }
+}
