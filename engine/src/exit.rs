@@ -157,7 +157,7 @@ impl<'a> Exit<'a> {
         let exit = |reason, a, b| Unsupported::Exit { reason, detail: [a, b] };
         match *self {
             Self::EmulationFailure { bytes } => {
-                Unsupported::Instruction { rip, bytes: bytes.to_vec() }
+                Unsupported::Instruction { rip, bytes: bytes.to_vec(), bits: 64 }
             }
             Self::InternalError { suberror, data } => exit(
                 k::KVM_EXIT_INTERNAL_ERROR,

@@ -126,6 +126,8 @@ pub enum Unsupported {
         rip: u64,
         /// Its first bytes, as many as KVM reported.
         bytes: Vec<u8>,
+        /// The code segment's default operand size: 16, 32 or 64.
+        bits: u8,
     },
     /// A VM exit that the engine has no meaning for.
     Exit {
@@ -137,11 +139,12 @@ pub enum Unsupported {
 }
 
 impl Unsupported {
-    /// The same, with the address of the instruction that an exit does not tell itself.
+    /// The same, with the address of the instruction and its code segment's size, which an exit
+    /// does not tell itself.
     #[must_use]
-    pub fn at(self, at: u64) -> Self {
+    pub fn at(self, rip: u64, bits: u8) -> Self {
         match self {
-            Self::Instruction { bytes, .. } => Self::Instruction { rip: at, bytes },
+            Self::Instruction { bytes, .. } => Self::Instruction { rip, bytes, bits },
             other => other,
         }
     }
@@ -187,13 +190,49 @@ impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SystemCall { name } => write!(f, "system call {name}"),
-            Self::Instruction { rip, bytes } => {
-                write!(f, "instruction at {rip:#x}:")?;
-                bytes.iter().try_for_each(|b| write!(f, " {b:02x}"))
+            Self::Instruction { rip, bytes, bits } => {
+                write!(f, "an instruction at {rip:#x} that this host's KVM cannot emulate")?;
+                if let Some(text) = disassemble(bytes, *rip, *bits) {
+                    write!(f, ": {text}")?;
+                }
+                let mut separator = " (";
+                for byte in bytes {
+                    write!(f, "{separator}{byte:02x}")?;
+                    separator = " ";
+                }
+                if bytes.is_empty() { Ok(()) } else { f.write_str(")") }
             }
             Self::Exit { reason, detail } => {
                 write!(f, "VM exit {reason} ({:#x}, {:#x})", detail[0], detail[1])
             }
         }
+    }
+}
+
+/// The instruction that starts `bytes`, as an assembler writes it; `None` when it is none.
+fn disassemble(bytes: &[u8], rip: u64, bits: u8) -> Option<String> {
+    use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
+    let bits = if matches!(bits, 16 | 32) { u32::from(bits) } else { 64 };
+    let mut decoder = Decoder::with_ip(bits, bytes, rip, DecoderOptions::NONE);
+    let instruction = decoder.can_decode().then(|| decoder.decode())?;
+    let mut text = String::new();
+    IntelFormatter::new().format(&instruction, &mut text);
+    (!instruction.is_invalid()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instruction_that_cannot_run_is_named() {
+        let unsupported = Unsupported::Exit { reason: 1, detail: [0; 2] };
+        assert_eq!(unsupported.clone().at(1, 64), unsupported);
+        let bytes = vec![0x0f, 0x28, 0xc1, 0x90];
+        let movaps = Unsupported::Instruction { rip: 0, bytes, bits: 0 }.at(0x8000, 64);
+        let text = movaps.to_string();
+        assert!(text.contains("movaps xmm0,xmm1 (0f 28 c1 90)"), "{text}");
+        let nothing = Unsupported::Instruction { rip: 0, bytes: Vec::new(), bits: 16 };
+        assert!(nothing.to_string().ends_with("emulate"), "{nothing}");
     }
 }

@@ -153,7 +153,7 @@ fn an_instruction_that_the_host_cannot_emulate_is_named() {
     for (input, first_byte) in [(b"3", 0xcc), (b"x", 0xf3), (b"v", 0x0f)] {
         // Genuine hosts execute them: INT3 without an IDT is a triple fault there.
         match run_clean(&mut machine, input).outcome {
-            Outcome::Unsupported(Unsupported::Instruction { bytes, rip }) => {
+            Outcome::Unsupported(Unsupported::Instruction { bytes, rip, .. }) => {
                 assert_eq!(bytes.first(), Some(&first_byte), "{bytes:x?} at {rip:#x}");
                 assert_ne!(rip, 0);
             }

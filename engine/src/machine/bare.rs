@@ -156,7 +156,10 @@ impl BareDriver {
             Action::Crash(code) => Flow::end(crash(&regs, Signal::ABRT, Some(code))),
             // The registers may be those of a reset by now (AMD): they are reported as they are.
             Action::TripleFault => Flow::end(crash(&regs, Signal::SEGV, Some(8))),
-            Action::Unsupported(what) => Flow::end(Outcome::Unsupported(what.at(regs.rip))),
+            Action::Unsupported(what) => {
+                let bits = code_bits(hw.vcpu.sregs());
+                Flow::end(Outcome::Unsupported(what.at(regs.rip, bits)))
+            }
             Action::Print => self.print(hw, &regs),
             // Only the first time: in a run from the snapshot it has no meaning any more.
             Action::Snapshot if self.state.buffer.is_some() => Flow::Continue,
@@ -243,4 +246,13 @@ fn byte_ports(port: u16, size: u8) -> impl Iterator<Item = u16> {
 
 fn crash(regs: &kvm_regs, signal: Signal, code: Option<u8>) -> Outcome {
     Outcome::Crashed(Fault { signal, rip: regs.rip, access: None, vector: code, error_code: None })
+}
+
+/// The default operand size of the code segment (Intel SDM vol. 3, 3.4.5, the L and D/B flags).
+fn code_bits(sregs: &kvm_bindings::kvm_sregs) -> u8 {
+    match (sregs.cs.l, sregs.cs.db) {
+        (1, _) => 64,
+        (_, 1) => 32,
+        _ => 16,
+    }
 }

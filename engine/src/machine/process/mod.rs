@@ -385,9 +385,7 @@ fn next_event(hw: &mut Hardware) -> Result<Event, MachineError> {
                 detail: [u64::from(trap::PORT_TRAP), rip],
             }),
         },
-        Event::Other(Unsupported::Instruction { bytes, .. }) => {
-            Event::Other(Unsupported::Instruction { rip, bytes })
-        }
+        Event::Other(what) => Event::Other(what.at(rip, 64)),
         other => other,
     })
 }
