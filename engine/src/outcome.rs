@@ -192,15 +192,13 @@ impl fmt::Display for Unsupported {
             Self::SystemCall { name } => write!(f, "system call {name}"),
             Self::Instruction { rip, bytes, bits } => {
                 write!(f, "an instruction at {rip:#x} that this host's KVM cannot emulate")?;
-                if let Some(text) = disassemble(bytes, *rip, *bits) {
-                    write!(f, ": {text}")?;
+                let (text, length) = disassemble(bytes, *rip, *bits)
+                    .unwrap_or_else(|| ("unknown".to_owned(), bytes.len()));
+                let bytes: Vec<_> = bytes.iter().take(length).map(|b| format!("{b:02x}")).collect();
+                if bytes.is_empty() {
+                    return Ok(());
                 }
-                let mut separator = " (";
-                for byte in bytes {
-                    write!(f, "{separator}{byte:02x}")?;
-                    separator = " ";
-                }
-                if bytes.is_empty() { Ok(()) } else { f.write_str(")") }
+                write!(f, ": {text} ({})", bytes.join(" "))
             }
             Self::Exit { reason, detail } => {
                 write!(f, "VM exit {reason} ({:#x}, {:#x})", detail[0], detail[1])
@@ -209,15 +207,16 @@ impl fmt::Display for Unsupported {
     }
 }
 
-/// The instruction that starts `bytes`, as an assembler writes it; `None` when it is none.
-fn disassemble(bytes: &[u8], rip: u64, bits: u8) -> Option<String> {
+/// The instruction that starts `bytes`, as an assembler writes it, and its length in bytes; `None`
+/// when it is none.
+fn disassemble(bytes: &[u8], rip: u64, bits: u8) -> Option<(String, usize)> {
     use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
     let bits = if matches!(bits, 16 | 32) { u32::from(bits) } else { 64 };
     let mut decoder = Decoder::with_ip(bits, bytes, rip, DecoderOptions::NONE);
     let instruction = decoder.can_decode().then(|| decoder.decode())?;
     let mut text = String::new();
     IntelFormatter::new().format(&instruction, &mut text);
-    (!instruction.is_invalid()).then_some(text)
+    (!instruction.is_invalid()).then_some((text, instruction.len()))
 }
 
 #[cfg(test)]
@@ -231,7 +230,7 @@ mod tests {
         let bytes = vec![0x0f, 0x28, 0xc1, 0x90];
         let movaps = Unsupported::Instruction { rip: 0, bytes, bits: 0 }.at(0x8000, 64);
         let text = movaps.to_string();
-        assert!(text.contains("movaps xmm0,xmm1 (0f 28 c1 90)"), "{text}");
+        assert!(text.contains("movaps xmm0,xmm1 (0f 28 c1)"), "{text}");
         let nothing = Unsupported::Instruction { rip: 0, bytes: Vec::new(), bits: 16 };
         assert!(nothing.to_string().ends_with("emulate"), "{nothing}");
     }
