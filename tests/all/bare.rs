@@ -1,6 +1,6 @@
 //! Bare guests: the lecture's VM, the port ABI, and guests that do their worst.
 
-use crate::support::{build_elf, build_flat, kvm, limit};
+use crate::support::{build_elf, build_flat, kvm, limit, rounds};
 use dejavm_engine::address::Gpa;
 use dejavm_engine::guest::bare::{BareSpec, ImageError, Mode};
 use dejavm_engine::kvm::System;
@@ -96,7 +96,7 @@ fn nothing_is_left_after_ten_thousand_rewinds() {
     let Some(system) = kvm() else { return };
     let mut machine = harness(&system);
     let inputs: [&[u8]; 4] = [b"d", b"s", b"c", b"m"];
-    for round in 0..10_000 {
+    for round in 0..rounds(10_000) as usize {
         let report = machine.run(inputs[round % inputs.len()], limit()).unwrap();
         if round % inputs.len() != 2 {
             assert_eq!(report.outcome, ran_once(), "round {round}");

@@ -1,6 +1,6 @@
 //! Nothing that a guest does may hang, panic or reach outside.
 
-use crate::support::{build_c, kvm, machine, spec};
+use crate::support::{build_c, kvm, machine, rounds, spec};
 use dejavm_engine::machine::Limit;
 use dejavm_engine::outcome::Outcome;
 use rand::rngs::StdRng;
@@ -17,7 +17,7 @@ fn survives_a_guest_that_jumps_to_noise() {
     let Some(system) = kvm() else { return };
     let mut machine = machine(&system, &spec(&build_c("noise", &[]), &[]));
     let limit = Limit::time(Duration::from_millis(10));
-    for seed in 1..=2_000 {
+    for seed in 1..=rounds(2_000).into() {
         let bytes: [u8; 64] = noise(seed).random();
         let report = machine.run(&bytes, limit).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         assert!(report.duration < Duration::from_secs(2), "seed {seed} took {:?}", report.duration);
@@ -65,7 +65,7 @@ fn survives_random_system_calls() {
     let Some(system) = kvm() else { return };
     let mut machine = machine(&system, &spec(&build_c("noise", &[]), &[]));
     let limit = Limit::time(Duration::from_millis(100));
-    for seed in 1..=1_500 {
+    for seed in 1..=rounds(1_500).into() {
         let code = random_calls(noise(seed));
         machine.run(&code, limit).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         machine.rewind().unwrap_or_else(|e| panic!("seed {seed}: {e}"));

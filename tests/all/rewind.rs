@@ -1,6 +1,6 @@
 //! A rewind leaves nothing behind: in registers, in memory, in the process's kernel state.
 
-use crate::support::{build_c, installed, kvm, limit, machine, spec};
+use crate::support::{build_c, installed, kvm, limit, machine, patience, rounds, spec};
 use dejavm_engine::coverage::{Arm, blocks};
 use dejavm_engine::machine::{Limit, MachineError};
 use dejavm_engine::outcome::Outcome;
@@ -29,7 +29,7 @@ fn the_leak_guest_can_fail() {
 fn no_run_sees_what_an_earlier_one_left_in_registers_or_memory() {
     let Some(system) = kvm() else { return };
     let mut machine = machine(&system, &spec(&leak(), &[]));
-    for run in 0..REWINDS {
+    for run in 0..rounds(REWINDS) {
         let report = machine.run(b"once", limit()).unwrap();
         assert_eq!(
             report.outcome,
@@ -46,7 +46,7 @@ fn ten_thousand_runs_of_a_dynamic_program_verify() {
     let Some(system) = kvm() else { return };
     let mut machine = machine(&system, &spec(&build_c("words", &[]), &[]));
     let inputs: [&[u8]; 3] = [b"one two three", b"", b"b a"];
-    for run in 0..REWINDS {
+    for run in 0..rounds(REWINDS) {
         let input = inputs[run as usize % inputs.len()];
         let report = machine.run(input, limit()).unwrap();
         let status = if input.is_empty() { 3 } else { 0 };
@@ -62,7 +62,7 @@ fn ten_thousand_runs_of_a_dynamic_program_verify() {
 fn mappings_that_a_run_makes_and_removes_are_undone() {
     let Some(system) = kvm() else { return };
     let mut machine = machine(&system, &spec(&build_c("mappings", &[]), &[]));
-    for run in 0..200 {
+    for run in 0..rounds(200) {
         let report = machine.run(&[run as u8], limit()).unwrap();
         assert_eq!(report.outcome, Outcome::Exited { status: 0 }, "run {run}");
         machine.rewind().unwrap();
@@ -112,7 +112,7 @@ fn breakpoints_are_hit_once_and_their_time_is_not_the_programs() {
     machine.arm_blocks(Arm::All);
     let xml = b"<?xml version='1.0'?><a x='1'><b>text &amp; more</b><!-- c --></a>";
     // More than a thousand hits at 30 us or more take longer than this limit.
-    let short = Limit::time(Duration::from_millis(20));
+    let short = Limit::time(patience(Duration::from_millis(20)));
     let first = machine.run(xml, short).unwrap();
     assert_eq!(first.outcome, Outcome::Exited { status: 0 });
     let hits = machine.blocks_hit().to_vec();

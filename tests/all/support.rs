@@ -30,6 +30,24 @@ pub fn limit() -> Limit {
     Limit::time(Duration::from_secs(20))
 }
 
+/// `count` repetitions, or as many as `DEJAVM_TEST_SCALE=N` leaves of them on a slow host, the N-th
+/// part; never fewer than 20.
+pub fn rounds(count: u32) -> u32 {
+    (count / scale()).max(count.min(20))
+}
+
+/// A time limit that a test depends on, `DEJAVM_TEST_SCALE` times as long on a slow host.
+pub fn patience(limit: Duration) -> Duration {
+    limit * scale()
+}
+
+/// How much slower than the hosts that the tests were written on this one is: `DEJAVM_TEST_SCALE`,
+/// else 1.
+fn scale() -> u32 {
+    let Ok(scale) = std::env::var("DEJAVM_TEST_SCALE") else { return 1 };
+    scale.parse().ok().filter(|&n| n > 0).expect("DEJAVM_TEST_SCALE is a whole number from 1 up")
+}
+
 /// The folder of the guests' sources.
 pub fn guests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests")
@@ -70,6 +88,9 @@ fn compile(out: &str, source: &str, flags: &[&str]) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let folder = build_folder();
     let program = folder.join(out);
+    if is_prebuilt(&program) {
+        return program;
+    }
     // Built beside its place and renamed, because tests that run at once may build the same one.
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let unfinished = folder.join(format!("{out}.{}-{count}", std::process::id()));
@@ -82,6 +103,18 @@ fn compile(out: &str, source: &str, flags: &[&str]) -> PathBuf {
     program
 }
 
+/// Whether guests are not to be compiled (`DEJAVM_PREBUILT_GUESTS=1`), because this host has no
+/// compiler: `program` is then as an earlier run of the tests built it.
+fn is_prebuilt(program: &Path) -> bool {
+    let prebuilt = std::env::var_os("DEJAVM_PREBUILT_GUESTS").is_some_and(|v| v == "1");
+    assert!(
+        !prebuilt || program.exists(),
+        "{} is not built: run all the tests once where there is a compiler",
+        program.display()
+    );
+    prebuilt
+}
+
 fn build_folder() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
     std::fs::create_dir_all(&folder).unwrap();
@@ -91,6 +124,9 @@ fn build_folder() -> PathBuf {
 /// Compiles `tests/guests/rust/NAME.rs` with the `rustc` that built the tests.
 pub fn build_rust(name: &str) -> PathBuf {
     let program = build_folder().join(format!("{name}-rust"));
+    if is_prebuilt(&program) {
+        return program;
+    }
     let status = Command::new("rustc")
         .args(["--edition", "2024", "-O", "-g", "-o"])
         .arg(&program)
