@@ -55,6 +55,11 @@ fn sample(context: &Context<'_>, pages: u32, ram_bytes: u64) -> Result<Sampled, 
         };
         Ok(time.as_nanos() as f64)
     })?;
+    // Figures of a rewind that does not rewind would be worth nothing.
+    let differences = machine.verify().map_err(CliError::machine("verify a guest"))?;
+    if let Some(first) = differences.first() {
+        return Err(CliError::BenchGuest { did: format!("was not put back: {first:?}") });
+    }
     // Those of the warm-up do not count.
     let rewinds = rewinds.split_off(rewinds.len() - runs.len());
     let mut sampled = vec![(Layer::Floor, floor), (Layer::Run, runs), (Layer::Rewind, rewinds)];

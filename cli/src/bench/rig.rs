@@ -107,7 +107,7 @@ impl Rig {
                 data.fill(0xff);
                 Next::GoOn
             }
-            other => return Err(CliError::BenchGuest { did: format!("{other:x?}") }),
+            other => return Err(CliError::BenchGuest { did: format!("ended in {other:x?}") }),
         })
     }
 
@@ -122,7 +122,7 @@ impl Rig {
                 data.fill(0xff);
                 Next::GoOn
             }
-            other => return Err(CliError::BenchGuest { did: format!("{other:x?}") }),
+            other => return Err(CliError::BenchGuest { did: format!("ended in {other:x?}") }),
         })
     }
 
@@ -180,7 +180,7 @@ impl Rig {
                 }
             };
             if !stepped {
-                return Err(CliError::BenchGuest { did: "no single step".to_owned() });
+                return Err(CliError::BenchGuest { did: "took no single step".to_owned() });
             }
         }
         let time = start.elapsed();

@@ -17,7 +17,7 @@ pub fn text(report: &Report) -> String {
     let scale = Scale::of(report);
     let _ = writeln!(
         out,
-        "{:<28}{:<10}{:>10}{:>10}{:>10}{:>11}  {:<20}p50, log scale",
+        "{:<28}{:<10}{:>11}{:>11}{:>11}{:>12}  {:<24}p50, log scale",
         report.bench, "layer", "p50 ns", "p90 ns", "p99 ns", "p50 cycles", "adds to the floor",
     );
     for row in &report.rows {
@@ -40,7 +40,7 @@ fn write_row(out: &mut String, row: &Row, scale: &Scale) {
         });
         let _ = writeln!(
             out,
-            "{what:<28}{:<10}{:>10}{:>10}{:>10}{cycles:>11}  {adds:<20}{}",
+            "{what:<28}{:<10}{:>11}{:>11}{:>11}{cycles:>12}  {adds:<24}{}",
             line.layer.word(),
             grouped(line.p50_ns),
             grouped(line.p90_ns),
