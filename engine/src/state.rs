@@ -30,6 +30,37 @@ const MSR_APERF: u32 = 0xe8;
 /// Hyper-V's VP_RUNTIME and TIME_REF_COUNT, which KVM emulates: clocks.
 const MSR_HV_CLOCKS: [u32; 2] = [0x4000_0010, 0x4000_0020];
 
+/// How far a guest reaches into the CPU, which decides which of its MSRs a host may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Code at CPL 3, behind the engine's own gate: RDMSR and WRMSR fault.
+    Program,
+    /// Code at CPL 0, which can read and write any MSR that there is.
+    Kernel,
+}
+
+impl Reach {
+    /// Whether a guest can tell that its CPU lacks the MSR `index`.
+    #[must_use]
+    pub fn notices(self, index: u32) -> bool {
+        self == Self::Kernel || REACH_CPL_3.contains(&index)
+    }
+}
+
+/// The MSRs that decide what an instruction at CPL 3 does (Intel SDM vol. 4, table 2-2; AMD APM
+/// vol. 2, appendix A). FS and GS bases and EFER are special registers.
+const REACH_CPL_3: [u32; 9] = [
+    0x174,       // SYSENTER_CS
+    0x175,       // SYSENTER_ESP
+    0x176,       // SYSENTER_EIP
+    0x140,       // MISC_FEATURES_ENABLES: CPUID faults
+    0xc000_0081, // STAR
+    0xc000_0082, // LSTAR
+    0xc000_0083, // CSTAR
+    0xc000_0084, // FMASK
+    0xc000_0103, // TSC_AUX, which RDTSCP and RDPID read
+];
+
 /// MSRs that cannot be compared, each because it changes by itself.
 #[must_use]
 pub fn runs_by_itself(index: u32) -> bool {
@@ -132,11 +163,13 @@ impl CpuState {
         })
     }
 
-    /// Loads the state into a vCPU that never ran: everything, CPUID and TSC included.
+    /// Loads the state into a vCPU that never ran: everything, CPUID and TSC included. Returns the
+    /// MSRs that it loaded, which are all but those that the host lacks and a guest of this `reach`
+    /// does not notice: KVM's MSRs differ between Intel, AMD and its own versions.
     ///
     /// # Errors
     /// The host refuses a part; the error names the call or the MSR.
-    pub fn load(&self, vcpu: &mut Vcpu, vm: &Vm) -> Result<(), KvmError> {
+    pub fn load(&self, vcpu: &mut Vcpu, vm: &Vm, reach: Reach) -> Result<Vec<u32>, KvmError> {
         let cpuid = k::CpuId::from_entries(&self.cpuid).map_err(|_| KvmError::Ioctl {
             call: "KVM_SET_CPUID2",
             source: nix::errno::Errno::E2BIG,
@@ -149,12 +182,12 @@ impl CpuState {
         fd.set_sregs(&self.sregs)?;
         // XCRS before XSAVE: the kernel masks XSTATE_BV by what XCR0 allows.
         fd.set_xcrs(&self.xcrs)?;
-        fd.set_xsave(&xsave_from(&self.xsave))?;
+        fd.set_xsave(&self.loadable_xsave())?;
         if let Some(irqchip) = &self.irqchip {
             // The local APIC before the MSRs: the TSC-deadline MSR needs its timer mode.
             fd.set_lapic(&irqchip.lapic)?;
         }
-        fd.set_msrs(&self.msrs)?;
+        let loaded = load_msrs(fd, &self.msrs, reach)?;
         if let Some(irqchip) = &self.irqchip {
             irqchip.restore_chips(vm)?;
             fd.set_mp_state(self.mp_state)?;
@@ -163,7 +196,23 @@ impl CpuState {
         fd.set_regs(&self.regs)?;
         // Events last: KVM_SET_REGS drops a pending exception.
         fd.set_events(&self.events)?;
-        vcpu.reload()
+        vcpu.reload()?;
+        Ok(loaded)
+    }
+
+    /// The XSAVE area without components that the guest's own XCR0 does not enable. KVM reports
+    /// PKRU in XSTATE_BV wherever the host has it, and refuses it where it does not.
+    fn loadable_xsave(&self) -> k::kvm_xsave {
+        const PKRU: u64 = 1 << 9;
+        const CR4_PKE: u64 = 1 << 22;
+        // RDPKRU goes by CR4 alone.
+        let pkru = if self.sregs.cr4 & CR4_PKE != 0 { PKRU } else { 0 };
+        let mut area = xsave_from(&self.xsave);
+        // x87 and SSE cannot be turned off.
+        let enabled = self.xcr0() | pkru | 3;
+        area.region[XSTATE_BV_AT / 4] &= enabled as u32;
+        area.region[XSTATE_BV_AT / 4 + 1] &= (enabled >> 32) as u32;
+        area
     }
 
     /// XCR0 as captured.
@@ -193,8 +242,11 @@ impl CpuState {
         note("xcr0", self.xcr0() == now.xcr0(), &self.xcr0(), &now.xcr0());
         note("mp_state", self.mp_state == now.mp_state, &self.mp_state, &now.mp_state);
         compare_xsave(&self.xsave, &now.xsave, &mut found);
-        for (&(index, was), &(_, is)) in self.msrs.iter().zip(&now.msrs) {
-            if was != is && !runs_by_itself(index) {
+        // In the same order, but `now` lacks those that its host has not.
+        let mut rest = self.msrs.iter();
+        for &(index, is) in &now.msrs {
+            let was = rest.find(|&&(i, _)| i == index).map(|&(_, was)| was);
+            if was != Some(is) && !runs_by_itself(index) {
                 found.push(Difference::new(format!("msr {index:#x}"), was, is));
             }
         }
@@ -202,6 +254,30 @@ impl CpuState {
             then.compare(now, &mut found);
         }
         found
+    }
+}
+
+/// Sets `msrs` in order, without those that the host refuses and `reach` does not notice; returns
+/// the ones that were set.
+fn load_msrs(
+    fd: &mut crate::kvm::Vcpu,
+    msrs: &[(u32, u64)],
+    reach: Reach,
+) -> Result<Vec<u32>, KvmError> {
+    let mut loaded: Vec<u32> = msrs.iter().map(|&(index, _)| index).collect();
+    let mut rest = msrs;
+    loop {
+        match fd.set_msrs(rest) {
+            Ok(()) => return Ok(loaded),
+            Err(KvmError::Msr { index, .. }) if !reach.notices(index) => {
+                tracing::debug!("the host lacks MSR {index:#x} of the snapshot: left out");
+                loaded.retain(|&i| i != index);
+                let after =
+                    rest.iter().position(|&(i, _)| i == index).map_or(rest.len(), |at| at + 1);
+                rest = rest.get(after..).unwrap_or(&[]);
+            }
+            Err(error) => return Err(error),
+        }
     }
 }
 

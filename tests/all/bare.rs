@@ -220,6 +220,19 @@ fn a_snapshot_file_brings_the_guest_back() {
 }
 
 #[test]
+fn a_host_without_one_of_the_msrs_is_refused_by_its_number() {
+    let Some(system) = kvm() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bare.snap");
+    harness(&system).snapshot().save(&path).unwrap();
+    let mut snapshot = MachineSnapshot::open(&path).unwrap();
+    // Code at CPL 0 could read it; no KVM has it.
+    snapshot.state.msrs.push((0x4000_ffff, 0));
+    let error = Machine::load(&system, Arc::new(snapshot)).unwrap_err().to_string();
+    assert!(error.contains("0x4000ffff"), "{error}");
+}
+
+#[test]
 fn a_snapshot_file_that_lies_about_the_guest_ends_in_an_error_or_an_outcome() {
     let Some(system) = kvm() else { return };
     let folder = tempfile::tempdir().unwrap();

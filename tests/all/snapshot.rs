@@ -77,6 +77,32 @@ fn a_changed_byte_is_noticed() {
 }
 
 #[test]
+fn a_host_may_lack_an_msr_that_a_program_cannot_notice() {
+    // In the range that the architecture reserves for hypervisors, and no KVM has.
+    const NOWHERE: u32 = 0x4000_ffff;
+    const LSTAR: u32 = 0xc000_0082;
+    let folder = tempfile::tempdir().unwrap();
+    let Some((system, path)) = saved(&folder) else { return };
+    let open = || MachineSnapshot::open(&path).unwrap();
+
+    let mut snapshot = open();
+    snapshot.state.msrs.insert(0, (NOWHERE, 0));
+    let mut machine = Machine::load(&system, Arc::new(snapshot)).unwrap();
+    let report = machine.run(b"b a", limit()).unwrap();
+    assert_eq!(report.outcome, Outcome::Exited { status: 0 });
+    machine.rewind().unwrap();
+    assert_eq!(machine.verify().unwrap(), []);
+
+    // The gate of every system call is noticed; no host takes a non-canonical address.
+    let mut snapshot = open();
+    for msr in snapshot.state.msrs.iter_mut().filter(|msr| msr.0 == LSTAR) {
+        msr.1 = 1 << 63;
+    }
+    let error = Machine::load(&system, Arc::new(snapshot)).unwrap_err().to_string();
+    assert!(error.contains("0xc0000082"), "{error}");
+}
+
+#[test]
 fn a_snapshot_is_refused_by_a_host_without_its_cpu_features() {
     let folder = tempfile::tempdir().unwrap();
     let Some((system, path)) = saved(&folder) else { return };

@@ -9,9 +9,8 @@ use crate::point;
 use crate::report;
 use crate::terminal;
 use dejavm_engine::guest::process::Process;
-use dejavm_engine::host;
 use dejavm_engine::kvm::System;
-use dejavm_engine::machine::{GuestState, MachineSnapshot};
+use dejavm_engine::machine::{GuestState, MachineSnapshot, host_lacks};
 use dejavm_engine::snapshot::{FileError, file};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -87,7 +86,7 @@ impl Facts {
         let symbolizer = boot::symbolizer(process);
         let state = &snapshot.state;
         let needs = &snapshot.needs;
-        let host = System::open().and_then(|system| host::guest_cpuid(&system)).ok();
+        let lacks = System::open().and_then(|system| host_lacks(&system, snapshot)).ok();
         let images = process.map(Process::images).unwrap_or_default();
         Self {
             version: info.version,
@@ -116,7 +115,7 @@ impl Facts {
             sections: info.sections.clone(),
             // A host without any feature lacks all that is needed.
             cpu_needs: needs.missing_on(&[]),
-            cpu_lacks: host.map(|host| needs.missing_on(&host)),
+            cpu_lacks: lacks,
             damage,
             checked,
         }

@@ -15,7 +15,7 @@ pub use extensions::Extension;
 pub use facts::{Facts, Parameter, Vendor};
 pub use mend::Problem;
 pub use probes::{Answer, ExitCost, Probe, Weight};
-pub use require::{HostError, guest_cpuid, offered_cpuid, require};
+pub use require::{HostError, fixed_xcr0, guest_cpuid, offered_cpuid, program_cpuid, require};
 
 use crate::kvm::System;
 use serde::Serialize;

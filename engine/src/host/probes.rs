@@ -317,9 +317,38 @@ fn cpuid_masked(system: &System) -> Result<bool, ProbeError> {
     }
 }
 
+/// What the CPUID instruction tells a program about `leaves`, each with subleaf 0.
+pub(super) fn cpuid_of_program(
+    system: &System,
+    leaves: &[u32],
+) -> Result<Vec<k::kvm_cpuid_entry2>, ProbeError> {
+    // mov eax, LEAF; xor ecx, ecx; cpuid; and a store, which exits.
+    let ask =
+        |leaf: &u32| [&[0xb8], &leaf.to_le_bytes()[..], &[0x31, 0xc9, 0x0f, 0xa2], &STORE].concat();
+    let mut rig = Rig::user(system, &leaves.iter().flat_map(ask).collect::<Vec<_>>())?;
+    let mut answers = Vec::with_capacity(leaves.len());
+    for &function in leaves {
+        match rig.run()? {
+            Seen::Store(_) => {}
+            other => return other.unexpected(),
+        }
+        let regs = rig.vcpu.regs();
+        let [eax, ebx, ecx, edx] = [regs.rax, regs.rbx, regs.rcx, regs.rdx].map(|reg| reg as u32);
+        answers.push(k::kvm_cpuid_entry2 { function, eax, ebx, ecx, edx, ..Default::default() });
+    }
+    Ok(answers)
+}
+
+/// XCR0 of x87 and SSE.
+pub(super) const X87_SSE: u64 = 3;
+
 fn xcr0_virtualised(system: &System) -> Result<bool, ProbeError> {
+    Ok(xcr0_of_program(system)? == X87_SSE)
+}
+
+/// The XCR0 that XGETBV tells a program which was given [`X87_SSE`].
+pub(super) fn xcr0_of_program(system: &System) -> Result<u64, ProbeError> {
     const OSXSAVE: u64 = 1 << 18;
-    const X87_SSE: u64 = 3;
     // xor ecx, ecx; xgetbv
     let code = [&[0x31, 0xc9, 0x0f, 0x01, 0xd0], &STORE[..]].concat();
     let mut rig = Rig::user(system, &code)?;
@@ -331,7 +360,10 @@ fn xcr0_virtualised(system: &System) -> Result<bool, ProbeError> {
     rig.vcpu.fd().set_xcrs(&xcrs)?;
     rig.vcpu.reload()?;
     match rig.run()? {
-        Seen::Store(_) => Ok(rig.vcpu.regs().rax & 0xffff_ffff == X87_SSE),
+        Seen::Store(_) => {
+            let regs = rig.vcpu.regs();
+            Ok(regs.rdx << 32 | regs.rax & 0xffff_ffff)
+        }
         other => other.unexpected(),
     }
 }

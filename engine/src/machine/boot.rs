@@ -8,11 +8,12 @@ use crate::address::{Gpa, PAGE_SIZE};
 use crate::guest::bare::BareSpec;
 use crate::guest::process::pages::ProcessPages;
 use crate::guest::process::{CpuFacts, Process, ProcessSpec, Start, trap};
+use crate::host;
 use crate::kvm::System;
 use crate::memory::SlotSpec;
 use crate::rewind::Patches;
 use crate::snapshot::{CpuNeeds, Snapshot};
-use kvm_bindings::{kvm_regs, kvm_xcr, kvm_xcrs};
+use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_xcr, kvm_xcrs};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,6 +26,8 @@ const XCR0_MASK: u64 = 0xe7;
 pub struct Boot {
     hw: Hardware,
     driver: Driver,
+    /// CPUID as the guest sees it.
+    cpuid: Vec<kvm_cpuid_entry2>,
     watchdog: Watchdog,
 }
 
@@ -82,13 +85,14 @@ impl Boot {
             SlotSpec { start: trap::USER_BASE, bytes: pages * PAGE_SIZE as u64, log_dirty: true };
         let spec_vm = VmSpec { layout: vec![engine, user], ..VmSpec::default() };
         let mut hw = Hardware::new(system, &spec_vm)?;
+        let cpuid = host::program_cpuid(system)?;
         let spec = ProcessSpec { cpu: cpu_facts(&hw.vcpu.fd().cpuid()?), ..spec.clone() };
         let mut tables = trap::install(&mut hw.memory, pages)?;
         let mut view = ProcessPages { memory: &mut hw.memory, tables: &mut tables };
         let (process, start) = Process::load(&spec, input, &mut view)?;
         set_up_cpu(&mut hw, tables.root(), start)?;
         let state = ProcessState { process, tables, call: None, crash_points: Vec::new() };
-        Self::with(hw, Driver::Process(Box::new(ProcessDriver::new(state))))
+        Self::with(hw, Driver::Process(Box::new(ProcessDriver::new(state))), cpuid)
     }
 
     /// Loads a bare guest.
@@ -100,15 +104,20 @@ impl Boot {
         spec.vm_parts(&mut parts);
         let mut hw = Hardware::new(system, &parts)?;
         let driver = bare::BareDriver::boot(&mut hw, spec)?;
-        Self::with(hw, Driver::Bare(Box::new(driver)))
+        let cpuid = hw.vcpu.fd().cpuid()?;
+        Self::with(hw, Driver::Bare(Box::new(driver)), cpuid)
     }
 
-    fn with(hw: Hardware, driver: Driver) -> Result<Self, MachineError> {
+    fn with(
+        hw: Hardware,
+        driver: Driver,
+        cpuid: Vec<kvm_cpuid_entry2>,
+    ) -> Result<Self, MachineError> {
         let watchdog = Watchdog::new(hw.vcpu.kicker()).map_err(MachineError::Watchdog)?;
         if hw.parts.irqchip {
             watchdog.poll();
         }
-        Ok(Self { hw, driver, watchdog })
+        Ok(Self { hw, driver, cpuid, watchdog })
     }
 
     /// Where the program's images are, for resolving a symbol to a snapshot point.
@@ -174,7 +183,7 @@ impl Boot {
         }
         let snapshot = Snapshot {
             layout: self.hw.memory.layout().collect(),
-            needs: CpuNeeds::of(&state.cpuid, state.xcr0(), state.sregs.cr4),
+            needs: CpuNeeds::of(&self.cpuid, state.xcr0(), state.sregs.cr4),
             state,
             guest: self.driver.state(),
             pages: self.hw.memory.save_pages().map_err(MachineError::Capture)?,

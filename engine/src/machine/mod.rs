@@ -18,12 +18,14 @@ pub use process::{ProcessPoint, ProcessState};
 
 use crate::coverage::{Arm, Breakpoints};
 use crate::guest::process::Process;
+use crate::host;
 use crate::kvm::{KvmError, System};
 use crate::memory::{MemoryError, OutOfRam};
 use crate::outcome::{Outcome, Unsupported};
 use crate::paging::TablesFull;
 use crate::rewind::{HostRewind, Patches, Rewound};
 use crate::snapshot::Snapshot;
+use crate::state::Reach;
 use hardware::{Hardware, VmSpec};
 use kvm_bindings::kvm_regs;
 use process::ProcessDriver;
@@ -107,6 +109,30 @@ pub enum GuestState {
 
 /// A moment of a machine.
 pub type MachineSnapshot = Snapshot<GuestState>;
+
+/// Names what the host lacks of the CPU that `snapshot` was taken with.
+///
+/// # Errors
+/// A KVM call failed.
+pub fn host_lacks(system: &System, snapshot: &MachineSnapshot) -> Result<Vec<String>, KvmError> {
+    /// What a dynamic linker saves of a function's arguments: SSE, AVX, MPX, AVX-512 (glibc's
+    /// STATE_SAVE_MASK).
+    const SAVED_BY_LINKER: u64 = 0xee;
+    let GuestState::Process(state) = &snapshot.guest else {
+        return Ok(snapshot.needs.missing_on(&host::guest_cpuid(system)?));
+    };
+    let mut missing = snapshot.needs.missing_on(&host::program_cpuid(system)?);
+    // Its dynamic linker asked how large the XSAVE area is and keeps that room on the stack. Where
+    // more is enabled than then, XSAVE writes past it.
+    let is_dynamic = state.process.images().len() > 1;
+    if let Some(fixed) = host::fixed_xcr0(system).filter(|_| is_dynamic) {
+        let wanted = snapshot.needs.xcr0;
+        if fixed & !wanted & SAVED_BY_LINKER != 0 {
+            missing.push(format!("an XCR0 of {wanted:#x} (every program here has {fixed:#x})"));
+        }
+    }
+    Ok(missing)
+}
 
 /// How a run may be limited.
 #[derive(Clone, Copy, Debug, Default)]
@@ -310,14 +336,17 @@ impl Machine {
             state.spec.vm_parts(&mut spec);
         }
         let mut hw = Hardware::new(system, &spec)?;
-        let missing = snapshot.needs.missing_on(&hw.vcpu.fd().cpuid()?);
+        let missing = host_lacks(system, &snapshot)?;
         if !missing.is_empty() {
             return Err(MachineError::HostLacks { missing: missing.join(", ") });
         }
         hw.memory.map_pages(&snapshot.pages)?;
+        let reach = match &snapshot.guest {
+            GuestState::Process(_) => Reach::Program,
+            GuestState::Bare(_) => Reach::Kernel,
+        };
         // The snapshot's MSRs, not this host's list: comparing needs the same ones.
-        hw.parts.msrs = snapshot.state.msrs.iter().map(|&(index, _)| index).collect();
-        snapshot.state.load(&mut hw.vcpu, &hw.vm)?;
+        hw.parts.msrs = snapshot.state.load(&mut hw.vcpu, &hw.vm, reach)?;
         let watchdog = Watchdog::new(hw.vcpu.kicker()).map_err(MachineError::Watchdog)?;
         Self::at(hw, Driver::of(&snapshot.guest), snapshot, watchdog)
     }

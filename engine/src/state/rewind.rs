@@ -44,7 +44,7 @@ impl Prepared {
             call: "KVM_SET_MSRS",
             source: nix::errno::Errno::E2BIG,
         })?;
-        Ok(Self { msrs, xsave: Box::new(super::xsave_from(&state.xsave)), flush })
+        Ok(Self { msrs, xsave: Box::new(state.loadable_xsave()), flush })
     }
 
     /// Puts every class of `state`, which this was made from, back.
