@@ -14,6 +14,7 @@ use dejavm_engine::kvm::{Ran, RawExit, System};
 use dejavm_engine::machine::bare::PORT_DONE;
 use dejavm_engine::machine::hardware::{Hardware, VmSpec};
 use dejavm_engine::machine::{GuestState, MachineError, MachineSnapshot};
+use dejavm_engine::state::Reach;
 use kvm_bindings::{
     KVM_EXIT_HLT, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, kvm_regs, kvm_sregs,
 };
@@ -63,7 +64,8 @@ impl Rig {
         }
         let mut hw = Hardware::new(system, &spec)?;
         hw.memory.map_pages(&snapshot.pages)?;
-        snapshot.state.load(&mut hw.vcpu, &hw.vm)?;
+        // Taken on this host, which therefore lacks none of its MSRs.
+        snapshot.state.load(&mut hw.vcpu, &hw.vm, Reach::Kernel)?;
         Ok(Self { hw, start, sregs: snapshot.state.sregs })
     }
 
