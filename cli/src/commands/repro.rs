@@ -207,13 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn a_hang_gets_twice_its_campaigns_time() {
+    fn a_hang_gets_the_time_that_it_took_to_be_believed() {
         let folder = std::env::temp_dir().join(format!("dejavm-repro-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
         let stats = folder.join("fuzzer_stats");
         assert_eq!(default_limit(&Wanted::Hang, &folder), None);
-        fs::write(&stats, "run_time  : 9\nexec_timeout      : 40\n").unwrap();
-        assert_eq!(default_limit(&Wanted::Hang, &folder), Some(Duration::from_millis(80)));
+        fs::write(&stats, "run_time  : 9\nexec_timeout      : 900\n").unwrap();
+        assert_eq!(default_limit(&Wanted::Hang, &folder), Some(Duration::from_millis(1800)));
         assert_eq!(default_limit(&Wanted::Crash, &folder), None);
         fs::remove_dir_all(&folder).unwrap();
     }
