@@ -19,6 +19,7 @@ use dejavm_engine::kvm::System;
 use dejavm_engine::machine::bare::PORT_DONE;
 use dejavm_engine::machine::hardware::{Hardware, VmSpec};
 use dejavm_engine::machine::{GuestState, Machine, MachineSnapshot};
+use dejavm_engine::state::Reach;
 use kvm_bindings::kvm_regs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -66,7 +67,9 @@ impl Undriven {
         let spec = VmSpec { layout: snapshot.layout.clone(), ..VmSpec::default() };
         let mut hw = Hardware::new(system, &spec).expect("a VM");
         hw.memory.map_pages(&snapshot.pages).expect("the snapshot's pages");
-        snapshot.state.load(&mut hw.vcpu, &hw.vm).expect("the snapshot's state");
+        // Taken on this host, which therefore lacks none of its MSRs.
+        let reach = Reach::Kernel;
+        snapshot.state.load(&mut hw.vcpu, &hw.vm, reach).expect("the snapshot's state");
         let mut start = snapshot.state.regs;
         if matches!(snapshot.guest, GuestState::Process(_)) {
             // Past the SYSCALL that reads the input, which finds its end.

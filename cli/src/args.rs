@@ -37,6 +37,8 @@ pub enum Command {
     Fuzz(Box<Fuzz>),
     /// Replay a crash from the snapshot of its campaign.
     Repro(Repro),
+    /// Measure what an exit or a rewind costs on this host.
+    Bench(Bench),
     /// Tell what this host's KVM can do.
     Doctor(Doctor),
 }
@@ -260,6 +262,52 @@ pub struct Repro {
     pub json: bool,
 }
 
+const BENCH_EXAMPLES: &str = "\
+Examples:
+    dejavm bench exits
+    dejavm bench rewind --json before.json
+    dejavm bench rewind --compare before.json
+    dejavm bench exits --samples 50 --json - | jq '.rows[] | {name, lines}'
+
+Every row stands beside its floor: the same guest through the engine's lowest layer, kvm::Vcpu::run
+and the raw exit, on a VM without dirty log, without driver and without limit on time. It is not
+the floor of all: KVM_RUN without any of this engine is in the project's criterion bench
+exit_latency (cargo bench -p dejavm-benches --bench exit_latency). The variants of a row take turns,
+so that their ratios hold on a busy host; compare ratios rather than nanoseconds.
+
+It takes less than half a minute: a row whose time is over has fewer samples, unless --samples is
+given. A row that says `not on this host` names the probe of `dejavm doctor` that failed; it does
+not change the exit status. Exit status 0 says that it was measured, 3 that KVM cannot be used, 4
+that a file cannot be read or written, or is no measurement.";
+
+/// `dejavm bench`
+#[derive(Debug, Args)]
+#[command(after_help = BENCH_EXAMPLES)]
+pub struct Bench {
+    /// What to measure.
+    #[arg(value_name = "WHAT")]
+    pub what: Measurement,
+    /// Write the figures and the host's fingerprint as JSON; `-` is standard output, and then
+    /// nothing else is written there.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Show an earlier FILE of --json beside the figures, with the ratio of each.
+    #[arg(long, value_name = "FILE")]
+    pub compare: Option<PathBuf>,
+    /// Samples of each variant of a row [default: 1000, or what half a minute allows].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub samples: Option<u32>,
+}
+
+/// What `dejavm bench` measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Measurement {
+    /// Exits from CPL 0 and CPL 3, and what is handled in the kernel.
+    Exits,
+    /// A run and its rewind, by pages written and by the guest's memory.
+    Rewind,
+}
+
 /// `dejavm doctor`
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -310,6 +358,8 @@ mod tests {
             "dejavm run --ram lots ./p",
             "dejavm fuzz -i seeds ./p",
             "dejavm repro",
+            "dejavm bench",
+            "dejavm bench exits --samples 0",
             "dejavm",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

@@ -114,6 +114,33 @@ pub enum CliError {
         /// Where its campaign would keep one.
         wanted: PathBuf,
     },
+    /// A guest of `bench` did what it has no code for.
+    #[error("measure: a guest {did}")]
+    BenchGuest {
+        /// What it did.
+        did: String,
+    },
+    /// What `bench --compare` was given is no measurement.
+    #[error("compare with {}: it is no file of `dejavm bench --json`", path.display())]
+    NotABench {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: serde_json::Error,
+    },
+    /// What `bench --compare` was given is a measurement of something else.
+    #[error("compare with {}: it is {found}, and this is {wanted}", path.display())]
+    OtherBench {
+        /// The file.
+        path: PathBuf,
+        /// What it says that it is.
+        found: String,
+        /// What was measured now.
+        wanted: String,
+    },
+    /// There is no place for a temporary file.
+    #[error("make a temporary file")]
+    Temporary(#[source] io::Error),
     /// Ctrl-C cannot be caught.
     #[error("catch Ctrl-C")]
     Signals(#[source] ctrlc::Error),
@@ -134,7 +161,12 @@ impl CliError {
             Self::Usage(_) | Self::Point(_) | Self::PointAfterInput | Self::NoImage { .. } => {
                 ExitCode::Usage
             }
-            Self::Kvm(_) | Self::Stdout(_) | Self::Signals(_) | Self::Json(_) => ExitCode::Host,
+            Self::Kvm(_)
+            | Self::Stdout(_)
+            | Self::Signals(_)
+            | Self::Json(_)
+            | Self::Temporary(_)
+            | Self::BenchGuest { .. } => ExitCode::Host,
             Self::Machine { source, .. } => of_machine(source),
             Self::Campaign(CampaignError::Target { .. }) => ExitCode::Host,
             Self::Campaign(CampaignError::MaxLenZero | CampaignError::TimeoutZero) => {

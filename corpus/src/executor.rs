@@ -89,9 +89,13 @@ impl<'t> Executor<'t> {
         })
     }
 
-    /// Repeats on the exact path, with twice the time, an input that reached the limit.
-    pub(crate) fn confirm_hang(&mut self, input: &[u8]) -> Result<Truth, TargetError> {
-        self.target.set_timeout(self.limit.saturating_mul(2));
+    /// Repeats on the exact path, with `limit`, an input that reached the time limit.
+    pub(crate) fn confirm_hang(
+        &mut self,
+        input: &[u8],
+        limit: Duration,
+    ) -> Result<Truth, TargetError> {
+        self.target.set_timeout(limit);
         let truth = self.trace(input).and_then(|verdict| match verdict {
             Verdict::TimedOut => Ok(Truth::Hangs),
             Verdict::Finished => Ok(Truth::Finishes),
@@ -114,6 +118,14 @@ impl<'t> Executor<'t> {
             self.target.forget_blocks(blocks);
         }
     }
+}
+
+/// How long an input must run to be saved as a hang in a campaign whose runs may take `limit`:
+/// twice as long, and at least a second, as AFL has it, because on a busy host a run that took
+/// tens of milliseconds may only have waited for the CPU.
+#[must_use]
+pub fn hang_limit(limit: Duration) -> Duration {
+    limit.saturating_mul(2).max(Duration::from_secs(1))
 }
 
 fn out_of_memory_is_a_crash(verdict: Verdict) -> Verdict {
@@ -146,9 +158,15 @@ mod tests {
         let mut executor = Executor::new(&mut maze, LIMIT, 0);
         // The maze needs 15 ms for this one, and for ever for the next.
         assert_eq!(executor.run(b"SLOW").unwrap(), Some(Verdict::TimedOut));
-        assert_eq!(executor.confirm_hang(b"SLOW").unwrap(), Truth::Finishes);
-        assert_eq!(executor.confirm_hang(b"HANG").unwrap(), Truth::Hangs);
+        assert_eq!(executor.confirm_hang(b"SLOW", LIMIT * 2).unwrap(), Truth::Finishes);
+        assert_eq!(executor.confirm_hang(b"HANG", LIMIT * 2).unwrap(), Truth::Hangs);
         assert_eq!(maze.limit, LIMIT);
+    }
+
+    #[test]
+    fn a_hang_takes_a_second_at_least() {
+        assert_eq!(hang_limit(Duration::from_millis(20)), Duration::from_secs(1));
+        assert_eq!(hang_limit(Duration::from_secs(3)), Duration::from_secs(6));
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod target;
 pub use atomic::{WriteError, write as write_atomically};
 pub use campaign::{Campaign, CampaignError, DEFAULT_MAX_LEN, Options};
 pub use dictionary::{DictionaryError, LineProblem};
+pub use executor::hang_limit;
 pub use out::OutError;
 pub use recorded::Recorded;
 pub use seeds::{SeedsError, SkipReason};

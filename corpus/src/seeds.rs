@@ -48,7 +48,7 @@ pub enum SkipReason {
     /// Its run reaches the time limit; it is recorded as a hang.
     #[error("it reaches the time limit; recorded as a hang")]
     Hangs,
-    /// Its run reaches the time limit, but not twice of it.
+    /// Its run reaches the time limit, but not that of a hang.
     #[error("it needs longer than the time limit of {limit:?}")]
     Slow {
         /// The limit.

@@ -321,3 +321,80 @@ fn doctor_answers_for_people_and_for_programs() {
     assert_eq!(missing.status.code(), Some(1));
     assert!(text(&missing.stdout).contains("mend:"), "{}", text(&missing.stdout));
 }
+
+/// `bench WHAT` with few samples, and its JSON.
+fn bench(what: &str) -> serde_json::Value {
+    let out = run(&["bench", what, "--samples", "9", "--json", "-"]);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    serde_json::from_slice(&out.stdout).unwrap()
+}
+
+/// Every row has figures that are above zero, or the reason why it has none.
+fn assert_measured(report: &serde_json::Value, name: &str, layers: &[&str]) {
+    let row = report["rows"].as_array().unwrap().iter().find(|row| row["name"] == name).unwrap();
+    let lines = row["lines"].as_array().unwrap();
+    if lines.is_empty() {
+        assert!(!row["absent"].as_str().unwrap().is_empty(), "{row}");
+        return;
+    }
+    let found: Vec<_> = lines.iter().map(|line| line["layer"].as_str().unwrap()).collect();
+    assert_eq!(found, layers, "{name}");
+    for line in lines {
+        let of = |percentile: &str| line[percentile].as_f64().unwrap();
+        assert!(of("p50_ns") > 0.0, "{name}: {line}");
+        assert!(of("p50_ns") <= of("p90_ns") && of("p90_ns") <= of("p99_ns"), "{name}: {line}");
+    }
+}
+
+#[test]
+fn bench_measures_every_exit_beside_its_floor() {
+    let Some(_) = kvm() else { return };
+    let report = bench("exits");
+    for name in ["cpl0_out", "cpl0_in", "cpl0_mmio_store", "cpl0_mmio_load"] {
+        assert_measured(&report, name, &["floor", "machine"]);
+    }
+    for name in ["cpl3_syscall", "cpl3_ud2", "cpl3_first_touch"] {
+        assert_measured(&report, name, &["floor", "machine"]);
+    }
+    for name in ["cpl0_hlt", "cpl0_step", "cpl3_mmio_store", "cpl3_step"] {
+        assert_measured(&report, name, &["floor", "vcpu"]);
+    }
+    for name in ["cpl0_cpuid", "cpl0_rdmsr", "cpl0_wrmsr"] {
+        assert_measured(&report, name, &["kernel"]);
+    }
+    for name in ["cpl0_first_write", "cpl3_first_write"] {
+        assert_measured(&report, name, &["floor", "protected"]);
+    }
+    assert_measured(&report, "immediate_exit", &["floor"]);
+    let host = &report["host"];
+    assert!(host["cpu"].is_string() && host["kvm"].is_string() && host["engine"].is_string());
+}
+
+#[test]
+fn bench_compares_with_an_earlier_measurement_of_the_same_kind() {
+    let Some(_) = kvm() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("before.json");
+    let made = run(&["bench", "rewind", "--samples", "2", "--json", path(&file)]);
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    assert!(text(&made.stdout).contains("log scale"), "{}", text(&made.stdout));
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    for ram in ["64m", "1g"] {
+        assert_measured(&report, &format!("{ram}_0"), &["floor", "run", "rewind"]);
+        for pages in [1, 8, 64, 512, 4096] {
+            let layers = ["floor", "run", "rewind", "memcpy"];
+            assert_measured(&report, &format!("{ram}_{pages}"), &layers);
+        }
+    }
+    let again = run(&["bench", "rewind", "--samples", "2", "--compare", path(&file)]);
+    assert_eq!(again.status.code(), Some(0), "{}", text(&again.stderr));
+    let told = text(&again.stdout);
+    let header = told.lines().find(|line| line.contains("old p50 ns")).unwrap();
+    assert!(header.ends_with("ratio"), "{header}");
+    assert_eq!(told.matches(" x").count(), 2 * (3 + 5 * 4), "a ratio for each line: {told}");
+    let other = run(&["bench", "exits", "--samples", "1", "--compare", path(&file)]);
+    assert_eq!(other.status.code(), Some(4));
+    assert!(text(&other.stderr).contains("`rewind`"), "{}", text(&other.stderr));
+    let none = run(&["bench", "exits", "--compare", path(&guests().join("data/photo.jpg"))]);
+    assert_eq!(none.status.code(), Some(4), "{}", text(&none.stderr));
+}

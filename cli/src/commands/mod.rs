@@ -1,5 +1,6 @@
 //! One file for each subcommand. Each gives its exit status back, and never exits.
 
+mod bench;
 mod doctor;
 mod fuzz;
 mod inspect;
@@ -19,6 +20,7 @@ pub fn run(command: Command) -> Result<ExitCode, CliError> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Repro(args) => repro::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     }
 }

@@ -8,7 +8,7 @@ use crate::folder::Folder;
 use crate::point;
 use crate::report::{self, Report};
 use crate::terminal;
-use dejavm_corpus::{CrashFacts, Recorded};
+use dejavm_corpus::{CrashFacts, Recorded, hang_limit};
 use dejavm_engine::machine::RunReport;
 use dejavm_engine::outcome::Outcome;
 use serde::Serialize;
@@ -110,7 +110,7 @@ fn wanted(path: &Path, args: &Repro) -> Result<Wanted, CliError> {
     Ok(if is_hang { Wanted::Hang } else { Wanted::Crash })
 }
 
-/// Twice the campaign's limit for a hang, which is what it took to be believed.
+/// What it took in the campaign to be believed a hang.
 fn default_limit(wanted: &Wanted, out: &Path) -> Option<Duration> {
     if !matches!(wanted, Wanted::Hang) {
         return None;
@@ -118,7 +118,7 @@ fn default_limit(wanted: &Wanted, out: &Path) -> Option<Duration> {
     let stats = fs::read_to_string(out.join("fuzzer_stats")).ok()?;
     let line = stats.lines().find(|line| line.starts_with("exec_timeout"))?;
     let ms = line.split_once(':')?.1.trim().parse::<u64>().ok().filter(|ms| *ms > 0)?;
-    Some(Duration::from_millis(ms.saturating_mul(2)))
+    Some(hang_limit(Duration::from_millis(ms)))
 }
 
 impl Wanted {

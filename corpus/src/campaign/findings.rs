@@ -3,13 +3,14 @@
 //! Nothing is believed that a second run does not show. Never chooses an input.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use libafl::corpus::CorpusId;
 
 use super::{CampaignError, Live, library};
 use crate::atomic;
 use crate::crash::CrashKey;
-use crate::executor::Truth;
+use crate::executor::{Truth, hang_limit};
 use crate::names::{self, Moment, Origin};
 use crate::out::OutError;
 use crate::stats::{Event, Finding};
@@ -42,9 +43,9 @@ pub(super) enum Fate {
     Dull,
     /// It crashes.
     Crash,
-    /// It reaches the time limit, and twice of it.
+    /// It reaches the time limit, and that of a hang.
     Hang,
-    /// It reaches the time limit, but not twice of it.
+    /// It reaches the time limit, but not that of a hang.
     Slow,
     /// A second run did not show the same.
     Unreproducible,
@@ -151,12 +152,29 @@ impl Live<'_> {
 
     fn timed_out(&mut self, input: &[u8], source: Source<'_>) -> Result<Fate, CampaignError> {
         self.counts.timeouts += 1;
-        match self.executor.confirm_hang(input).map_err(self.host_failed())? {
+        // Most inputs that are over the limit once are not at a second try, and most others hang
+        // where a saved one does: only a new one is given the time that it takes to be believed.
+        let limit = self.executor.limit();
+        let mut truth = self.confirm_hang(input, limit.saturating_mul(2))?;
+        if truth == Truth::Hangs && self.hangs_anew() {
+            truth = self.confirm_hang(input, hang_limit(limit))?;
+        }
+        match truth {
             Truth::Hangs => self.save_hang(input, source),
             Truth::Finishes => Ok(Fate::Slow),
             Truth::Crashes(facts) => self.save_crash(input, &facts, source),
             Truth::Unsteady => Ok(self.unreproducible(Finding::Timeout)),
         }
+    }
+
+    fn confirm_hang(&mut self, input: &[u8], limit: Duration) -> Result<Truth, CampaignError> {
+        self.executor.confirm_hang(input, limit).map_err(self.host_failed())
+    }
+
+    /// Whether the last run reached a block that no saved hang reaches.
+    fn hangs_anew(&self) -> bool {
+        let is_new = |&block: &u32| !self.covered_by_hangs.contains(block as usize);
+        self.counts.hangs == 0 || self.executor.blocks.iter().any(is_new)
     }
 
     /// Saves a crash that is believed, unless one like it is known.

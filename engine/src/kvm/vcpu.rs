@@ -323,6 +323,15 @@ impl Vcpu {
         Ok(list.as_slice().to_vec())
     }
 
+    /// `KVM_GET_TSC_KHZ`: how fast the guest's TSC counts. Nothing in the engine depends on it; it
+    /// turns measured times into cycles.
+    ///
+    /// # Errors
+    /// The host's own TSC is unstable, so that there is no such number (EIO).
+    pub fn tsc_khz(&self) -> Result<u32, KvmError> {
+        self.fd.get_tsc_khz().map_err(failed("KVM_GET_TSC_KHZ"))
+    }
+
     /// `KVM_SET_GUEST_DEBUG`. Set it after RIP, never before: the kernel pins single-stepping to
     /// the RIP it finds.
     ///

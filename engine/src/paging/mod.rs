@@ -6,7 +6,7 @@
 mod tables;
 
 pub(crate) use tables::leaf_entry;
-pub use tables::{Frames, Tables, TablesFull};
+pub use tables::{Frames, Tables, TablesFull, entry_in};
 
 use crate::address::{Gpa, Gva};
 use crate::memory::GuestMemory;

@@ -155,6 +155,16 @@ impl Tables {
         at: Gva,
         entry: u64,
     ) -> Result<(), TablesFull> {
+        let table = self.page_table(memory, at)?;
+        self.set(memory, entry_of(table, at, 0), entry)
+    }
+
+    /// The page table for the 2 MiB that `at` lies in; it and the tables above it are made where
+    /// they are missing. Its entry for `at` is at [`entry_in`].
+    ///
+    /// # Errors
+    /// No frame is left for a table.
+    pub fn page_table(&mut self, memory: &mut GuestMemory, at: Gva) -> Result<Gpa, TablesFull> {
         let mut table = self.root();
         for level in (1..4).rev() {
             let slot = entry_of(table, at, level);
@@ -168,7 +178,7 @@ impl Tables {
                 Gpa(above & ADDRESS_MASK)
             };
         }
-        self.set(memory, entry_of(table, at, 0), entry)
+        Ok(table)
     }
 
     /// Changes an entry that [`leaf`](Self::leaf) found.
@@ -243,6 +253,12 @@ impl Tables {
     pub fn same_bookkeeping(&self, then: &Self) -> bool {
         self.root == then.root && self.arena == then.arena && self.frames == then.frames
     }
+}
+
+/// The address of the entry for `at` in the page table at `table`.
+#[must_use]
+pub const fn entry_in(table: Gpa, at: Gva) -> Gpa {
+    entry_of(table, at, 0)
 }
 
 /// The address of the entry for `at` in the table of `level` (0 is the page table) at `table`.

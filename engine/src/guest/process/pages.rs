@@ -8,7 +8,12 @@ use super::trap::{ENGINE_BASE, ENGINE_END};
 use crate::address::{Gpa, Gva, PAGE_SIZE};
 use crate::memory::GuestMemory;
 use crate::outcome::Access;
-use crate::paging::{ADDRESS_MASK, NO_EXECUTE, PRESENT, Tables, USER, WRITABLE, leaf_entry};
+use crate::paging::{
+    ADDRESS_MASK, NO_EXECUTE, PRESENT, Tables, USER, WRITABLE, entry_in, leaf_entry,
+};
+
+/// Bytes that one page table maps.
+const TABLE_BYTES: u64 = 512 * PAGE_SIZE as u64;
 
 /// End of the addresses that a program can have: the first page of the non-canonical hole is
 /// never mapped, as on Linux.
@@ -114,15 +119,24 @@ impl UserMemory for ProcessPages<'_> {
     }
 
     fn map(&mut self, range: PageRange, prot: Prot) -> Result<(), OutOfFrames> {
+        // The page table that the last page was in, found once for its 512 pages.
+        let mut last = None;
         for index in 0..range.pages {
             let at = page_of(range, index).ok_or(OutOfFrames)?;
-            if self.entry(at).is_some() {
+            let region = at.0 / TABLE_BYTES;
+            let table = match last {
+                Some((same, table)) if same == region => table,
+                _ => self.tables.page_table(self.memory, at).map_err(|_| OutOfFrames)?,
+            };
+            last = Some((region, table));
+            let slot = entry_in(table, at);
+            let entry = self.memory.read_u64(slot).map_err(|_| OutOfFrames)?;
+            if entry & ADDRESS_MASK != 0 {
                 continue;
             }
             let frame = self.tables.take_frame(self.memory).map_err(|_| OutOfFrames)?;
-            self.tables
-                .set_leaf(self.memory, at, entry_for(frame.gpa(), prot))
-                .map_err(|_| OutOfFrames)?;
+            let entry = entry_for(frame.gpa(), prot);
+            self.tables.set(self.memory, slot, entry).map_err(|_| OutOfFrames)?;
         }
         Ok(())
     }

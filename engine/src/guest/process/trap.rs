@@ -44,7 +44,8 @@ const ARENA: Gpa = Gpa(0x1_0000);
 /// The guest-physical page that is no memory: a store to it is the cheapest exit from CPL 3 on
 /// hosts where a port access faults there.
 pub const GATE: Gpa = Gpa(0xf000_0000);
-const GATE_AT: u64 = ENGINE_BASE + 0x1000_0000;
+/// Where [`GATE`] is in the address space; a program may store to it, to no effect.
+pub const GATE_AT: u64 = ENGINE_BASE + 0x1000_0000;
 
 /// Port that the exception stubs write to.
 pub const PORT_TRAP: u16 = 0xe1;

@@ -1,0 +1,139 @@
+//! The guests' code, as bytes: no compiler is needed where a host is measured. Straight lines
+//! where a host may emulate code at CPL 0, because a loop's own instructions would count there.
+//!
+//! Never runs anything.
+
+use dejavm_engine::guest::process::trap;
+use dejavm_engine::machine::bare;
+
+/// Bytes of the store that a first touch is, `mov byte [rdi], 1`.
+pub const TOUCH_BYTES: u64 = 3;
+/// From one first touch to the next: as many bytes as the engine maps around a fault.
+const TOUCH_STRIDE: u32 = 64 * 4096;
+/// Address space that a program maps for its pages.
+const PAGES_BYTES: u32 = 16 << 20;
+/// Where a program's file is loaded.
+const PROGRAM_AT: u64 = 0x40_0000;
+/// Bytes of the ELF header and its one program header.
+const HEADERS_BYTES: usize = 64 + 56;
+
+/// `exit_group(0)`.
+const EXIT: [u8; 9] = [0xb8, 231, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05];
+/// `getppid()`.
+pub const GETPPID: [u8; 7] = [0xb8, 110, 0, 0, 0, 0x0f, 0x05];
+/// `ud2`.
+pub const UD2: [u8; 2] = [0x0f, 0x0b];
+/// `nop`.
+pub const NOP: [u8; 1] = [0x90];
+
+/// 32-bit code at CPL 0: the snapshot, `before` once, `body` `count` times, the end.
+pub fn bare(before: &[u8], body: &[u8], count: u32) -> Vec<u8> {
+    let mut code = vec![0xe6, bare::PORT_SNAPSHOT as u8];
+    code.extend_from_slice(before);
+    code.extend(body.repeat(count as usize));
+    code.extend_from_slice(&[0xe6, bare::PORT_DONE as u8, 0xf4]);
+    code
+}
+
+/// 32-bit code at CPL 0: after the snapshot a byte is written to each of `pages` pages from `at`.
+pub fn bare_page_writes(at: u32, pages: u32) -> Vec<u8> {
+    let store = |page: u32| {
+        let [a, b, c, d] = (at + page * 4096).to_le_bytes();
+        [0xa2, a, b, c, d] // mov [moffs32], al
+    };
+    bare(&[], &(0..pages).flat_map(store).collect::<Vec<u8>>(), 1)
+}
+
+/// `mov [gate], al` at CPL 3: a store to no memory.
+pub fn gate_store() -> Vec<u8> {
+    [&[0xa2][..], &trap::GATE_AT.to_le_bytes()].concat()
+}
+
+/// First touches of `count` pages that are so far apart that each one faults.
+pub fn first_touches(count: u32) -> Vec<u8> {
+    let mut one = vec![0xc6, 0x07, 0x01]; // mov byte [rdi], 1
+    one.extend_from_slice(&[0x48, 0x81, 0xc7]); // add rdi, TOUCH_STRIDE
+    one.extend_from_slice(&TOUCH_STRIDE.to_le_bytes());
+    [&PAGES_TO_RDI[..], &one.repeat(count as usize)].concat()
+}
+
+/// Writes a byte to each of `pages` pages.
+pub fn page_writes(pages: u32) -> Vec<u8> {
+    if pages == 0 {
+        return Vec::new();
+    }
+    let mut code = PAGES_TO_RDI.to_vec();
+    code.push(0xb9); // mov ecx, pages
+    code.extend_from_slice(&pages.to_le_bytes());
+    // again: mov byte [rdi], 'x'; add rdi, 4096; dec ecx; jnz again
+    code.extend_from_slice(&[0xc6, 0x07, b'x', 0x48, 0x81, 0xc7, 0, 0x10, 0, 0]);
+    code.extend_from_slice(&[0xff, 0xc9, 0x75, 0xf2]);
+    code
+}
+
+/// `mov rdi, r12`, where [`program`] keeps the address of its pages.
+const PAGES_TO_RDI: [u8; 3] = [0x4c, 0x89, 0xe7];
+
+/// A static ELF program of one segment: it maps pages, executes `before`, reads standard input
+/// (which is where its snapshot is taken), executes `body`, and exits.
+pub fn program(before: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut code = Vec::new();
+    // mmap(0, PAGES_BYTES, READ | WRITE, PRIVATE | ANONYMOUS | NORESERVE, -1, 0)
+    code.extend_from_slice(&[0xb8, 9, 0, 0, 0, 0x31, 0xff, 0xbe]);
+    code.extend_from_slice(&PAGES_BYTES.to_le_bytes());
+    code.extend_from_slice(&[0xba, 3, 0, 0, 0, 0x41, 0xba, 0x22, 0x40, 0, 0]);
+    code.extend_from_slice(&[0x49, 0xc7, 0xc0, 0xff, 0xff, 0xff, 0xff, 0x45, 0x31, 0xc9]);
+    code.extend_from_slice(&[0x0f, 0x05, 0x49, 0x89, 0xc4]); // syscall; mov r12, rax
+    code.extend_from_slice(before);
+    // read(0, rsp - 64, 1)
+    code.extend_from_slice(&[0x31, 0xc0, 0x31, 0xff, 0x48, 0x8d, 0x74, 0x24, 0xc0]);
+    code.extend_from_slice(&[0xba, 1, 0, 0, 0, 0x0f, 0x05]);
+    code.extend_from_slice(body);
+    code.extend_from_slice(&EXIT);
+    elf(&code)
+}
+
+/// A file whose one segment is all of it, readable and executable, entered at `code`.
+fn elf(code: &[u8]) -> Vec<u8> {
+    let bytes = (HEADERS_BYTES + code.len()) as u64;
+    let mut file = Vec::with_capacity(HEADERS_BYTES + code.len());
+    let half = |value: u16| value.to_le_bytes();
+    // e_ident: 64-bit, little-endian, version 1, System V.
+    file.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+    file.extend([half(2), half(62)].concat()); // ET_EXEC, EM_X86_64
+    file.extend(1_u32.to_le_bytes());
+    file.extend((PROGRAM_AT + HEADERS_BYTES as u64).to_le_bytes()); // e_entry
+    file.extend(64_u64.to_le_bytes()); // e_phoff
+    file.extend(0_u64.to_le_bytes()); // e_shoff
+    file.extend(0_u32.to_le_bytes()); // e_flags
+    // e_ehsize, e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx
+    file.extend([half(64), half(56), half(1), half(64), half(0), half(0)].concat());
+    // PT_LOAD, PF_R | PF_X
+    file.extend([1_u32.to_le_bytes(), 5_u32.to_le_bytes()].concat());
+    // p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align
+    for word in [0, PROGRAM_AT, PROGRAM_AT, bytes, bytes, 4096] {
+        file.extend(word.to_le_bytes());
+    }
+    file.extend_from_slice(code);
+    file
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_programs_headers_are_as_long_as_they_say() {
+        let file = elf(&[0x90]);
+        assert_eq!(file.len(), HEADERS_BYTES + 1);
+        assert_eq!(file[HEADERS_BYTES], 0x90);
+    }
+
+    #[test]
+    fn a_loop_jumps_back_to_its_store() {
+        let code = page_writes(3);
+        let jump = code.len() as i64 + i64::from(code[code.len() - 1] as i8);
+        assert_eq!(code[jump as usize..][..3], [0xc6, 0x07, b'x']);
+        assert!(page_writes(0).is_empty());
+    }
+}

@@ -1,0 +1,55 @@
+//! From code bytes to machines at their snapshots. Never measures.
+
+use super::code;
+use crate::error::CliError;
+use dejavm_engine::address::Gpa;
+use dejavm_engine::guest::bare::{BareSpec, Mode};
+use dejavm_engine::guest::process::ProcessSpec;
+use dejavm_engine::kvm::System;
+use dejavm_engine::machine::{Boot, Limit, Machine, ProcessPoint, Started};
+use std::io::Write as _;
+use std::time::Duration;
+
+/// Memory of a guest whose row does not say, in bytes.
+pub const RAM_BYTES: u64 = 64 << 20;
+/// Memory of a bare guest, in bytes.
+const BARE_RAM_BYTES: u64 = 4 << 20;
+/// Where a bare guest's code starts.
+const BARE_CODE: Gpa = Gpa(0x1000);
+
+/// No guest here runs nearly as long.
+pub fn limit() -> Limit {
+    Limit::time(Duration::from_secs(10))
+}
+
+/// `code` at CPL 0, at its snapshot.
+pub fn bare(system: &System, code: Vec<u8>) -> Result<Machine, CliError> {
+    let spec = BareSpec::flat(Mode::Protected, code, BARE_CODE, BARE_RAM_BYTES);
+    at_snapshot(Boot::bare(system, &spec).map_err(CliError::machine("boot a bare guest"))?)
+}
+
+/// [`code::program`] in `ram_bytes` of memory, at its snapshot.
+pub fn process(
+    system: &System,
+    before: &[u8],
+    body: &[u8],
+    ram_bytes: u64,
+) -> Result<Machine, CliError> {
+    // A loader takes a file; it is gone as soon as it has been read.
+    let mut file = tempfile::NamedTempFile::new().map_err(CliError::Temporary)?;
+    file.write_all(&code::program(before, body)).map_err(CliError::Temporary)?;
+    let spec = ProcessSpec::new(file.path());
+    let boot = Boot::process(system, &spec, ram_bytes, b"")
+        .map_err(CliError::machine("boot a program"))?;
+    at_snapshot(boot)
+}
+
+fn at_snapshot(boot: Boot) -> Result<Machine, CliError> {
+    let doing = CliError::machine("run a guest to its snapshot");
+    match boot.start(ProcessPoint::Input, limit()).map_err(doing)? {
+        Started::AtSnapshot(machine) => Ok(*machine),
+        Started::Ended(ended) => {
+            Err(CliError::BenchGuest { did: ended.report.outcome.to_string() })
+        }
+    }
+}

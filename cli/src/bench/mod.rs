@@ -1,0 +1,175 @@
+//! What an exit and a rewind cost on this host: rows of percentiles, each beside its floor.
+//!
+//! `exits` and `rewind` measure; `table` words it for people. The lowest floor here is the engine's
+//! own lowest layer (`kvm::Vcpu`), because the command has no unsafe code: a `KVM_RUN` without any
+//! of the engine is in the criterion bench `exit_latency`. Never judges a figure.
+
+mod code;
+pub mod exits;
+pub mod fingerprint;
+mod guests;
+pub mod rewind;
+mod rig;
+mod sample;
+pub mod table;
+
+pub use sample::Plan;
+
+use crate::terminal::Status;
+use dejavm_engine::host;
+use dejavm_engine::kvm::System;
+use fingerprint::Host;
+use serde::{Deserialize, Serialize};
+
+/// Version of the JSON form.
+pub const FORMAT: u32 = 1;
+
+/// A whole measurement, as `--json` writes it and `--compare` reads it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// `exits` or `rewind`.
+    pub bench: String,
+    /// Where it was measured, and with what.
+    pub host: Host,
+    /// What was measured.
+    pub rows: Vec<Row>,
+}
+
+/// One event, measured in one way or several.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Row {
+    /// A name for programs, the same in every version.
+    pub name: String,
+    /// The event for people.
+    pub what: String,
+    /// Events in a sample: a sample is their mean.
+    pub events_per_sample: u32,
+    /// How it was measured; the floor first. Empty where the host cannot do it.
+    pub lines: Vec<Line>,
+    /// Why there are no lines.
+    pub absent: Option<String>,
+}
+
+/// One way of measuring an event. Times are of one event.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// What is between the guest and the clock.
+    pub layer: Layer,
+    /// The median, in nanoseconds.
+    pub p50_ns: f64,
+    /// One in ten is slower.
+    pub p90_ns: f64,
+    /// One in a hundred is slower.
+    pub p99_ns: f64,
+    /// The median in cycles of the TSC, where its frequency is known.
+    pub p50_tsc_cycles: Option<f64>,
+    /// Samples taken.
+    pub samples: usize,
+    /// What it costs on top of the row's floor.
+    pub adds: Option<Adds>,
+}
+
+/// What is between the guest and the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layer {
+    /// The engine's lowest layer: `kvm::Vcpu::run` and the raw exit.
+    Floor,
+    /// The engine's vCPU and its parsed exit.
+    Vcpu,
+    /// A whole `Machine::run`.
+    Machine,
+    /// Nothing: handled in the kernel. A run with the event less the same run without it.
+    Kernel,
+    /// Nothing either: as the floor, to pages that were write-protected for the dirty log.
+    Protected,
+    /// `Machine::run` of the row's guest.
+    Run,
+    /// `Machine::rewind`.
+    Rewind,
+    /// A copy of as many pages.
+    Memcpy,
+}
+
+/// What a line costs on top of its row's floor: medians of what was measured in turn.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Adds {
+    /// Nanoseconds; below zero where noise is larger than the difference.
+    pub ns: f64,
+    /// Of the floor.
+    pub percent: f64,
+}
+
+impl Layer {
+    /// A word for people.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Vcpu => "vcpu",
+            Self::Machine => "machine",
+            Self::Kernel => "kernel",
+            Self::Protected => "protected",
+            Self::Run => "run",
+            Self::Rewind => "rewind",
+            Self::Memcpy => "memcpy",
+        }
+    }
+}
+
+/// What the rows are measured with.
+pub struct Context<'a> {
+    /// KVM.
+    pub system: &'a System,
+    /// What the host can do.
+    pub host: &'a host::Report,
+    /// How long to measure.
+    pub plan: Plan,
+    /// The TSC's frequency.
+    pub tsc_khz: Option<u32>,
+    /// Says what goes on.
+    pub status: Status,
+}
+
+impl Context<'_> {
+    /// The row of an event that this host cannot do.
+    fn absent(name: &str, what: &str, why: String) -> Row {
+        Row { name: name.into(), what: what.into(), absent: Some(why), ..Row::default() }
+    }
+
+    /// The row of what was sampled, by layer.
+    fn row(&self, name: &str, what: &str, events: u32, sampled: &[(Layer, Vec<f64>)]) -> Row {
+        let floor = sampled.iter().find(|(layer, _)| *layer == Layer::Floor);
+        let line = |(layer, samples): &(Layer, Vec<f64>)| {
+            let [p50_ns, p90_ns, p99_ns] = sample::percentiles(samples);
+            let adds = match (layer, floor) {
+                (Layer::Floor | Layer::Kernel | Layer::Memcpy, _) | (_, None) => None,
+                // A rewind comes on top of a run by itself.
+                (Layer::Rewind, Some((_, floor))) => Some(sample::part_of(samples, floor)),
+                (_, Some((_, floor))) => Some(sample::on_top_of(samples, floor)),
+            };
+            Line {
+                layer: *layer,
+                p50_ns,
+                p90_ns,
+                p99_ns,
+                p50_tsc_cycles: self
+                    .tsc_khz
+                    .map(|khz| sample::rounded(p50_ns * f64::from(khz) / 1e6)),
+                samples: samples.len(),
+                adds,
+            }
+        };
+        Row {
+            name: name.into(),
+            what: what.into(),
+            events_per_sample: events,
+            lines: sampled.iter().map(line).collect(),
+            absent: None,
+        }
+    }
+}
+
+/// What was sampled of a row, by layer, in nanoseconds for each event.
+type Sampled = Vec<(Layer, Vec<f64>)>;

@@ -1,0 +1,211 @@
+//! A measurement as a table for people, alone or beside an earlier one. Never prints.
+
+use super::{Line, Report, Row};
+use std::fmt::Write as _;
+
+/// Characters of the longest bar.
+const BAR_WIDTH: f64 = 18.0;
+
+/// The host and the figures.
+pub fn text(report: &Report) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail, here and below.
+    for (name, value) in report.host.fields() {
+        let _ = writeln!(out, "{name:<12} {value}");
+    }
+    out.push('\n');
+    let scale = Scale::of(report);
+    let _ = writeln!(
+        out,
+        "{:<28}{:<10}{:>11}{:>11}{:>11}{:>12}  {:<24}p50, log scale",
+        report.bench, "layer", "p50 ns", "p90 ns", "p99 ns", "p50 cycles", "adds to the floor",
+    );
+    for row in &report.rows {
+        write_row(&mut out, row, &scale);
+    }
+    out.push_str(notes(&report.bench));
+    let _ = writeln!(out, "Bars are logarithmic: {}. Cycles are the TSC's.", scale.legend());
+    out
+}
+
+fn write_row(out: &mut String, row: &Row, scale: &Scale) {
+    if let Some(why) = &row.absent {
+        let _ = writeln!(out, "{:<28}not on this host ({why})", row.what);
+    }
+    for (index, line) in row.lines.iter().enumerate() {
+        let what = if index == 0 { row.what.as_str() } else { "" };
+        let cycles = line.p50_tsc_cycles.map_or("-".to_owned(), grouped);
+        let adds = line.adds.map_or(String::new(), |adds| {
+            format!("{} ns ({:.1} %)", grouped(adds.ns), adds.percent)
+        });
+        let _ = writeln!(
+            out,
+            "{what:<28}{:<10}{:>11}{:>11}{:>11}{cycles:>12}  {adds:<24}{}",
+            line.layer.word(),
+            grouped(line.p50_ns),
+            grouped(line.p90_ns),
+            grouped(line.p99_ns),
+            scale.bar(line.p50_ns)
+        );
+    }
+}
+
+/// What the words of the table mean.
+fn notes(bench: &str) -> &'static str {
+    match bench {
+        "exits" => {
+            "\n\
+A sample is the mean of a round of exits, so that p99 is of rounds. floor: kvm::Vcpu::run and the\n\
+raw exit. vcpu: the engine's vCPU and parsed exit. machine: Machine::run, its rewind not counted.\n\
+kernel: no exit to this process; a run with the event less the same run without it, per event.\n\
+protected: the floor's writes, to pages that are write-protected for the dirty log.\n\
+CPL 3 page fault: the machine gives the program 64 pages, where the floor steps over the store.\n"
+        }
+        _ => {
+            "\n\
+floor: the same run through kvm::Vcpu::run, without dirty log and without rewind. run and rewind:\n\
+Machine::run, with what it adds to the floor, and Machine::rewind, with its share of the floor.\n\
+memcpy: as many pages.\n"
+        }
+    }
+}
+
+/// This measurement beside `earlier`: what differs between the hosts, and the ratio of each p50.
+pub fn comparison(earlier: &Report, now: &Report) -> String {
+    let mut out = String::new();
+    for ((name, before), (_, after)) in earlier.host.fields().iter().zip(now.host.fields()) {
+        if *before != after {
+            let _ = writeln!(out, "{name:<12} {before}\n{:<12}   now {after}", "");
+        }
+    }
+    let _ = writeln!(
+        out,
+        "\n{:<28}{:<10}{:>12}{:>12}{:>9}",
+        now.bench, "layer", "old p50 ns", "new p50 ns", "ratio"
+    );
+    for row in &now.rows {
+        let before = earlier.rows.iter().find(|earlier| earlier.name == row.name);
+        for (index, line) in row.lines.iter().enumerate() {
+            let what = if index == 0 { row.what.as_str() } else { "" };
+            let layer = |earlier: &&Line| earlier.layer == line.layer;
+            let old = before.and_then(|row| row.lines.iter().find(layer)).map(|old| old.p50_ns);
+            let (old_text, ratio) = match old {
+                Some(old) if old > 0.0 => (grouped(old), format!("x{:.3}", line.p50_ns / old)),
+                Some(old) => (grouped(old), "-".to_owned()),
+                None => ("-".to_owned(), "-".to_owned()),
+            };
+            let _ = writeln!(
+                out,
+                "{what:<28}{:<10}{old_text:>12}{:>12}{ratio:>9}",
+                line.layer.word(),
+                grouped(line.p50_ns)
+            );
+        }
+    }
+    out
+}
+
+/// A whole number with its thousands apart; with a tenth where it is small.
+fn grouped(value: f64) -> String {
+    if value.abs() < 100.0 {
+        return format!("{value:.1}");
+    }
+    let digits = format!("{:.0}", value.abs());
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    if value < 0.0 { format!("-{out}") } else { out }
+}
+
+/// The decades that the bars span.
+struct Scale {
+    low: i32,
+    high: i32,
+}
+
+impl Scale {
+    fn of(report: &Report) -> Self {
+        let lines = report.rows.iter().flat_map(|row| &row.lines);
+        let times = lines.map(|line| line.p50_ns).filter(|&ns| ns > 0.0);
+        let (low, high) =
+            times.fold((f64::INFINITY, 1.0_f64), |(low, high), ns| (low.min(ns), high.max(ns)));
+        let low = if low.is_finite() { low.log10().floor() as i32 } else { 0 };
+        Self { low, high: (high.log10().ceil() as i32).max(low + 1) }
+    }
+
+    fn legend(&self) -> String {
+        format!("{} ns to {} ns", grouped(10_f64.powi(self.low)), grouped(10_f64.powi(self.high)))
+    }
+
+    fn bar(&self, ns: f64) -> String {
+        if ns <= 0.0 {
+            return String::new();
+        }
+        let share = (ns.log10() - f64::from(self.low)) / f64::from(self.high - self.low);
+        "#".repeat((share.clamp(0.0, 1.0) * BAR_WIDTH).round().max(1.0) as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::fingerprint::Host;
+    use crate::bench::{Adds, FORMAT, Layer};
+
+    fn report(p50_ns: f64) -> Report {
+        let adds = Some(Adds { ns: 12.0, percent: 1.5 });
+        let line = |layer, p50_ns, adds| Line {
+            layer,
+            p50_ns,
+            p90_ns: p50_ns,
+            p99_ns: p50_ns,
+            p50_tsc_cycles: None,
+            samples: 1,
+            adds,
+        };
+        let lines =
+            vec![line(Layer::Floor, p50_ns, None), line(Layer::Machine, 2.0 * p50_ns, adds)];
+        let measured = Row { name: "a".into(), what: "CPL 0 OUT".into(), lines, ..Row::default() };
+        let absent = Row {
+            name: "b".into(),
+            what: "CPL 3 single step".into(),
+            absent: Some("probe single_step_cpl3: no".into()),
+            ..Row::default()
+        };
+        let host = Host { kernel: format!("kernel {p50_ns}"), ..Host::default() };
+        Report { format: FORMAT, bench: "exits".into(), host, rows: vec![measured, absent] }
+    }
+
+    #[test]
+    fn a_table_has_figures_and_what_the_host_lacks() {
+        let text = text(&report(8123.4));
+        assert!(text.contains("8,123") && text.contains("12.0 ns (1.5 %)"), "{text}");
+        assert!(text.contains("not on this host (probe single_step_cpl3: no)"), "{text}");
+        assert!(text.contains("logarithmic: 1,000 ns to 100,000 ns"), "{text}");
+    }
+
+    #[test]
+    fn a_comparison_has_the_ratio_of_each_line() {
+        let text = comparison(&report(1000.0), &report(1500.0));
+        assert!(text.contains("ratio") && text.matches("x1.500").count() == 2, "{text}");
+        assert!(text.contains("kernel 1000") && text.contains("now kernel 1500"), "{text}");
+    }
+
+    #[test]
+    fn bars_are_logarithmic() {
+        let scale = Scale { low: 1, high: 4 };
+        let lengths = [10.0, 100.0, 1000.0, 10_000.0].map(|ns| scale.bar(ns).len());
+        assert_eq!(lengths, [1, 6, 12, 18]);
+        assert_eq!(scale.bar(-1.0), "");
+    }
+
+    #[test]
+    fn thousands_stand_apart() {
+        let texts = [0.0, 99.94, 999.0, 1000.0, 1_234_567.0, -1234.0].map(grouped);
+        assert_eq!(texts, ["0.0", "99.9", "999", "1,000", "1,234,567", "-1,234"]);
+    }
+}
