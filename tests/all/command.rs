@@ -162,6 +162,7 @@ fn a_panic_is_a_crash_where_it_happens_if_it_is_asked_for() {
     let told = text(&crashed.stderr);
     assert_eq!(crashed.status.code(), Some(134), "{told}");
     assert!(told.contains("panics.rs:"), "the program's own line is named: {told}");
+    assert!(!told.contains("int3"), "the engine's own breakpoint is not shown: {told}");
     std::fs::write(&input, "n=7").unwrap();
     let fine = run(&args);
     assert_eq!((fine.status.code(), text(&fine.stdout)), (Some(0), "7\n".to_owned()));

@@ -496,10 +496,29 @@ impl Machine {
         }
     }
 
-    /// Copies the program's memory at guest-virtual `at`; false when it is not all readable.
+    /// Copies the program's memory at guest-virtual `at`, without the engine's breakpoints in it;
+    /// false when it is not all readable.
     #[must_use]
     pub fn read_virtual(&mut self, at: u64, out: &mut [u8]) -> bool {
-        self.driver.read_virtual(&mut self.hw, at, out)
+        if !self.driver.read_virtual(&mut self.hw, at, out) {
+            return false;
+        }
+        if let Driver::Process(driver) = &self.driver {
+            for (address, byte) in (at..).zip(out) {
+                *byte = self.unpatched(driver, address).unwrap_or(*byte);
+            }
+        }
+        true
+    }
+
+    /// The snapshot's byte at a guest-virtual address where the machine keeps one of its own.
+    fn unpatched(&self, driver: &ProcessDriver, address: u64) -> Option<u8> {
+        let at = driver.translate(&self.hw, address)?;
+        let pfn = at.into();
+        let is_patched =
+            self.patches.of(pfn).iter().any(|&(offset, _)| usize::from(offset) == at.page_offset());
+        let page = self.snapshot.pages.page(pfn).filter(|_| is_patched)?;
+        page.get(at.page_offset()).copied()
     }
 
     /// Sets breakpoints at the block starts `blocks`, guest-virtual addresses. A block's number
