@@ -1,7 +1,7 @@
 //! What a file is: `stat` in all its forms, `statfs` and `access`.
 
 use super::super::Process;
-use super::super::errno::{Answer, EACCES, EINVAL, ENOENT, Errno};
+use super::super::errno::{Answer, EACCES, EINVAL, ENOENT, Errno, Stop};
 use super::super::files::{Device, Files, Kind, Target};
 use super::super::memory::UserMemory;
 use super::super::stack::USER_ID;
@@ -137,6 +137,22 @@ impl Facts {
 }
 
 impl Process {
+    /// What is at a path, for the calls that take a descriptor, a path and flags.
+    fn facts_at(
+        &mut self,
+        fd: u64,
+        path: u64,
+        flags: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Result<Facts, Stop> {
+        let known = (libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH) as u64 | IGNORED;
+        if flags & !known != 0 {
+            return Err(EINVAL.into());
+        }
+        let target = self.locate(fd, path, flags, mem)?;
+        Ok(facts(&self.files, target)?)
+    }
+
     pub(super) fn stat_path(
         &mut self,
         fd: u64,
@@ -145,12 +161,7 @@ impl Process {
         flags: u64,
         mem: &mut dyn UserMemory,
     ) -> Answer {
-        let known = (libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH) as u64 | IGNORED;
-        if flags & !known != 0 {
-            return Err(EINVAL.into());
-        }
-        let target = self.locate(fd, path, flags, mem)?;
-        let stat = facts(&self.files, target)?.stat();
+        let stat = self.facts_at(fd, path, flags, mem)?.stat();
         self.user(mem).write(Gva(out), &stat)?;
         Ok(0)
     }
@@ -170,12 +181,7 @@ impl Process {
         out: u64,
         mem: &mut dyn UserMemory,
     ) -> Answer {
-        let known = (libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH) as u64 | IGNORED;
-        if flags & !known != 0 {
-            return Err(EINVAL.into());
-        }
-        let target = self.locate(fd, path, flags, mem)?;
-        let statx = facts(&self.files, target)?.statx();
+        let statx = self.facts_at(fd, path, flags, mem)?.statx();
         self.user(mem).write(Gva(out), &statx)?;
         Ok(0)
     }
