@@ -165,7 +165,8 @@ impl HostRewind {
         patches: &Patches,
     ) -> u64 {
         let mut total = 0;
-        for (slot, first) in first_pages(memory).into_iter().flatten() {
+        for slot in 0..memory.slots() {
+            let first = memory.first_page(slot);
             self.host.clear();
             self.host.extend(memory.touched(slot).iter().map(|&index| HotPage {
                 index,
@@ -186,15 +187,6 @@ impl HostRewind {
     pub fn pages_hot(&self) -> usize {
         self.slots.iter().map(|hot| hot.pages.len()).sum()
     }
-}
-
-/// Slot numbers and their first pages, without allocating: a VM here has few slots.
-fn first_pages(memory: &GuestMemory) -> [Option<(usize, Pfn)>; 8] {
-    let mut out = [None; 8];
-    for (entry, (slot, spec)) in out.iter_mut().zip(memory.layout().enumerate()) {
-        *entry = Some((slot, Pfn::from(spec.start)));
-    }
-    out
 }
 
 impl HotSlot {

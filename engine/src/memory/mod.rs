@@ -151,6 +151,18 @@ impl GuestMemory {
         self.slots.iter().map(|slot| slot.spec)
     }
 
+    /// Number of slots.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The first page of slot `slot`.
+    #[must_use]
+    pub fn first_page(&self, slot: usize) -> Pfn {
+        Pfn::from(self.slots[slot].spec.start)
+    }
+
     /// Replaces the contents by those of `pages`, copy-on-write: nothing is read now. Only for
     /// memory that no guest has run in yet.
     ///
@@ -390,8 +402,8 @@ impl GuestMemory {
     /// The host has no memory or no descriptor for it.
     pub fn save_pages(&self) -> Result<PageFile, std::io::Error> {
         let mut builder = PageFileBuilder::new()?;
-        for number in 0..self.slots.len() {
-            let first = Pfn::from(self.slots[number].spec.start);
+        for number in 0..self.slots() {
+            let first = self.first_page(number);
             let mut present = Vec::new();
             self.for_each_present(number, |index| present.push(index));
             for index in present {
