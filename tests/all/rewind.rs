@@ -74,6 +74,24 @@ fn mappings_that_a_run_makes_and_removes_are_undone() {
 }
 
 #[test]
+fn a_run_stopped_among_its_mappings_leaves_them_as_they_were() {
+    let Some(system) = kvm() else { return };
+    let mut machine = machine(&system, &spec(&build_c("mappings", &[]), &[]));
+    for run in 0..rounds(300) {
+        // Over from the start: the watchdog stops it wherever it is.
+        machine.run(&[run as u8], Limit::time(Duration::ZERO)).unwrap();
+        machine.rewind().unwrap();
+        if run % 50 == 0 {
+            assert_eq!(machine.verify().unwrap(), [], "run {run}");
+        }
+        let whole = machine.run(&[run as u8], limit()).unwrap();
+        assert_eq!(whole.outcome, Outcome::Exited { status: 0 }, "run {run}");
+        machine.rewind().unwrap();
+    }
+    assert_eq!(machine.verify().unwrap(), []);
+}
+
+#[test]
 fn a_timed_out_run_rewinds_completely() {
     let Some(system) = kvm() else { return };
     let mut machine = machine(&system, &spec(&build_c("faults", &[]), &[]));

@@ -248,6 +248,12 @@ impl Tables {
         out.dedup();
     }
 
+    /// Notes entries once more that [`take_stale`](Self::take_stale) gave and that the guest may
+    /// not have written; empties `entries`.
+    pub fn mark_stale(&mut self, entries: &mut Vec<Gpa>) {
+        self.stale.append(entries);
+    }
+
     /// Whether the host-side bookkeeping equals `then`'s: part of a machine's proof.
     #[must_use]
     pub fn same_bookkeeping(&self, then: &Self) -> bool {

@@ -24,14 +24,16 @@ impl ProcessDriver {
 
     /// Lets the guest write the entries in `stale`, and go on in the program after the last.
     fn rewrite(&mut self, hw: &mut Hardware, regs: kvm_regs) -> Result<(), MachineError> {
+        let mut done = 0;
         loop {
-            let (stub, taken) = rewrite::prepare(&mut hw.memory, &self.stale, &regs)?;
-            self.stale.drain(..taken);
+            let left = self.stale.get(done..).unwrap_or_default();
+            let (stub, taken) = rewrite::prepare(&mut hw.memory, left, &regs)?;
+            done += taken;
             *hw.vcpu.regs_mut() = stub;
             let sregs = hw.vcpu.sregs_mut();
             sregs.cs = trap::kernel_cs();
             sregs.ss = trap::kernel_ss();
-            if self.stale.is_empty() {
+            if done == self.stale.len() {
                 return Ok(());
             }
             run_rewrite(hw)?;
@@ -48,6 +50,8 @@ impl ProcessDriver {
     ) -> Result<(), MachineError> {
         self.state.process.rewind_to(&then.process);
         self.state.tables.rewind_to(&mut hw.memory, &then.tables)?;
+        // A run that was stopped before its first exit may not have written them.
+        self.state.tables.mark_stale(&mut self.stale);
         self.hits.clear();
         (self.system_calls, self.traps) = (0, 0);
         // At CPL 3 nothing else reaches a debug register.

@@ -69,6 +69,7 @@ pub struct ProcessDriver {
     pub(super) traps: u64,
     /// Whether this run took a #DB, which leaves its cause in DR6.
     debug_trap: bool,
+    /// Page-table entries that the guest was told to write, until an exit shows that it has.
     stale: Vec<Gpa>,
 }
 
@@ -154,7 +155,12 @@ impl ProcessDriver {
         hw: &mut Hardware,
         patches: &mut Patches,
     ) -> Result<Flow, MachineError> {
-        match next_event(hw)? {
+        let event = next_event(hw)?;
+        if !matches!(event, Event::Interrupted) {
+            // The program, or its fault, comes after the stub.
+            self.stale.clear();
+        }
+        match event {
             Event::SystemCall => self.system_call(hw),
             Event::Trap(vector) => self.trap(hw, patches, vector),
             Event::Interrupted => Ok(Flow::Interrupted),
