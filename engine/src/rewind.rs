@@ -158,7 +158,8 @@ impl HostRewind {
         Ok(done)
     }
 
-    fn restore_host_writes(
+    /// Puts back the pages that the host wrote, and forgets that it did; their number.
+    pub fn restore_host_writes(
         &mut self,
         memory: &mut GuestMemory,
         pristine: &PageFile,

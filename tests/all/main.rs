@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panic")]
 
 mod bare;
+mod batch;
 mod command;
 mod examples;
 mod faults;

@@ -115,7 +115,7 @@ impl Rig {
         tables.set_leaf(memory, Gva(USER_CODE), leaf_entry(text, false, true, true))?;
         tables.set_leaf(memory, Gva(USER_STACK), leaf_entry(stack, true, false, true))?;
         tables.set_leaf(memory, Gva(USER_HOLE), leaf_entry(HOLE, true, false, true))?;
-        let sregs = trap::special_registers(rig.vcpu.sregs(), tables.root(), false);
+        let sregs = trap::special_registers(rig.vcpu.sregs(), tables.root(), false, false);
         rig.vcpu.fd().set_sregs(&sregs)?;
         rig.vcpu.fd().set_msrs(&trap::msrs())?;
         let regs = kvm_regs {

@@ -20,6 +20,8 @@ use std::time::Instant;
 /// The XCR0 components that `KVM_GET_XSAVE`'s 4096 bytes hold and that need no CR4 bit of their
 /// own: x87, SSE, AVX, and AVX-512's three (Intel SDM vol. 1, 13.1).
 const XCR0_MASK: u64 = 0xe7;
+/// CPUID leaf 7, EBX: RDFSBASE and its like.
+const FSGSBASE: u32 = 1;
 
 /// A guest between its first instruction and its snapshot point.
 #[derive(Debug)]
@@ -210,7 +212,8 @@ impl Driver {
 fn set_up_cpu(hw: &mut Hardware, root: Gpa, start: Start) -> Result<(), MachineError> {
     let cpuid = hw.vcpu.fd().cpuid()?;
     let xcr0 = supported_xcr0(&cpuid) & XCR0_MASK;
-    let sregs = trap::special_registers(hw.vcpu.sregs(), root, xcr0 != 0);
+    let has_bases = cpuid.iter().any(|e| e.function == 7 && e.index == 0 && e.ebx & FSGSBASE != 0);
+    let sregs = trap::special_registers(hw.vcpu.sregs(), root, xcr0 != 0, has_bases);
     let fd = hw.vcpu.fd();
     fd.set_sregs(&sregs)?;
     if xcr0 != 0 {

@@ -6,6 +6,7 @@
 //! and never knows what an input is for.
 
 pub mod bare;
+mod batch;
 mod boot;
 mod digest;
 pub mod hardware;
@@ -13,6 +14,7 @@ mod process;
 mod verify;
 mod watchdog;
 
+pub use batch::{Batch, BatchOptions, BatchReport};
 pub use boot::{Boot, Ended, Started};
 pub use process::{ProcessPoint, ProcessState};
 
@@ -55,6 +57,9 @@ pub enum MachineError {
     /// The program could not be loaded.
     #[error(transparent)]
     Load(#[from] crate::guest::process::LoadError),
+    /// The machine has no room for the agent.
+    #[error(transparent)]
+    Agent(#[from] crate::guest::process::agent::AgentError),
     /// A bare guest's image could not be loaded.
     #[error(transparent)]
     BareImage(#[from] crate::guest::bare::ImageError),
@@ -389,6 +394,7 @@ impl Machine {
     /// The machine was not rewound since its last run, or the host failed; the machine is then
     /// poisoned until a rewind succeeds.
     pub fn run(&mut self, input: &[u8], limit: Limit) -> Result<RunReport, MachineError> {
+        self.leave_agent()?;
         match self.readiness {
             Readiness::Ready => self.readiness = Readiness::Ran,
             Readiness::Poisoned => return Err(MachineError::Poisoned),
@@ -429,6 +435,7 @@ impl Machine {
     /// # Errors
     /// The host failed; the machine refuses to run from then on.
     pub fn rewind(&mut self) -> Result<Rewound, MachineError> {
+        self.leave_agent()?;
         let before = self.readiness;
         if before == Readiness::Poisoned {
             return Err(MachineError::Poisoned);

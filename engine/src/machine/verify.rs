@@ -23,6 +23,7 @@ impl Machine {
     /// # Errors
     /// The machine was not rewound, or the host failed.
     pub fn verify(&mut self) -> Result<Vec<Difference>, MachineError> {
+        self.leave_agent()?;
         match self.readiness {
             Readiness::Ready => {}
             Readiness::Poisoned => return Err(MachineError::Poisoned),
@@ -65,7 +66,8 @@ impl Machine {
     fn memory_differences(&self) -> Vec<Difference> {
         let mut found = Vec::new();
         let mut unnamed = 0_u64;
-        for (slot, spec) in self.hw.memory.layout().enumerate() {
+        // A slot beyond the snapshot's is the machine's own.
+        for (slot, spec) in self.snapshot.layout.iter().enumerate() {
             let first = Pfn::from(spec.start);
             self.hw.memory.for_each_present(slot, |index| {
                 let pfn = Pfn(first.0 + index as u64);

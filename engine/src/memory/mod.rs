@@ -15,7 +15,7 @@ use crate::address::{Gpa, PAGE_SIZE, Pfn};
 use crate::kvm::{DirtyBitmap, KvmError, Vm};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
 /// One page's bytes.
 pub type Page = [u8; PAGE_SIZE];
@@ -105,6 +105,18 @@ struct Slot {
     touched_list: Vec<u32>,
 }
 
+impl Slot {
+    fn new(spec: &SlotSpec, host: *mut u8) -> Self {
+        Self {
+            spec: *spec,
+            host,
+            log: DirtyBitmap::for_pages(spec.pages()),
+            touched: vec![0; spec.pages().div_ceil(64)],
+            touched_list: Vec::new(),
+        }
+    }
+}
+
 /// A guest's RAM.
 #[derive(Debug)]
 pub struct GuestMemory {
@@ -135,15 +147,39 @@ impl GuestMemory {
             // SAFETY: the mapping belongs to `ram`, to which no references exist; `drop` deletes
             // the slots before `ram` is unmapped.
             unsafe { vm.set_memory_region(number as u32, spec.start.0, host, spec.bytes, false) }?;
-            memory.slots.push(Slot {
-                spec: *spec,
-                host,
-                log: DirtyBitmap::for_pages(spec.pages()),
-                touched: vec![0; spec.pages().div_ceil(64)],
-                touched_list: Vec::new(),
-            });
+            memory.slots.push(Slot::new(spec, host));
         }
         Ok(memory)
+    }
+
+    /// Adds a slot of zeroed RAM that is no part of a snapshot, behind all others.
+    ///
+    /// # Errors
+    /// The slot overlaps another one or the host refuses it; nothing has changed then.
+    pub fn add_slot(&mut self, spec: SlotSpec) -> Result<usize, MemoryError> {
+        check_layout(&[spec])?;
+        let refuse =
+            |problem| MemoryError::Layout { start: spec.start, bytes: spec.bytes, problem };
+        let (start, bytes) = (GuestAddress(spec.start.0), spec.bytes as usize);
+        let mapping = MmapRegion::new(bytes).map_err(|error| MemoryError::Map {
+            bytes: spec.bytes,
+            source: std::io::Error::other(error),
+        })?;
+        let region =
+            GuestRegionMmap::new(mapping, start).ok_or_else(|| refuse("ends past 2^64"))?;
+        let ram = self
+            .ram
+            .insert_region(Arc::new(region))
+            .map_err(|_| refuse("overlaps the RAM of another slot"))?;
+        let host = ram.get_host_address(start).map_err(|_| refuse("not mapped"))?;
+        let number = self.slots.len();
+        // SAFETY: as in `new`; the regions that were there before are shared by both collections.
+        unsafe {
+            self.vm.set_memory_region(number as u32, spec.start.0, host, spec.bytes, false)?;
+        }
+        self.ram = ram;
+        self.slots.push(Slot::new(&spec, host));
+        Ok(number)
     }
 
     /// The slots as they were asked for.

@@ -3,8 +3,10 @@
 //!
 //! Never decides which addresses a program may have; that is the process's business.
 
+mod guard;
 mod tables;
 
+pub use guard::{GUARDED, frame_of, may_write};
 pub(crate) use tables::leaf_entry;
 pub use tables::{Frames, Tables, TablesFull, entry_in};
 

@@ -12,6 +12,7 @@
 //! *A rewind undoes entries, not pages.* Every change is logged with the value before it, and
 //! undone in reverse. Tables are therefore written unmarked, and lie in a slot without dirty log.
 
+use super::guard::Guard;
 use super::{ACCESSED, ADDRESS_MASK, DIRTY, NO_EXECUTE, PRESENT, USER, WRITABLE};
 use crate::address::{Gpa, Gva, PAGE_SHIFT, PAGE_SIZE, Pfn};
 use crate::memory::{GuestMemory, OutOfRam};
@@ -64,6 +65,17 @@ impl Frames {
         Ok(Pfn(self.next - 1))
     }
 
+    /// A page never used yet, which is zero, without a mark.
+    fn take_unmarked(&mut self, memory: &mut GuestMemory) -> Result<Pfn, TablesFull> {
+        if self.next >= self.end {
+            return Err(TablesFull);
+        }
+        self.next += 1;
+        let pfn = Pfn(self.next - 1);
+        memory.write_unmarked(pfn.gpa(), &crate::memory::ZERO_PAGE)?;
+        Ok(pfn)
+    }
+
     fn give_back(&mut self, pfn: Pfn) {
         self.free.push(pfn.0);
     }
@@ -89,6 +101,9 @@ pub struct Tables {
     /// Entries that the guest must write once more.
     #[serde(skip)]
     stale: Vec<Gpa>,
+    /// Keeps pages read-only until their first write, where somebody asked for it.
+    #[serde(skip)]
+    guard: Option<Guard>,
 }
 
 impl Tables {
@@ -102,7 +117,7 @@ impl Tables {
         frames: Frames,
     ) -> Result<Self, TablesFull> {
         let root = arena.take(memory)?;
-        Ok(Self { root, arena, frames, log: Vec::new(), stale: Vec::new() })
+        Ok(Self { root, arena, frames, log: Vec::new(), stale: Vec::new(), guard: None })
     }
 
     /// CR3's value.
@@ -122,7 +137,13 @@ impl Tables {
     /// # Errors
     /// None is left.
     pub fn take_frame(&mut self, memory: &mut GuestMemory) -> Result<Pfn, TablesFull> {
-        self.frames.take(memory)
+        let pfn = self.frames.take(memory)?;
+        if let Some(guard) = &mut self.guard {
+            // Whatever the run writes there is undone with what the host has touched.
+            memory.mark(pfn.gpa(), PAGE_SIZE)?;
+            guard.open_for_run(pfn);
+        }
+        Ok(pfn)
     }
 
     /// Gives a page's frame back.
@@ -192,6 +213,7 @@ impl Tables {
         entry: u64,
     ) -> Result<(), TablesFull> {
         let before = memory.read_u64(slot)?;
+        let entry = self.guarded(entry);
         if before == entry {
             return Ok(());
         }
@@ -219,11 +241,15 @@ impl Tables {
     /// # Errors
     /// An entry does not lie in RAM.
     pub fn rewind_to(&mut self, memory: &mut GuestMemory, then: &Self) -> Result<(), TablesFull> {
+        if let Some(guard) = &mut self.guard {
+            guard.end_run();
+        }
         if self.log.is_empty() {
             return Ok(());
         }
         while let Some((slot, before)) = self.log.pop() {
             let now = memory.read_u64(slot)?;
+            let before = self.guarded(before);
             memory.write_unmarked(slot, &before.to_le_bytes())?;
             if now & PRESENT != 0 {
                 self.stale.push(slot);
@@ -259,6 +285,97 @@ impl Tables {
     pub fn same_bookkeeping(&self, then: &Self) -> bool {
         self.root == then.root && self.arena == then.arena && self.frames == then.frames
     }
+}
+
+/// Copy-on-first-write; see `guard`.
+impl Tables {
+    /// A copy of these tables in frames of `arena`, under which every page of `user` that the
+    /// program may write is read-only until [`open`](Self::open) is called for it. Free frames are
+    /// the same in both: only one of the two is in use at a time.
+    ///
+    /// # Errors
+    /// The arena is too small.
+    pub fn guarded_copy(
+        &self,
+        memory: &mut GuestMemory,
+        mut arena: Frames,
+        user: Frames,
+    ) -> Result<Self, TablesFull> {
+        let guard = Guard::new(Pfn(user.next), user.end.saturating_sub(user.next));
+        let root = copy_table(memory, &mut arena, &guard, self.root(), 3)?;
+        let frames = self.frames.clone();
+        let (log, stale) = (Vec::new(), Vec::new());
+        Ok(Self { root: root.into(), arena, frames, log, stale, guard: Some(guard) })
+    }
+
+    fn guarded(&self, entry: u64) -> u64 {
+        self.guard.as_ref().map_or(entry, |guard| guard.filter(entry))
+    }
+
+    /// Makes a guarded entry, which [`leaf`](Self::leaf) found, writable: for good, or
+    /// `for_this_run`. No translation becomes stale, because a permission is added; and no rewind
+    /// undoes it, because it is no part of what the program did.
+    ///
+    /// # Errors
+    /// The entry does not lie in RAM.
+    pub fn open(
+        &mut self,
+        memory: &mut GuestMemory,
+        slot: Gpa,
+        entry: u64,
+        for_this_run: bool,
+    ) -> Result<(), TablesFull> {
+        let Some(guard) = &mut self.guard else { return Ok(()) };
+        let pfn = super::frame_of(entry);
+        if for_this_run {
+            memory.mark(pfn.gpa(), PAGE_SIZE)?;
+            guard.open_for_run(pfn);
+            return self.set(memory, slot, entry);
+        }
+        guard.open(pfn);
+        memory.write_unmarked(slot, &guard.filter(entry).to_le_bytes())?;
+        Ok(())
+    }
+
+    /// Guards the page behind an entry again, which the guest must write once more (see
+    /// [`take_stale`](Self::take_stale)).
+    ///
+    /// # Errors
+    /// The entry does not lie in RAM.
+    pub fn close(&mut self, memory: &mut GuestMemory, slot: Gpa) -> Result<(), TablesFull> {
+        let entry = memory.read_u64(slot)?;
+        let Some(guard) = &mut self.guard else { return Ok(()) };
+        guard.close(super::frame_of(entry));
+        memory.write_unmarked(slot, &guard.filter(entry).to_le_bytes())?;
+        self.stale.push(slot);
+        Ok(())
+    }
+}
+
+/// Copies a table of `level` and all tables below it; engine pages, which are not the program's,
+/// keep their tables.
+fn copy_table(
+    memory: &mut GuestMemory,
+    arena: &mut Frames,
+    guard: &Guard,
+    from: Gpa,
+    level: u32,
+) -> Result<Gpa, TablesFull> {
+    let to = arena.take_unmarked(memory)?.gpa();
+    for index in 0..512 {
+        let entry = memory.read_u64(from.wrapping_add(index * 8))?;
+        if entry == 0 {
+            continue;
+        }
+        let copy = if level == 0 {
+            guard.filter(entry)
+        } else {
+            let below = copy_table(memory, arena, guard, Gpa(entry & ADDRESS_MASK), level - 1)?;
+            entry & !ADDRESS_MASK | below.0
+        };
+        memory.write_unmarked(to.wrapping_add(index * 8), &copy.to_le_bytes())?;
+    }
+    Ok(to)
 }
 
 /// The address of the entry for `at` in the page table at `table`.

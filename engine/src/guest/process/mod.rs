@@ -4,6 +4,7 @@
 //! in-memory state. It never makes a host system call on behalf of a guest, and never touches a
 //! vCPU. Host files are read by [`Process::load`] and nowhere else.
 
+pub mod agent;
 mod blob;
 mod calls;
 mod elf;

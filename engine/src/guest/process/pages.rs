@@ -9,7 +9,7 @@ use crate::address::{Gpa, Gva, PAGE_SIZE};
 use crate::memory::GuestMemory;
 use crate::outcome::Access;
 use crate::paging::{
-    ADDRESS_MASK, NO_EXECUTE, PRESENT, Tables, USER, WRITABLE, entry_in, leaf_entry,
+    ADDRESS_MASK, NO_EXECUTE, PRESENT, Tables, USER, entry_in, leaf_entry, may_write,
 };
 
 /// Bytes that one page table maps.
@@ -55,7 +55,7 @@ impl ProcessPages<'_> {
             && entry & USER != 0
             && match kind {
                 Access::Read => true,
-                Access::Write => entry & WRITABLE != 0,
+                Access::Write => may_write(entry),
                 Access::Execute => entry & NO_EXECUTE == 0,
             };
         allowed.then_some(Gpa(entry & ADDRESS_MASK))

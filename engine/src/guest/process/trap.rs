@@ -269,6 +269,7 @@ pub fn special_registers(
     template: &kvm_bindings::kvm_sregs,
     root: Gpa,
     osxsave: bool,
+    fsgsbase: bool,
 ) -> kvm_bindings::kvm_sregs {
     use kvm_bindings::{kvm_dtable, kvm_segment};
     // PE, MP, ET, NE, WP, AM, PG.
@@ -277,6 +278,9 @@ pub fn special_registers(
     // runs at CPL 0 where SYSCALL changes the privilege.
     const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10;
     const CR4_OSXSAVE: u64 = 1 << 18;
+    // The agent looks at the bases by itself. Programs are not told (AT_HWCAP2), and what one
+    // does to them regardless is undone like any other change of a segment.
+    const CR4_FSGSBASE: u64 = 1 << 16;
     // SCE, LME, LMA, NXE.
     const EFER: u64 = 1 | 1 << 8 | 1 << 10 | 1 << 11;
     let null = kvm_segment { unusable: 1, ..Default::default() };
@@ -301,7 +305,7 @@ pub fn special_registers(
         cr0: CR0,
         cr2: 0,
         cr3: root.0,
-        cr4: if osxsave { CR4 | CR4_OSXSAVE } else { CR4 },
+        cr4: CR4 | if osxsave { CR4_OSXSAVE } else { 0 } | if fsgsbase { CR4_FSGSBASE } else { 0 },
         cr8: 0,
         efer: EFER,
         ..*template

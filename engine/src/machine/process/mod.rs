@@ -4,9 +4,11 @@
 //! Never implements a system call and never decides which address is valid: that is
 //! `guest::process`.
 
+mod batch;
 mod entry;
 mod fault;
 
+pub(super) use batch::BatchParts;
 pub(super) use entry::install_xsave;
 
 use super::hardware::Hardware;
@@ -14,6 +16,7 @@ use super::{Flow, MachineError, Stop};
 use crate::address::{Gpa, Gva};
 use crate::coverage::Breakpoints;
 use crate::exit::Exit;
+use crate::guest::process::agent::Agent;
 use crate::guest::process::memory::UserMemory;
 use crate::guest::process::pages::ProcessPages;
 use crate::guest::process::trap::{self, TrapFrame};
@@ -71,11 +74,16 @@ pub struct ProcessDriver {
     debug_trap: bool,
     /// Page-table entries that the guest was told to write, until an exit shows that it has.
     stale: Vec<Gpa>,
+    /// What runs batches, once there was one.
+    agent: Option<Box<Agent>>,
+    /// The machine stands under the agent's page tables.
+    under_agent: bool,
 }
 
 /// An exit, without its borrow of the vCPU.
 enum Event {
-    SystemCall,
+    /// A store to the gate's page, from here.
+    Gate(u64),
     Trap(u8),
     Interrupted,
     Other(Unsupported),
@@ -93,6 +101,8 @@ impl ProcessDriver {
             traps: 0,
             debug_trap: false,
             stale: Vec::new(),
+            agent: None,
+            under_agent: false,
         }
     }
 
@@ -161,7 +171,9 @@ impl ProcessDriver {
             self.stale.clear();
         }
         match event {
-            Event::SystemCall => self.system_call(hw),
+            Event::Gate(rip) if trap::in_syscall_gate(rip) => self.system_call(hw),
+            // From anywhere else it is a program poking at the engine.
+            Event::Gate(rip) => Ok(Flow::end(Outcome::Unsupported(poked(rip)))),
             Event::Trap(vector) => self.trap(hw, patches, vector),
             Event::Interrupted => Ok(Flow::Interrupted),
             Event::Other(what) => Ok(Flow::end(Outcome::Unsupported(what))),
@@ -371,19 +383,14 @@ enum Served {
 fn next_event(hw: &mut Hardware) -> Result<Event, MachineError> {
     let exit = hw.vcpu.run()?;
     let event = match exit {
-        Exit::MmioWrite { at, .. } if at.page_floor() == trap::GATE => Event::SystemCall,
+        Exit::MmioWrite { at, .. } if at.page_floor() == trap::GATE => Event::Gate(0),
         Exit::PortOut { port: trap::PORT_TRAP, .. } => Event::Trap(0),
         Exit::Interrupted => return Ok(Event::Interrupted),
         other => Event::Other(other.unsupported(0)),
     };
     let rip = hw.vcpu.regs().rip;
     Ok(match event {
-        Event::SystemCall if trap::in_syscall_gate(rip) => Event::SystemCall,
-        // A store to the gate's page from anywhere else is a program poking at the engine.
-        Event::SystemCall => Event::Other(Unsupported::Exit {
-            reason: kvm_bindings::KVM_EXIT_MMIO,
-            detail: [trap::GATE.0, rip],
-        }),
+        Event::Gate(_) => Event::Gate(rip),
         Event::Trap(_) => match trap::vector_of(rip) {
             Some(vector) => Event::Trap(vector),
             None => Event::Other(Unsupported::Exit {
@@ -392,8 +399,14 @@ fn next_event(hw: &mut Hardware) -> Result<Event, MachineError> {
             }),
         },
         Event::Other(what) => Event::Other(what.at(rip, 64)),
-        other => other,
+        Event::Interrupted => Event::Interrupted,
     })
+}
+
+/// A store to the gate's page that is not the gate's.
+const fn poked(rip: u64) -> Unsupported {
+    let reason = kvm_bindings::KVM_EXIT_MMIO;
+    Unsupported::Exit { reason, detail: [trap::GATE.0, rip] }
 }
 
 /// Whether RIP may be loaded with `at`: hardware refuses to enter a guest otherwise.

@@ -22,7 +22,7 @@ use super::names::system_call_name;
 use super::{Process, SystemCall, Verdict};
 
 /// What each call takes on the guest's clock.
-const CALL_NS: u64 = 1_000;
+pub(super) const CALL_NS: u64 = 1_000;
 
 /// The most bytes that one call reads or writes (`MAX_RW_COUNT`).
 pub(super) const TRANSFER_BYTES_MAX: u64 = 0x7fff_f000;

@@ -2,7 +2,7 @@
 
 use super::super::Process;
 use super::super::errno::{Answer, EACCES, EINVAL, ENOENT, Errno, Stop};
-use super::super::files::{Device, Files, Kind, Target};
+use super::super::files::{Device, Files, Kind, NodeId, Target};
 use super::super::memory::UserMemory;
 use super::super::stack::USER_ID;
 use super::time::EPOCH_SECONDS;
@@ -137,6 +137,13 @@ impl Facts {
 }
 
 impl Process {
+    /// `struct stat` of the input, of standard output and of standard error.
+    pub(in super::super) fn stats_of_the_shim(&self) -> [[u8; 144]; 3] {
+        let targets = [Target::Node(NodeId::INPUT), Target::Stdout, Target::Stderr];
+        // The input's node is never freed.
+        targets.map(|target| facts(&self.files, target).map_or([0; 144], |facts| facts.stat()))
+    }
+
     /// What is at a path, for the calls that take a descriptor, a path and flags.
     fn facts_at(
         &mut self,

@@ -26,6 +26,17 @@ impl Output {
         Self { bytes: Bytes::default(), bytes_max }
     }
 
+    /// Bytes that may still be added.
+    pub(super) fn room(&self) -> u64 {
+        self.bytes_max.saturating_sub(self.bytes.0.len() as u64)
+    }
+
+    /// Adds `count` bytes of which nobody knows the value, as far as there is room.
+    pub(super) fn append_unknown(&mut self, count: u64) {
+        let count = count.min(self.room()) as usize;
+        self.bytes.0.resize(self.bytes.0.len() + count, 0);
+    }
+
     /// Adds `data` unless that passes the limit: whether it did not.
     pub(super) fn append(&mut self, data: &[u8]) -> bool {
         if (self.bytes.0.len() as u64).saturating_add(data.len() as u64) > self.bytes_max {

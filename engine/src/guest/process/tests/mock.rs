@@ -126,8 +126,8 @@ impl UserMemory for Pages {
 
 /// A loaded process with its memory.
 #[derive(Clone)]
-pub(super) struct Guest {
-    pub(super) process: Process,
+pub(in crate::guest::process) struct Guest {
+    pub(in crate::guest::process) process: Process,
     pub(super) mem: Pages,
     pub(super) start: Start,
     /// Mapped, writable, zero: for arguments.
@@ -147,7 +147,7 @@ impl Guest {
     }
 
     /// `/bin/true`, which is on every Linux machine.
-    pub(super) fn simple() -> Self {
+    pub(in crate::guest::process) fn simple() -> Self {
         Self::load(&ProcessSpec::new("/bin/true"), b"input")
     }
 

@@ -4,6 +4,6 @@ mod address_space;
 mod calls;
 mod hostile;
 mod loading;
-mod mock;
+pub(super) mod mock;
 mod observing;
 mod rewinding;

@@ -1,0 +1,181 @@
+//! Where the agent's pages lie, and what is where in them.
+//!
+//! The agent has a memory slot of its own, which is no part of any snapshot. The program can read
+//! it where it is mapped, and can write [`STATE`] and [`STATUS`] only, because the agent itself
+//! runs with the program's rights.
+
+use super::super::trap::ENGINE_BASE;
+use crate::address::{Gpa, Gva, PAGE_SIZE};
+use crate::memory::SlotSpec;
+
+/// First guest-physical address of the slot: between the engine's pages and the 32-bit MMIO hole.
+const SLOT: Gpa = Gpa(0x1000_0000);
+const SLOT_BYTES: u64 = 0x300_0000;
+/// The first of the agent's virtual addresses: in the engine's part of the address space, near
+/// enough to the system-call gate to be reached from it, and in 1 GiB of its own.
+const BASE: u64 = ENGINE_BASE + 0x4000_0000;
+
+/// The slot.
+pub(super) const fn slot() -> SlotSpec {
+    SlotSpec { start: SLOT, bytes: SLOT_BYTES, log_dirty: false }
+}
+
+/// A run of the agent's pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    offset: u64,
+    /// Length in bytes; whole pages.
+    pub bytes: u64,
+}
+
+impl Part {
+    const fn new(offset: u64, bytes: u64) -> Self {
+        Self { offset, bytes }
+    }
+
+    /// Guest-physical address of byte `at`.
+    #[must_use]
+    pub const fn gpa(self, at: u64) -> Gpa {
+        Gpa(SLOT.0 + self.offset + at)
+    }
+
+    /// Guest-virtual address of byte `at`.
+    #[must_use]
+    pub const fn va(self, at: u64) -> u64 {
+        BASE + self.offset + at
+    }
+
+    /// Whether `address` lies in the part.
+    #[must_use]
+    pub const fn contains(self, address: u64) -> bool {
+        address >= self.va(0) && address < self.va(self.bytes)
+    }
+
+    /// Guest-virtual and guest-physical addresses of its pages.
+    pub(super) fn pages(self) -> impl Iterator<Item = (Gva, Gpa)> {
+        (0..self.bytes).step_by(PAGE_SIZE).map(move |at| (Gva(self.va(at)), self.gpa(at)))
+    }
+}
+
+/// The gate that SYSCALL jumps to; mapped over the engine's own gate, under the agent's tables.
+pub(super) const GATE_CODE: Part = Part::new(0, 0x1000);
+/// The agent's code.
+pub const CODE: Part = Part::new(0x1000, 0x2000);
+/// What the host tells the agent.
+pub(super) const FACTS: Part = Part::new(0x3000, 0x2000);
+/// What the agent remembers.
+pub(super) const STATE: Part = Part::new(0x5000, 0x1000);
+/// The exit status of each run of a batch, one byte each.
+pub(super) const STATUS: Part = Part::new(0x6000, 0x1000);
+/// The list of what is copied back after each run.
+pub(super) const HOT: Part = Part::new(0x7000, 0x1_9000);
+/// Address and length of each input, 8 bytes each.
+pub(super) const INPUTS: Part = Part::new(0x2_0000, 0x1_0000);
+/// The inputs' bytes.
+pub(super) const INPUT_BYTES: Part = Part::new(0x10_0000, 0x80_0000);
+/// Pristine copies of the hot pages.
+pub(super) const SOURCE: Part = Part::new(0x90_0000, 0x100_0000);
+/// Frames for the page tables; not mapped.
+pub(super) const TABLES: Part = Part::new(0x190_0000, SLOT_BYTES - 0x190_0000);
+
+/// The most inputs of one batch.
+pub const BATCH_MAX: usize = STATUS.bytes as usize;
+/// The most bytes that the inputs of one batch have together.
+pub const BATCH_BYTES_MAX: usize = INPUT_BYTES.bytes as usize;
+/// Each input starts at a multiple of this.
+pub const INPUT_ALIGN: usize = 64;
+/// The most pages that may be hot.
+pub(super) const HOT_MAX: usize = (SOURCE.bytes as usize) / PAGE_SIZE;
+/// Bytes of an entry of [`HOT`]: destination, source, length.
+pub(super) const HOT_ENTRY: u64 = 24;
+
+/// Offsets in [`FACTS`].
+pub(super) mod facts {
+    /// Number of inputs in the batch; u32.
+    pub(in super::super) const COUNT: u64 = 0;
+    /// Whether the host changed something that only the host can undo; u32.
+    pub(in super::super) const TOUCHED: u64 = 4;
+    /// A random number; u64.
+    pub(in super::super) const COOKIE: u64 = 8;
+    /// XCR0; u64.
+    pub(in super::super) const XCR0: u64 = 16;
+    /// FS base; u64.
+    pub(in super::super) const FS: u64 = 24;
+    /// GS base; u64.
+    pub(in super::super) const GS: u64 = 32;
+    /// RFLAGS, and RSP behind it; u64 each.
+    pub(in super::super) const FLAGS: u64 = 40;
+    /// RIP at which a run starts; after the system call where it starts with one; u64.
+    pub(in super::super) const RIP: u64 = 56;
+    /// RAX, RBX, RCX, RDX, RSI, RDI, RBP, RSP, R8 to R15; u64 each.
+    pub(in super::super) const REGS: u64 = 64;
+    /// The shim's memory as each run starts with it.
+    pub(in super::super) const SHIM: u64 = 0x200;
+    /// `struct stat` of the input, standard output and standard error.
+    pub(in super::super) const STAT: u64 = 0x400;
+}
+
+/// Offsets in [`STATE`].
+pub(super) mod state {
+    // The first word never changes.
+    /// Index of the run in its batch; u32.
+    pub(in super::super) const INDEX: u64 = 8;
+    /// The index exclusive-or the cookie; u32.
+    pub(in super::super) const CHECK: u64 = 12;
+    /// A hash of the exit statuses so far; u64.
+    pub(in super::super) const HASH: u64 = 16;
+    /// Selectors of DS, ES, FS and GS as the batch started; u32 each.
+    pub(in super::super) const SELECTORS: u64 = 24;
+    /// Where the system call returns to; u64.
+    pub(in super::super) const RET: u64 = 40;
+    /// RFLAGS of the program during a system call; u64.
+    pub(in super::super) const FLAGS: u64 = 48;
+    /// RSP of the program; u64.
+    pub(in super::super) const RSP: u64 = 56;
+    /// RAX, RDI and RSI of the program during a system call; u64 each.
+    pub(in super::super) const RAX: u64 = 64;
+    pub(in super::super) const RDI: u64 = 72;
+    pub(in super::super) const RSI: u64 = 80;
+    /// Address and length of the run's input; u64 each.
+    pub(in super::super) const INPUT: u64 = 96;
+    pub(in super::super) const INPUT_LEN: u64 = 104;
+    /// The shim's memory.
+    pub(in super::super) const SHIM: u64 = 128;
+    /// First byte behind all of these; the page's rest never changes.
+    pub(in super::super) const END: u64 = SHIM + super::shim::BYTES;
+}
+
+/// Offsets in the shim's memory, which each run gets anew.
+pub(super) mod shim {
+    /// System calls served; u64.
+    pub(in super::super) const CALLS: u64 = 0;
+    /// Bytes written to standard output, then to standard error; u64 each.
+    pub(in super::super) const OUTPUT: u64 = 8;
+    /// The cookie plus every other word of the shim's memory; u64.
+    pub(in super::super) const SUM: u64 = 24;
+    /// Descriptors: kind and position, u64 each.
+    pub(in super::super) const FDS: u64 = 32;
+    /// Descriptors that the shim knows.
+    pub(in super::super) const FDS_MAX: u64 = 8;
+    /// Length.
+    pub(in super::super) const BYTES: u64 = FDS + FDS_MAX * 16;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_part_overlaps_another() {
+        let parts =
+            [GATE_CODE, CODE, FACTS, STATE, STATUS, HOT, INPUTS, INPUT_BYTES, SOURCE, TABLES];
+        for pair in parts.windows(2) {
+            assert!(pair[0].offset + pair[0].bytes <= pair[1].offset, "{pair:x?}");
+        }
+        assert_eq!(TABLES.offset + TABLES.bytes, SLOT_BYTES);
+        assert!(HOT.bytes >= (HOT_MAX as u64 + 1) * HOT_ENTRY, "an end behind the last");
+        assert!(INPUTS.bytes >= BATCH_MAX as u64 * 16);
+    }
+
+    const _: () = assert!(facts::SHIM + shim::BYTES <= facts::STAT && state::END < STATE.bytes);
+}

@@ -1,0 +1,438 @@
+//! The agent: a program of the engine's own in the guest that puts the process back to its
+//! snapshot after a run and starts the next one, without an exit.
+//!
+//! Under the agent's page tables every page that the process may write is read-only until its
+//! first write. That write faults to the host once, which keeps the page's pristine bytes where
+//! the agent finds them and opens the page; from then on it is *hot*, and copied back after
+//! every run. System calls that parsers make in every run are served by the agent's shim; all
+//! others go to the host, which then undoes at the end of the run what it did.
+//!
+//! This module has the agent's code and data, and reads back what became of them. It never runs
+//! a vCPU and never judges a run: that is `machine::process::batch`.
+
+mod code;
+mod hot;
+mod layout;
+mod shim;
+
+pub use code::AgentExit;
+pub use layout::{BATCH_BYTES_MAX, BATCH_MAX, INPUT_ALIGN};
+
+use super::trap;
+use super::{Process, SystemCall};
+use crate::address::{Gpa, Gva, PAGE_SIZE, Pfn};
+use crate::memory::{GuestMemory, MemoryError, OutOfRam, PageFile};
+use crate::paging::{Frames, Tables, TablesFull, leaf_entry};
+use hot::{HotPage, HotPages};
+use kvm_bindings::kvm_regs;
+use layout::{
+    CODE, FACTS, GATE_CODE, HOT, INPUT_BYTES, INPUTS, Part, SOURCE, STATE, STATUS, TABLES, facts,
+    state,
+};
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+/// What the hash of the exit statuses is multiplied with at each.
+const HASH_FACTOR: u64 = 31;
+/// What the unused part of the agent's writable page holds.
+const PATTERN: u8 = 0xa5;
+/// The first word of that page.
+const CANARY: u64 = 0x5afe_ca4a_12d1_e5ad;
+/// Every so many batches the hot pages are compared.
+const AUDIT_EVERY: u64 = 16;
+/// A page found unchanged in so many audits in a row is no longer hot.
+const AUDITS_UNCHANGED: u8 = 4;
+
+/// Why a machine has no agent.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Its memory could not be added.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The page tables do not fit.
+    #[error("the agent's page tables do not fit: {0}")]
+    Tables(#[from] TablesFull),
+    /// A page that must be RAM is not.
+    #[error("the agent's pages are not where they should be: {0}")]
+    OutOfRam(#[from] OutOfRam),
+    /// The code could not be assembled.
+    #[error("assemble the agent: {0}")]
+    Code(#[from] iced_x86::IcedError),
+}
+
+/// What the agent needs to know of the snapshot.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment<'a> {
+    /// General registers.
+    pub regs: &'a kvm_regs,
+    /// XCR0.
+    pub xcr0: u64,
+    /// FS and GS base.
+    pub bases: [u64; 2],
+    /// The system call that the snapshot stands before and that each run makes anew.
+    pub call: Option<&'a SystemCall>,
+    /// Pages that the program can have.
+    pub user_pages: u64,
+}
+
+/// The agent of one machine.
+#[derive(Debug)]
+pub struct Agent {
+    /// The guarded tables, while the machine does not run under them; the exact ones while it
+    /// does.
+    pub tables: Tables,
+    /// The guarded tables' bookkeeping at the snapshot.
+    pub then: Tables,
+    /// The slot that the program's pages are in.
+    user_slot: usize,
+    entries: code::Entries,
+    cookie: u64,
+    hot: HotPages,
+    batches: u64,
+    /// The shim's memory as the run, or the host's last system call in it, gave it to the shim.
+    exported: shim::Words,
+    /// The shim's memory at the snapshot.
+    pristine: shim::Words,
+    /// Entries of pages that are no longer hot; kept for its capacity.
+    cold: Vec<Gpa>,
+}
+
+/// What the agent's writable pages say, if nobody else has written there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Index of the present run; the number of runs when the batch is over.
+    pub index: usize,
+}
+
+impl Agent {
+    /// Adds the agent's memory to a machine that has none yet.
+    ///
+    /// # Errors
+    /// The host refuses the memory.
+    pub fn add_memory(memory: &mut GuestMemory) -> Result<(), AgentError> {
+        let slot = layout::slot();
+        let is_there = memory.layout().any(|other| other == slot);
+        if !is_there {
+            memory.add_slot(slot)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the agent into memory that has room for it ([`add_memory`](Self::add_memory)).
+    /// `tables` are the snapshot's.
+    ///
+    /// # Errors
+    /// The page tables do not fit.
+    pub fn install(
+        memory: &mut GuestMemory,
+        tables: &Tables,
+        process: &Process,
+        moment: &Moment<'_>,
+    ) -> Result<Self, AgentError> {
+        let first = Pfn::from(trap::USER_BASE);
+        let user = Frames::new(first, Pfn(first.0 + moment.user_pages));
+        let arena = Frames::new(TABLES.gpa(0).into(), TABLES.gpa(TABLES.bytes).into());
+        let mut guarded = tables.guarded_copy(memory, arena, user)?;
+        map(memory, &mut guarded)?;
+        let then = guarded.clone();
+        let blob = code::assemble(moment.call.is_some())?;
+        memory.write_unmarked(GATE_CODE.gpa(0), &blob.gate)?;
+        memory.write_unmarked(CODE.gpa(0), &blob.code)?;
+        memory.write_unmarked(HOT.gpa(0), &[0; layout::HOT_ENTRY as usize])?;
+        let cookie = RandomState::new().build_hasher().finish();
+        let pristine = shim::export(process, cookie);
+        let agent = Self {
+            tables: guarded,
+            then,
+            user_slot: memory.layout().position(|slot| slot.start == trap::USER_BASE).unwrap_or(0),
+            entries: blob.entries,
+            cookie,
+            hot: HotPages::default(),
+            batches: 0,
+            exported: pristine,
+            pristine,
+            cold: Vec::new(),
+        };
+        agent.write_facts(memory, process, moment)?;
+        Ok(agent)
+    }
+
+    fn write_facts(
+        &self,
+        memory: &mut GuestMemory,
+        process: &Process,
+        moment: &Moment<'_>,
+    ) -> Result<(), OutOfRam> {
+        let r = moment.regs;
+        let rip = if moment.call.is_some() { r.rip.wrapping_add(SYSCALL_BYTES) } else { r.rip };
+        let [fs, gs] = moment.bases;
+        let head = [self.cookie, moment.xcr0, fs, gs, r.rflags, r.rsp, rip];
+        write_words(memory, FACTS.gpa(facts::COOKIE), &head)?;
+        let regs = [
+            r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11,
+            r.r12, r.r13, r.r14, r.r15,
+        ];
+        write_words(memory, FACTS.gpa(facts::REGS), &regs)?;
+        write_words(memory, FACTS.gpa(facts::SHIM), &self.pristine)?;
+        for (index, stat) in (0..).zip(process.stats_of_the_shim()) {
+            let at = facts::STAT + index * shim::STAT_BYTES;
+            memory.write_unmarked(FACTS.gpa(at), &stat)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the agent a batch, and clears its memory.
+    ///
+    /// # Errors
+    /// The agent's memory is missing.
+    pub fn load<'i>(
+        &mut self,
+        memory: &mut GuestMemory,
+        inputs: impl Iterator<Item = &'i [u8]>,
+    ) -> Result<(), OutOfRam> {
+        let mut page = [PATTERN; PAGE_SIZE];
+        page[..state::END as usize].fill(0);
+        page[..8].copy_from_slice(&CANARY.to_le_bytes());
+        page[state::CHECK as usize..][..4].copy_from_slice(&(self.cookie as u32).to_le_bytes());
+        memory.write_unmarked(STATE.gpa(0), &page)?;
+        let (mut count, mut bytes) = (0, 0);
+        for input in inputs {
+            memory.write_unmarked(INPUT_BYTES.gpa(bytes), input)?;
+            let place = [INPUT_BYTES.va(bytes), input.len() as u64];
+            write_words(memory, INPUTS.gpa(count * 16), &place)?;
+            count += 1;
+            // Apart from each other, so that a copy of one does not share a cache line.
+            bytes += input.len().next_multiple_of(INPUT_ALIGN) as u64;
+        }
+        self.batches += 1;
+        self.exported = self.pristine;
+        self.set_count(memory, count as u32)?;
+        self.set_touched(memory, false)
+    }
+
+    /// Tells the agent how many runs the batch has.
+    ///
+    /// # Errors
+    /// The agent's memory is missing.
+    pub fn set_count(&self, memory: &mut GuestMemory, count: u32) -> Result<(), OutOfRam> {
+        memory.write_unmarked(FACTS.gpa(facts::COUNT), &count.to_le_bytes())
+    }
+
+    /// Asks the agent to exit at the end of the present run.
+    ///
+    /// # Errors
+    /// The agent's memory is missing.
+    pub fn set_touched(&self, memory: &mut GuestMemory, touched: bool) -> Result<(), OutOfRam> {
+        memory.write_unmarked(FACTS.gpa(facts::TOUCHED), &u32::from(touched).to_le_bytes())
+    }
+
+    /// Makes `index` the present run, at the end of one that the host ended.
+    ///
+    /// # Errors
+    /// The agent's memory is missing.
+    pub fn set_index(&mut self, memory: &mut GuestMemory, index: usize) -> Result<(), OutOfRam> {
+        let index = index as u32;
+        self.exported = self.pristine;
+        memory.write_unmarked(STATE.gpa(state::INDEX), &index.to_le_bytes())?;
+        let check = index ^ self.cookie as u32;
+        memory.write_unmarked(STATE.gpa(state::CHECK), &check.to_le_bytes())
+    }
+
+    /// How far the batch is. `None` when the agent's memory is not as the agent left it.
+    #[must_use]
+    pub fn progress(&self, memory: &GuestMemory) -> Option<Progress> {
+        let mut head = [0; 24];
+        memory.read(STATE.gpa(0), &mut head).ok()?;
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| head[at + i]));
+        let (index, check) = (word(8) as u32, (word(8) >> 32) as u32);
+        let is_whole = word(0) == CANARY && index ^ check == self.cookie as u32;
+        is_whole.then_some(Progress { index: index as usize })
+    }
+
+    /// The exit status of run `index`, which ended by itself.
+    #[must_use]
+    pub fn status(&self, memory: &GuestMemory, index: usize) -> u8 {
+        let mut status = [0];
+        // Every index of a batch lies in the page.
+        let _ = memory.read(STATUS.gpa(index as u64), &mut status);
+        status[0]
+    }
+
+    /// Whether, as far as can be known, nobody but the agent has written to its memory, `statuses`
+    /// being those of the runs that ended by themselves.
+    #[must_use]
+    pub fn is_whole(&self, memory: &GuestMemory, statuses: impl Iterator<Item = u8>) -> bool {
+        let mut page = [0; PAGE_SIZE];
+        if memory.read(STATE.gpa(0), &mut page).is_err() {
+            return false;
+        }
+        let hash = statuses.fold(0_u64, |hash, status| {
+            hash.wrapping_mul(HASH_FACTOR).wrapping_add(u64::from(status) + 1)
+        });
+        let at = state::HASH as usize;
+        page[at..at + 8] == hash.to_le_bytes()
+            && page[state::END as usize..].iter().all(|byte| *byte == PATTERN)
+            && page[..8] == CANARY.to_le_bytes()
+    }
+
+    /// Tells `process` what the shim did since it was last told; `false` when the shim's memory is
+    /// not as the shim left it.
+    #[must_use]
+    pub fn import(&self, memory: &GuestMemory, process: &mut Process) -> bool {
+        let Some(words) = self.shim_words(memory) else { return false };
+        if !shim::is_whole(&words, self.cookie) {
+            return false;
+        }
+        if words != self.exported {
+            shim::import(process, &words, &self.exported);
+        }
+        true
+    }
+
+    fn shim_words(&self, memory: &GuestMemory) -> Option<shim::Words> {
+        let mut bytes = [0; layout::shim::BYTES as usize];
+        memory.read(STATE.gpa(state::SHIM), &mut bytes).ok()?;
+        let mut words = self.pristine;
+        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = u64::from_le_bytes(std::array::from_fn(|i| bytes[i]));
+        }
+        Some(words)
+    }
+
+    /// Tells the shim what `process` is like now.
+    ///
+    /// # Errors
+    /// The agent's memory is missing.
+    pub fn export(&mut self, memory: &mut GuestMemory, process: &Process) -> Result<(), OutOfRam> {
+        self.exported = shim::export(process, self.cookie);
+        write_words(memory, STATE.gpa(state::SHIM), &self.exported)
+    }
+
+    /// The registers of the system call that the shim was serving, `now` being those where it
+    /// stopped: as if the shim had not begun.
+    #[must_use]
+    pub fn unserved(&self, memory: &GuestMemory, now: &kvm_regs) -> kvm_regs {
+        let word = |at| memory.read_u64(STATE.gpa(at)).unwrap_or(0);
+        kvm_regs {
+            rax: word(state::RAX),
+            rdi: word(state::RDI),
+            rsi: word(state::RSI),
+            rcx: word(state::RET),
+            r11: word(state::FLAGS),
+            ..*now
+        }
+    }
+
+    /// Adds a page of the program's that was just opened to those that are copied back.
+    ///
+    /// # Errors
+    /// The agent's memory is missing.
+    pub fn add_hot(
+        &mut self,
+        memory: &mut GuestMemory,
+        (va, pfn, entry): (Gva, Pfn, Gpa),
+        pristine: &PageFile,
+    ) -> Result<(), OutOfRam> {
+        self.hot.add(memory, HotPage { va, pfn, entry, unchanged: 0 }, pristine)
+    }
+
+    /// Whether no further page can become hot.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.hot.is_full()
+    }
+
+    /// Number of hot pages.
+    #[must_use]
+    pub fn pages_hot(&self) -> usize {
+        self.hot.len()
+    }
+
+    /// The frames of the hot pages.
+    pub fn hot_frames(&self) -> impl Iterator<Item = Pfn> + '_ {
+        self.hot.frames()
+    }
+
+    /// At the end of a batch, before its last run is undone: from time to time looks which hot
+    /// pages have not changed for long, and guards them again. `tables` are the guarded ones.
+    ///
+    /// # Errors
+    /// The agent's memory is missing.
+    pub fn audit(
+        &mut self,
+        memory: &mut GuestMemory,
+        tables: &mut Tables,
+        pristine: &PageFile,
+    ) -> Result<(), AgentError> {
+        if self.batches.is_multiple_of(AUDIT_EVERY) {
+            self.hot.audit(memory, self.user_slot, pristine);
+            self.cold.clear();
+            self.hot.take_cold(AUDITS_UNCHANGED, &mut self.cold);
+            for &entry in &self.cold {
+                tables.close(memory, entry)?;
+            }
+        }
+        Ok(self.hot.tidy(memory, pristine)?)
+    }
+
+    /// Which exit of the agent's `rip` stands at.
+    #[must_use]
+    pub fn exit_at(&self, rip: u64) -> Option<AgentExit> {
+        code::exit_at(rip)
+    }
+
+    /// Whether `rip` is in the agent's code.
+    #[must_use]
+    pub fn contains(&self, rip: u64) -> bool {
+        CODE.contains(rip) || Gva(rip).page_floor() == trap::syscall_entry().page_floor()
+    }
+
+    /// Whether `rip` is in the shim.
+    #[must_use]
+    pub fn in_shim(&self, rip: u64) -> bool {
+        (self.entries.shim..self.entries.shim_end).contains(&rip)
+    }
+
+    /// Where a batch starts.
+    #[must_use]
+    pub fn batch_entry(&self) -> u64 {
+        self.entries.batch
+    }
+
+    /// Where the agent puts everything back and starts the next run.
+    #[must_use]
+    pub fn reset_entry(&self) -> u64 {
+        self.entries.reset
+    }
+}
+
+/// Bytes of SYSCALL (0F 05).
+const SYSCALL_BYTES: u64 = 2;
+
+/// Maps the agent's pages; its gate takes the place of the engine's.
+fn map(memory: &mut GuestMemory, tables: &mut Tables) -> Result<(), TablesFull> {
+    let mut map = |part: Part, writable, executable| {
+        part.pages().try_for_each(|(at, frame)| {
+            tables.set_leaf(memory, at, leaf_entry(frame, writable, executable, true))
+        })
+    };
+    map(CODE, false, true)?;
+    for part in [FACTS, HOT, INPUTS, INPUT_BYTES, SOURCE] {
+        map(part, false, false)?;
+    }
+    for part in [STATE, STATUS] {
+        map(part, true, false)?;
+    }
+    let gate = leaf_entry(GATE_CODE.gpa(0), false, true, true);
+    tables.set_leaf(memory, trap::syscall_entry().page_floor(), gate)?;
+    tables.mark();
+    // Nothing was translated under these tables yet.
+    tables.take_stale(&mut Vec::new());
+    Ok(())
+}
+
+fn write_words(memory: &mut GuestMemory, at: Gpa, words: &[u64]) -> Result<(), OutOfRam> {
+    for (index, word) in (0..).zip(words) {
+        memory.write_unmarked(at.wrapping_add(index * 8), &word.to_le_bytes())?;
+    }
+    Ok(())
+}

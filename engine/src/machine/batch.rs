@@ -1,0 +1,199 @@
+//! Many inputs with one entry into the guest: what goes in, what comes out, and the door.
+//!
+//! Between two runs of a batch the guest puts itself back (`guest::process::agent`). What looks
+//! like a finding here is to be believed only after a run of its own, by [`Machine::run`]. Never
+//! interprets an exit.
+
+use super::{Driver, GuestState, Machine, MachineError, Readiness};
+use crate::guest::process::agent::{BATCH_BYTES_MAX, BATCH_MAX};
+use crate::outcome::Outcome;
+use std::time::{Duration, Instant};
+
+/// Inputs to run one after another, in one buffer.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+    /// What the inputs take in the guest.
+    room_used: usize,
+}
+
+impl Batch {
+    /// The most inputs that one batch holds.
+    pub const LEN_MAX: usize = BATCH_MAX;
+
+    /// Adds an input; false when it does not fit, because the batch is full or the input too long
+    /// for any.
+    pub fn push(&mut self, input: &[u8]) -> bool {
+        let room = input.len().next_multiple_of(crate::guest::process::agent::INPUT_ALIGN);
+        if self.ends.len() >= BATCH_MAX || room > BATCH_BYTES_MAX - self.room_used {
+            return false;
+        }
+        self.room_used += room;
+        self.bytes.extend_from_slice(input);
+        self.ends.push(self.bytes.len());
+        true
+    }
+
+    /// Takes all inputs out.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.room_used = 0;
+    }
+
+    /// Number of inputs.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is no input.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The input with number `index`; empty past the last one.
+    #[must_use]
+    pub fn input(&self, index: usize) -> &[u8] {
+        let start = index.checked_sub(1).and_then(|before| self.ends.get(before)).copied();
+        let end = self.ends.get(index).copied().unwrap_or(0);
+        self.bytes.get(start.unwrap_or(0)..end).unwrap_or_default()
+    }
+
+    /// All inputs in order.
+    pub fn inputs(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.len()).map(|index| self.input(index))
+    }
+}
+
+/// How a batch runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BatchOptions {
+    /// The longest that one run may take. It is noticed between this and twice this.
+    pub limit: Option<Duration>,
+    /// Whether the batch ends with the first run that did not simply exit, or that reached a new
+    /// block.
+    pub stop_at_finding: bool,
+}
+
+/// What the runs of a batch did. Made once and used again, so that a batch allocates nothing.
+#[derive(Clone, Debug, Default)]
+pub struct BatchReport {
+    /// Why each run ended, in the order of the inputs; fewer than there are inputs when the batch
+    /// stopped at a finding. `None` is not known, because the program wrote to the agent's own
+    /// memory: such an input must have a run of its own.
+    pub runs: Vec<Option<Outcome>>,
+    /// The blocks that were reached first, with the number of the run.
+    pub hits: Vec<(u32, u32)>,
+    /// Returns of `KVM_RUN`.
+    pub exits: u64,
+    /// Wall-clock time of the batch.
+    pub duration: Duration,
+    /// Whether the agent had to be built anew.
+    pub rebuilt: bool,
+    /// Which runs the host ended; the agent knows of the others.
+    pub(super) by_host: Vec<bool>,
+}
+
+impl BatchReport {
+    /// The blocks that run `index` reached first.
+    pub fn hits_of(&self, index: usize) -> impl Iterator<Item = u32> + '_ {
+        self.hits.iter().filter(move |(run, _)| *run as usize == index).map(|(_, block)| *block)
+    }
+
+    fn clear(&mut self) {
+        self.runs.clear();
+        self.hits.clear();
+        self.by_host.clear();
+        (self.exits, self.duration, self.rebuilt) = (0, Duration::ZERO, false);
+    }
+}
+
+impl Machine {
+    /// Runs every input of `batch` from the snapshot, and tells in `report` what became of it.
+    /// The machine is left rewound. The first batch puts the agent into the guest.
+    ///
+    /// # Errors
+    /// The guest is no process, the machine was not rewound, there is no room for the agent, or
+    /// the host failed; the machine then refuses to run.
+    pub fn run_batch(
+        &mut self,
+        batch: &Batch,
+        options: BatchOptions,
+        report: &mut BatchReport,
+    ) -> Result<(), MachineError> {
+        match self.readiness {
+            Readiness::Ready => {}
+            Readiness::Poisoned => return Err(MachineError::Poisoned),
+            Readiness::Ran | Readiness::RanInterrupted => return Err(MachineError::NotRewound),
+        }
+        let start = Instant::now();
+        report.clear();
+        let Self { hw, driver, patches, rewind, watchdog, snapshot, readiness, .. } = self;
+        let (Driver::Process(driver), GuestState::Process(then)) = (driver, &snapshot.guest) else {
+            return Err(MachineError::NotAProcess { operation: "a batch" });
+        };
+        if batch.is_empty() {
+            return Ok(());
+        }
+        *readiness = Readiness::Poisoned;
+        let parts = super::process::BatchParts { hw, patches, rewind, watchdog, snapshot, then };
+        driver.run_batch(parts, batch, options, report)?;
+        *readiness = Readiness::Ready;
+        report.duration = start.elapsed();
+        Ok(())
+    }
+
+    /// Number of pages that the guest puts back after each run of a batch; 0 before the first.
+    #[must_use]
+    pub fn agent_pages_hot(&self) -> usize {
+        match &self.driver {
+            Driver::Process(driver) => driver.agent_pages_hot(),
+            Driver::Bare(_) => 0,
+        }
+    }
+
+    /// Takes the machine out of the agent's hands, at its snapshot, where a batch left it there.
+    pub(super) fn leave_agent(&mut self) -> Result<(), MachineError> {
+        let Self { hw, driver, patches, rewind, watchdog, snapshot, readiness, .. } = self;
+        let (Driver::Process(driver), GuestState::Process(then)) = (driver, &snapshot.guest) else {
+            return Ok(());
+        };
+        if !driver.is_under_agent() {
+            return Ok(());
+        }
+        *readiness = Readiness::Poisoned;
+        let parts = super::process::BatchParts { hw, patches, rewind, watchdog, snapshot, then };
+        driver.leave_agent(parts)?;
+        *readiness = Readiness::Ready;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_gives_its_inputs_back() {
+        let mut batch = Batch::default();
+        assert!(batch.push(b"one") && batch.push(b"") && batch.push(b"three"));
+        let inputs: Vec<&[u8]> = batch.inputs().collect();
+        assert_eq!(inputs, [&b"one"[..], b"", b"three"]);
+        assert_eq!(batch.input(3), b"");
+        batch.clear();
+        assert!(batch.is_empty());
+    }
+
+    #[test]
+    fn a_batch_has_an_end() {
+        let mut batch = Batch::default();
+        assert!(!batch.push(&vec![0; BATCH_BYTES_MAX + 1]));
+        assert!(batch.push(&vec![0; BATCH_BYTES_MAX]));
+        assert!(!batch.push(b"x"), "no byte is left");
+        let mut batch = Batch::default();
+        assert_eq!((0..Batch::LEN_MAX + 9).filter(|_| batch.push(b"")).count(), Batch::LEN_MAX);
+    }
+}

@@ -1,0 +1,510 @@
+//! A batch of runs under the agent: the exits that are left, and what they mean.
+//!
+//! Never decides how the guest restores itself: that is `guest::process::agent`'s. Never believes
+//! the agent's memory, which the program can write to, without its checks.
+
+use super::{Event, ProcessDriver, ProcessState, State, next_event, poked};
+use crate::address::Gva;
+use crate::guest::process::FaultVerdict;
+use crate::guest::process::agent::{Agent, AgentError, AgentExit, Moment};
+use crate::guest::process::memory::UserMemory;
+use crate::guest::process::pages::ProcessPages;
+use crate::guest::process::trap::{self, TrapFrame};
+use crate::machine::batch::{Batch, BatchOptions, BatchReport};
+use crate::machine::hardware::Hardware;
+use crate::machine::watchdog::Watchdog;
+use crate::machine::{Flow, HIT_ALLOWANCE, MachineError, MachineSnapshot, Stop};
+use crate::outcome::{Access, Fault, MemoryAccess, Outcome};
+use crate::paging::{GUARDED, PRESENT, WRITABLE, frame_of, may_write};
+use crate::rewind::{HostRewind, Patches};
+use kvm_bindings::{kvm_regs, kvm_sregs};
+
+/// The parts of a machine that a batch needs.
+pub(in crate::machine) struct BatchParts<'m> {
+    pub(in crate::machine) hw: &'m mut Hardware,
+    pub(in crate::machine) patches: &'m mut Patches,
+    pub(in crate::machine) rewind: &'m mut HostRewind,
+    pub(in crate::machine) watchdog: &'m Watchdog,
+    pub(in crate::machine) snapshot: &'m MachineSnapshot,
+    pub(in crate::machine) then: &'m ProcessState,
+}
+
+/// Whether a batch goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Go,
+    Over,
+}
+
+/// One batch under way.
+struct Run<'a, 'm> {
+    driver: &'a mut ProcessDriver,
+    agent: Box<Agent>,
+    parts: BatchParts<'m>,
+    batch: &'a Batch,
+    options: BatchOptions,
+    report: &'a mut BatchReport,
+    /// The run whose input the process has on the host's side.
+    input_of: Option<usize>,
+    /// The run that the watchdog's limit is for.
+    timed: usize,
+    /// Breakpoints and first writes since that limit was set: their time is not the guest's.
+    interruptions: u32,
+    /// A kick found the agent's memory in the middle of a change.
+    in_doubt: bool,
+}
+
+impl ProcessDriver {
+    /// Number of pages that the agent puts back after each run.
+    pub(in crate::machine) fn agent_pages_hot(&self) -> usize {
+        self.agent.as_ref().map_or(0, |agent| agent.pages_hot())
+    }
+
+    /// Whether the machine stands under the agent's page tables.
+    pub(in crate::machine) fn is_under_agent(&self) -> bool {
+        self.under_agent
+    }
+
+    /// Runs a batch; see `Machine::run_batch`.
+    pub(in crate::machine) fn run_batch(
+        &mut self,
+        parts: BatchParts<'_>,
+        batch: &Batch,
+        options: BatchOptions,
+        report: &mut BatchReport,
+    ) -> Result<(), MachineError> {
+        let mut agent = match self.agent.take() {
+            Some(agent) => agent,
+            None => install(parts.hw, parts.snapshot, parts.then)?,
+        };
+        if !self.under_agent {
+            std::mem::swap(&mut self.state.tables, &mut agent.tables);
+            self.under_agent = true;
+        }
+        let (input_of, timed, interruptions, in_doubt) = (None, 0, 0, false);
+        let mut run = Run {
+            driver: self,
+            agent,
+            parts,
+            batch,
+            options,
+            report,
+            input_of,
+            timed,
+            interruptions,
+            in_doubt,
+        };
+        run.parts.watchdog.arm(options.limit);
+        let ended = run.run();
+        run.parts.watchdog.disarm();
+        let Run { driver, agent, .. } = run;
+        driver.agent = Some(agent);
+        ended
+    }
+
+    /// Lets the agent put the last run back, and goes back to the exact page tables.
+    pub(in crate::machine) fn leave_agent(
+        &mut self,
+        mut parts: BatchParts<'_>,
+    ) -> Result<(), MachineError> {
+        let Some(mut agent) = self.agent.take() else { return Ok(()) };
+        let memory = &mut parts.hw.memory;
+        // No further input: the agent puts everything back and says so.
+        agent.set_count(memory, 0)?;
+        enter(self, &agent, &mut parts, agent.reset_entry())?;
+        if !run_to_idle(parts.hw, &agent)? {
+            restore_hot(&agent, &mut parts)?;
+        }
+        self.stale.clear();
+        undo(self, &mut agent, &mut parts)?;
+        std::mem::swap(&mut self.state.tables, &mut agent.tables);
+        self.under_agent = false;
+        let cpu = &parts.snapshot.state;
+        *parts.hw.vcpu.sregs_mut() = cpu.sregs;
+        *parts.hw.vcpu.regs_mut() = cpu.regs;
+        parts.hw.vcpu.set_events(&cpu.events);
+        self.agent = Some(agent);
+        Ok(())
+    }
+}
+
+fn install(
+    hw: &mut Hardware,
+    snapshot: &MachineSnapshot,
+    then: &ProcessState,
+) -> Result<Box<Agent>, AgentError> {
+    Agent::add_memory(&mut hw.memory)?;
+    let cpu = &snapshot.state;
+    let user = snapshot.layout.iter().find(|slot| slot.start == trap::USER_BASE);
+    let moment = Moment {
+        regs: &cpu.regs,
+        xcr0: cpu.xcr0(),
+        bases: [cpu.sregs.fs.base, cpu.sregs.gs.base],
+        call: then.call.as_ref(),
+        user_pages: user.map_or(0, |slot| slot.pages() as u64),
+    };
+    Ok(Box::new(Agent::install(&mut hw.memory, &then.tables, &then.process, &moment)?))
+}
+
+/// The snapshot's special registers, under the agent's page tables.
+fn special_registers(driver: &ProcessDriver, snapshot: &MachineSnapshot) -> kvm_sregs {
+    kvm_sregs { cr3: driver.state.tables.root().0, ..snapshot.state.sregs }
+}
+
+/// Goes on in the agent at `rip`.
+fn enter(
+    driver: &mut ProcessDriver,
+    agent: &Agent,
+    parts: &mut BatchParts<'_>,
+    rip: u64,
+) -> Result<(), MachineError> {
+    debug_assert!(agent.contains(rip));
+    let wanted = special_registers(driver, parts.snapshot);
+    if parts.hw.vcpu.sregs() != &wanted {
+        *parts.hw.vcpu.sregs_mut() = wanted;
+    }
+    let regs = kvm_regs { rip, rflags: trap::user_flags(0), ..kvm_regs::default() };
+    driver.resume(parts.hw, regs)
+}
+
+/// Whether the agent came to its end.
+fn run_to_idle(hw: &mut Hardware, agent: &Agent) -> Result<bool, MachineError> {
+    loop {
+        match next_event(hw)? {
+            Event::Gate(rip) => return Ok(agent.exit_at(rip) == Some(AgentExit::Idle)),
+            Event::Interrupted => hw.vcpu.clear_kick(),
+            Event::Trap(_) | Event::Other(_) => return Ok(false),
+        }
+    }
+}
+
+/// Copies the hot pages back from the host, where the agent cannot.
+fn restore_hot(agent: &Agent, parts: &mut BatchParts<'_>) -> Result<(), MachineError> {
+    for pfn in agent.hot_frames() {
+        parts.hw.memory.mark(pfn.gpa(), crate::address::PAGE_SIZE)?;
+    }
+    Ok(())
+}
+
+/// Undoes what the host has done in a run.
+fn undo(
+    driver: &mut ProcessDriver,
+    agent: &mut Agent,
+    parts: &mut BatchParts<'_>,
+) -> Result<(), MachineError> {
+    let BatchParts { hw, patches, rewind, snapshot, then, .. } = parts;
+    hw.vcpu.settle()?;
+    driver.state.process.rewind_to(&then.process);
+    driver.state.tables.rewind_to(&mut hw.memory, &agent.then)?;
+    driver.state.tables.mark_stale(&mut driver.stale);
+    (driver.system_calls, driver.traps) = (0, 0);
+    driver.hits.clear();
+    if std::mem::take(&mut driver.debug_trap) {
+        hw.vcpu.fd().set_debug_regs(&snapshot.state.debug_regs)?;
+    }
+    rewind.restore_host_writes(&mut hw.memory, &snapshot.pages, patches);
+    agent.set_touched(&mut hw.memory, false)?;
+    Ok(())
+}
+
+impl Run<'_, '_> {
+    fn run(&mut self) -> Result<(), MachineError> {
+        self.agent.load(&mut self.parts.hw.memory, self.batch.inputs())?;
+        self.enter(self.agent.batch_entry())?;
+        loop {
+            self.report.exits += 1;
+            if self.step()? == Next::Over {
+                return Ok(());
+            }
+        }
+    }
+
+    fn enter(&mut self, rip: u64) -> Result<(), MachineError> {
+        enter(self.driver, &self.agent, &mut self.parts, rip)
+    }
+
+    fn step(&mut self) -> Result<Next, MachineError> {
+        let event = next_event(self.parts.hw)?;
+        if !matches!(event, Event::Interrupted) {
+            self.driver.stale.clear();
+        }
+        match event {
+            Event::Interrupted => self.interrupted(),
+            Event::Gate(rip) => match self.agent.exit_at(rip) {
+                Some(exit) => self.agent_exit(exit),
+                None => self.ended(Outcome::Unsupported(poked(rip))),
+            },
+            Event::Trap(vector) => self.trap(vector),
+            Event::Other(what) => self.ended(Outcome::Unsupported(what)),
+        }
+    }
+
+    fn agent_exit(&mut self, exit: AgentExit) -> Result<Next, MachineError> {
+        match exit {
+            AgentExit::SystemCall => self.system_call(),
+            AgentExit::Done | AgentExit::Touched | AgentExit::Segments => {
+                let Some(index) = self.index() else { return self.lost() };
+                let index = index.min(self.batch.len());
+                // At least one run is over, or the program has jumped here by itself.
+                if index == self.report.runs.len() && exit != AgentExit::Segments {
+                    return self.lost();
+                }
+                self.fill(index);
+                if exit == AgentExit::Done && index < self.batch.len() {
+                    return self.lost();
+                }
+                self.between(index)
+            }
+            AgentExit::Idle | AgentExit::Scribbled => self.lost(),
+        }
+    }
+
+    /// The run that is under way or, between two, the next one.
+    fn index(&self) -> Option<usize> {
+        let progress = self.agent.progress(&self.parts.hw.memory)?;
+        let is_sound = (self.report.runs.len()..=self.batch.len()).contains(&progress.index);
+        is_sound.then_some(progress.index)
+    }
+
+    /// The run that is under way; the ones before it are told.
+    fn current(&mut self) -> Option<usize> {
+        let index = self.index().filter(|index| *index < self.batch.len())?;
+        self.fill(index);
+        if index != self.timed {
+            self.time(index);
+        }
+        Some(index)
+    }
+
+    /// Starts the limit of run `index`.
+    fn time(&mut self, index: usize) {
+        self.timed = index;
+        self.interruptions = 0;
+        self.parts.watchdog.arm(self.options.limit);
+    }
+
+    /// Tells the runs before `index`, which ended by themselves.
+    fn fill(&mut self, index: usize) {
+        for run in self.report.runs.len()..index {
+            let status = self.agent.status(&self.parts.hw.memory, run);
+            self.report.runs.push(Some(Outcome::Exited { status }));
+            self.report.by_host.push(false);
+        }
+    }
+
+    /// The present run is over, seen by the host.
+    fn ended(&mut self, outcome: Outcome) -> Result<Next, MachineError> {
+        let Some(index) = self.current() else { return self.lost() };
+        self.report.runs.push(Some(outcome));
+        self.report.by_host.push(true);
+        let next = index + 1;
+        // It may have been stopped while KVM was delivering a fault.
+        self.parts.hw.vcpu.set_events(&self.parts.snapshot.state.events);
+        self.agent.set_index(&mut self.parts.hw.memory, next)?;
+        self.between(next)
+    }
+
+    /// Between two runs, `next` being the second: undoes what the host did in the first.
+    fn between(&mut self, next: usize) -> Result<Next, MachineError> {
+        if next >= self.batch.len() {
+            self.agent.audit(
+                &mut self.parts.hw.memory,
+                &mut self.driver.state.tables,
+                &self.parts.snapshot.pages,
+            )?;
+        }
+        undo(self.driver, &mut self.agent, &mut self.parts)?;
+        self.input_of = None;
+        let is_finding = !matches!(self.report.runs.last(), Some(Some(Outcome::Exited { .. })))
+            || self.report.hits.last().is_some_and(|(run, _)| *run as usize + 1 == next);
+        if next >= self.batch.len() || self.options.stop_at_finding && is_finding {
+            return self.finish();
+        }
+        self.time(next);
+        self.enter(self.agent.reset_entry())?;
+        Ok(Next::Go)
+    }
+
+    /// Checks that what is told can be believed.
+    fn finish(&mut self) -> Result<Next, MachineError> {
+        let runs = self.report.runs.iter().zip(&self.report.by_host);
+        let statuses = runs.filter(|(_, by_host)| !**by_host).filter_map(|(run, _)| match run {
+            Some(Outcome::Exited { status }) => Some(*status),
+            _ => None,
+        });
+        if self.agent.is_whole(&self.parts.hw.memory, statuses) {
+            return Ok(Next::Over);
+        }
+        let ended = self.report.runs.iter_mut().zip(&self.report.by_host);
+        ended.filter(|(_, by_host)| !**by_host).for_each(|(run, _)| *run = None);
+        self.lost()
+    }
+
+    /// The program has written to the agent's memory: nothing it says is believed any more, and
+    /// it is built anew.
+    fn lost(&mut self) -> Result<Next, MachineError> {
+        self.report.rebuilt = true;
+        self.report.runs.resize(self.batch.len(), None);
+        self.report.by_host.resize(self.batch.len(), false);
+        restore_hot(&self.agent, &mut self.parts)?;
+        undo(self.driver, &mut self.agent, &mut self.parts)?;
+        std::mem::swap(&mut self.driver.state.tables, &mut self.agent.tables);
+        self.agent = install(self.parts.hw, self.parts.snapshot, self.parts.then)?;
+        std::mem::swap(&mut self.driver.state.tables, &mut self.agent.tables);
+        self.parts.hw.vcpu.set_events(&self.parts.snapshot.state.events);
+        Ok(Next::Over)
+    }
+
+    fn interrupted(&mut self) -> Result<Next, MachineError> {
+        self.parts.hw.vcpu.clear_kick();
+        let allowance = HIT_ALLOWANCE.saturating_mul(self.interruptions);
+        if !self.parts.watchdog.expired(allowance) {
+            return Ok(Next::Go);
+        }
+        let Some(index) = self.index() else {
+            // The agent may be just changing its memory. It does not take long.
+            if std::mem::replace(&mut self.in_doubt, true) {
+                return self.lost();
+            }
+            self.parts.watchdog.arm(self.options.limit);
+            return Ok(Next::Go);
+        };
+        self.in_doubt = false;
+        if index == self.timed && index < self.batch.len() {
+            return self.ended(Outcome::TimedOut);
+        }
+        self.fill(index);
+        self.time(index);
+        Ok(Next::Go)
+    }
+
+    fn system_call(&mut self) -> Result<Next, MachineError> {
+        let Some(index) = self.current() else { return self.lost() };
+        let BatchParts { hw, .. } = &mut self.parts;
+        if !self.agent.import(&hw.memory, &mut self.driver.state.process) {
+            return self.lost();
+        }
+        if self.input_of != Some(index) {
+            self.input_of = Some(index);
+            self.driver.state.process.set_input(self.batch.input(index));
+        }
+        self.agent.set_touched(&mut hw.memory, true)?;
+        match self.driver.system_call(hw)? {
+            Flow::Stop(Stop::Ended(outcome)) => self.ended(outcome),
+            Flow::Stop(Stop::Snapshot) | Flow::Continue | Flow::Interrupted => {
+                self.agent.export(&mut hw.memory, &self.driver.state.process)?;
+                Ok(Next::Go)
+            }
+        }
+    }
+
+    fn trap(&mut self, vector: u8) -> Result<Next, MachineError> {
+        let hw = &mut *self.parts.hw;
+        let regs = *hw.vcpu.regs();
+        let frame = trap::read_frame(&hw.memory, vector, regs.rsp);
+        if let (14, Some(frame)) = (vector, &frame) {
+            hw.memory.mark(trap::STACK, crate::address::PAGE_SIZE)?;
+            return self.page_fault(frame, &regs);
+        }
+        if frame.is_some_and(|frame| self.agent.contains(frame.rip)) {
+            return self.lost();
+        }
+        let Some(index) = self.current() else { return self.lost() };
+        let flow = self.driver.trap(self.parts.hw, self.parts.patches, vector)?;
+        if let Flow::Stop(Stop::Ended(outcome)) = flow {
+            return self.ended(outcome);
+        }
+        let hits = self.driver.hits.drain(..).map(|block| (index as u32, block));
+        self.report.hits.extend(hits);
+        self.interruptions += 1;
+        if self.options.stop_at_finding {
+            self.agent.set_touched(&mut self.parts.hw.memory, true)?;
+        }
+        Ok(Next::Go)
+    }
+
+    fn page_fault(&mut self, frame: &TrapFrame, regs: &kvm_regs) -> Result<Next, MachineError> {
+        let at = self.parts.hw.vcpu.sregs().cr2;
+        let code = frame.error_code.unwrap_or(0);
+        let access = super::fault::access_of(code);
+        let in_shim = self.agent.in_shim(frame.rip);
+        if self.agent.contains(frame.rip) && !in_shim {
+            return self.lost();
+        }
+        if self.current().is_none() {
+            return self.lost();
+        }
+        // The shim runs with the program's rights, and its flags are restored by it.
+        let (rip, rsp, rflags) = (frame.rip, frame.rsp, trap::user_flags(frame.rflags));
+        let back = kvm_regs { rip, rsp, rflags, ..*regs };
+        match self.resolve(Gva(at), access)? {
+            FaultVerdict::Retry => {
+                self.driver.resume(self.parts.hw, back)?;
+                Ok(Next::Go)
+            }
+            FaultVerdict::OutOfMemory => self.ended(Outcome::OutOfMemory),
+            // A system call's answer to a bad address is an error, which the host gives.
+            FaultVerdict::Signal(_) if in_shim => {
+                let hw = &mut *self.parts.hw;
+                *hw.vcpu.regs_mut() = self.agent.unserved(&hw.memory, &back);
+                self.system_call()
+            }
+            FaultVerdict::Signal(signal) => self.ended(Outcome::Crashed(Fault {
+                signal,
+                rip: frame.rip,
+                access: Some(MemoryAccess { address: Some(at), kind: access }),
+                vector: Some(14),
+                error_code: frame.error_code,
+            })),
+        }
+    }
+
+    /// Opens a page at its first write, or brings in one that is mapped lazily.
+    fn resolve(&mut self, at: Gva, access: Access) -> Result<FaultVerdict, MachineError> {
+        let State { tables, memory, .. } = self.driver.split(self.parts.hw);
+        let leaf = tables.leaf(memory, at).filter(|(_, entry)| entry & PRESENT != 0);
+        if let (Some((slot, entry)), Access::Write) = (leaf, access)
+            && entry & GUARDED != 0
+            && entry & WRITABLE == 0
+        {
+            return self.open(at, slot, entry);
+        }
+        let State { process, tables, memory } = self.driver.split(self.parts.hw);
+        let mut pages = ProcessPages { memory, tables };
+        if pages.allows(at, access) {
+            return Ok(FaultVerdict::Retry);
+        }
+        let verdict = process.page_fault(at, access, &mut pages);
+        self.agent.set_touched(&mut self.parts.hw.memory, true)?;
+        Ok(verdict)
+    }
+
+    /// A guarded page's first write: the page is hot from now on if it is the snapshot's and
+    /// where the snapshot has it; else it is open until the run is over.
+    fn open(
+        &mut self,
+        at: Gva,
+        slot: crate::address::Gpa,
+        entry: u64,
+    ) -> Result<FaultVerdict, MachineError> {
+        let page = at.page_floor();
+        let pfn = frame_of(entry);
+        let memory = &mut self.parts.hw.memory;
+        // While the machine is under the agent's tables, the agent holds the exact ones.
+        let exact = self.agent.tables.leaf(memory, page);
+        let is_the_snapshots = exact.is_some_and(|(_, entry)| {
+            entry & PRESENT != 0 && may_write(entry) && frame_of(entry) == pfn
+        });
+        // A page with breakpoints in it is restored by who knows of them.
+        let stays =
+            is_the_snapshots && !self.agent.is_full() && self.parts.patches.of(pfn).is_empty();
+        self.driver.state.tables.open(memory, slot, entry, !stays)?;
+        if stays {
+            self.agent.add_hot(memory, (page, pfn, slot), &self.parts.snapshot.pages)?;
+        } else {
+            self.agent.set_touched(memory, true)?;
+        }
+        self.interruptions += 1;
+        Ok(FaultVerdict::Retry)
+    }
+}
