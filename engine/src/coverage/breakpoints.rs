@@ -48,6 +48,12 @@ impl Breakpoints {
         }
     }
 
+    /// Whether a block starts at `address`.
+    #[must_use]
+    pub fn is_at(&self, address: u64) -> bool {
+        self.by_address.contains_key(&address)
+    }
+
     /// Number of blocks.
     #[must_use]
     pub fn len(&self) -> usize {

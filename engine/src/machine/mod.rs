@@ -534,6 +534,7 @@ impl Machine {
     /// # Errors
     /// The guest is no process, or the machine was not rewound.
     pub fn set_blocks(&mut self, blocks: &[u64]) -> Result<(), MachineError> {
+        self.leave_agent()?;
         let Self { hw, driver, patches, .. } = self;
         let Driver::Process(driver) = driver else {
             return Err(MachineError::NotAProcess { operation: "coverage" });
@@ -543,6 +544,8 @@ impl Machine {
         }
         driver.breakpoints.arm(Arm::None, &mut hw.memory, patches);
         driver.breakpoints = Breakpoints::new(blocks, &hw.memory, |at| driver.block_site(hw, at));
+        // It has replaced code where no breakpoint was.
+        driver.forget_agent();
         Ok(())
     }
 

@@ -60,6 +60,11 @@ impl ProcessDriver {
         self.agent.as_ref().map_or(0, |agent| agent.pages_hot())
     }
 
+    /// The next batch builds an agent anew. Not while the machine is under this one.
+    pub(in crate::machine) fn forget_agent(&mut self) {
+        self.agent = None;
+    }
+
     /// Whether the machine stands under the agent's page tables.
     pub(in crate::machine) fn is_under_agent(&self) -> bool {
         self.under_agent
@@ -117,6 +122,7 @@ impl ProcessDriver {
         }
         self.stale.clear();
         undo(self, &mut agent, &mut parts)?;
+        agent.restore_calls(&mut parts.hw.memory)?;
         std::mem::swap(&mut self.state.tables, &mut agent.tables);
         self.under_agent = false;
         let cpu = &parts.snapshot.state;
@@ -203,13 +209,17 @@ fn undo(
         hw.vcpu.fd().set_debug_regs(&snapshot.state.debug_regs)?;
     }
     rewind.restore_host_writes(&mut hw.memory, &snapshot.pages, patches);
-    agent.set_touched(&mut hw.memory, false)?;
-    Ok(())
+    Ok(agent.end_run(&mut hw.memory)?)
 }
 
 impl Run<'_, '_> {
     fn run(&mut self) -> Result<(), MachineError> {
-        self.agent.load(&mut self.parts.hw.memory, self.batch.inputs())?;
+        let memory = &mut self.parts.hw.memory;
+        let ProcessDriver { state, breakpoints, .. } = &mut *self.driver;
+        let ProcessState { process, tables, crash_points, .. } = state;
+        let is_taken = |at| breakpoints.is_at(at) || crash_points.contains(&at);
+        self.agent.replace_calls(memory, tables, process, &is_taken)?;
+        self.agent.load(memory, self.batch.inputs())?;
         self.enter(self.agent.batch_entry())?;
         loop {
             self.report.exits += 1;
@@ -348,6 +358,7 @@ impl Run<'_, '_> {
         self.report.by_host.resize(self.batch.len(), false);
         restore_hot(&self.agent, &mut self.parts)?;
         undo(self.driver, &mut self.agent, &mut self.parts)?;
+        self.agent.restore_calls(&mut self.parts.hw.memory)?;
         std::mem::swap(&mut self.driver.state.tables, &mut self.agent.tables);
         self.agent = install(self.parts.hw, self.parts.snapshot, self.parts.then)?;
         std::mem::swap(&mut self.driver.state.tables, &mut self.agent.tables);
@@ -389,9 +400,14 @@ impl Run<'_, '_> {
             self.driver.state.process.set_input(self.batch.input(index));
         }
         self.agent.set_touched(&mut hw.memory, true)?;
+        let regs = hw.vcpu.regs();
+        self.agent.note_call(regs.rax, regs.rcx);
         match self.driver.system_call(hw)? {
             Flow::Stop(Stop::Ended(outcome)) => self.ended(outcome),
             Flow::Stop(Stop::Snapshot) | Flow::Continue | Flow::Interrupted => {
+                if self.agent.collides(&self.driver.state.process) {
+                    return self.lost();
+                }
                 self.agent.export(&mut hw.memory, &self.driver.state.process)?;
                 Ok(Next::Go)
             }

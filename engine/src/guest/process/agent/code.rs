@@ -128,6 +128,7 @@ fn gate(shim: u64) -> Result<Vec<u8>, IcedError> {
     let mut asm = Asm::new()?;
     let mut at_user = asm.code.create_label();
     asm.store(STATE.va(state::RET), rcx)?;
+    asm.store(STATE.va(state::RESUME), rcx)?;
     asm.store(STATE.va(state::FLAGS), r11)?;
     asm.code.mov(r11d, cs)?;
     asm.code.test(r11d, 3)?;
@@ -239,6 +240,8 @@ fn start(asm: &mut Asm, labels: &mut Labels, by_call: bool) -> Emit {
     if by_call {
         asm.load(rax, FACTS.va(facts::RIP))?;
         asm.store(STATE.va(state::RET), rax)?;
+        asm.load(rax, FACTS.va(facts::RESUME))?;
+        asm.store(STATE.va(state::RESUME), rax)?;
         asm.load(rax, FACTS.va(facts::FLAGS))?;
         asm.store(STATE.va(state::FLAGS), rax)?;
     } else {
@@ -252,37 +255,45 @@ fn start(asm: &mut Asm, labels: &mut Labels, by_call: bool) -> Emit {
     if by_call { asm.code.jmp(labels.shim) } else { asm.op_m(Code::Jmp_rm64, FACTS.va(facts::RIP)) }
 }
 
+/// What the shim serves, the most frequent first.
+const SERVICES: [Service; 10] = [
+    (libc::SYS_read, read),
+    (libc::SYS_exit_group, exit),
+    (libc::SYS_write, write),
+    (libc::SYS_lseek, seek),
+    (libc::SYS_fstat, fstat),
+    (libc::SYS_newfstatat, fstat_by_path),
+    (libc::SYS_pread64, read_at),
+    (libc::SYS_close, close),
+    (libc::SYS_ioctl, ioctl),
+    (libc::SYS_exit, exit),
+];
+
+/// Whether the shim serves calls with this number, if it can.
+pub(super) fn serves(number: u64) -> bool {
+    SERVICES.iter().any(|(served, _)| *served as u64 == number)
+}
+
 /// The shim's entry: RAX is the call's number, RCX and R11 are free.
 fn dispatch(asm: &mut Asm, labels: &mut Labels) -> Emit {
     asm.store(STATE.va(state::RAX), rax)?;
     asm.store(STATE.va(state::RDI), rdi)?;
     asm.store(STATE.va(state::RSI), rsi)?;
-    let table: [Service; 10] = [
-        (libc::SYS_read, read),
-        (libc::SYS_exit_group, exit),
-        (libc::SYS_write, write),
-        (libc::SYS_lseek, seek),
-        (libc::SYS_fstat, fstat),
-        (libc::SYS_newfstatat, fstat_by_path),
-        (libc::SYS_pread64, read_at),
-        (libc::SYS_close, close),
-        (libc::SYS_ioctl, ioctl),
-        (libc::SYS_exit, exit),
-    ];
     let mut places = Vec::new();
-    for (number, _) in table {
+    for (number, _) in SERVICES {
         let place = asm.code.create_label();
         asm.code.cmp(rax, number as i32)?;
         asm.code.je(place)?;
         places.push(place);
     }
     asm.code.set_label(&mut labels.forward)?;
-    asm.load(rcx, STATE.va(state::RET))?;
+    // Where SYSCALL would leave it, but for moved code, to which the host has to return.
+    asm.load(rcx, STATE.va(state::RESUME))?;
     asm.load(r11, STATE.va(state::FLAGS))?;
     asm.jump(exit_address(AgentExit::SystemCall))?;
     asm.code.set_label(&mut labels.back)?;
     back(asm)?;
-    for (mut place, (_, emit)) in places.into_iter().zip(table) {
+    for (mut place, (_, emit)) in places.into_iter().zip(SERVICES) {
         asm.code.set_label(&mut place)?;
         emit(asm, labels)?;
     }
@@ -302,7 +313,7 @@ fn back(asm: &mut Asm) -> Emit {
     asm.address(rsp, STATE.va(state::FLAGS))?;
     asm.code.popfq()?;
     asm.load(rsp, STATE.va(state::RSP))?;
-    asm.code.jmp(rcx)
+    asm.op_m(Code::Jmp_rm64, STATE.va(state::RESUME))
 }
 
 /// RCX becomes the address of the shim's descriptor EDI; to the host for one it does not know.
@@ -684,7 +695,8 @@ mod tests {
                     assert!(CODE.contains(instruction.near_branch_target()), "{instruction}");
                 }
                 FlowControl::IndirectBranch => {
-                    assert_eq!(instruction.op0_register(), Register::RCX, "back to the program");
+                    let back = STATE.va(state::RESUME);
+                    assert_eq!(instruction.memory_displacement64(), back, "to the program");
                 }
                 FlowControl::Next => {}
                 other => panic!("{instruction}: {other:?}"),
@@ -700,7 +712,7 @@ mod tests {
         assert_eq!(gate.last().unwrap().near_branch_target(), blob.entries.shim);
         let writes =
             |i: &Instruction| i.op0_kind() == OpKind::Memory && i.mnemonic() == Mnemonic::Mov;
-        assert_eq!(gate.iter().filter(|i| writes(i)).count(), 2, "RCX and R11 are all it saves");
+        assert_eq!(gate.iter().filter(|i| writes(i)).count(), 3, "RCX and R11 are all it saves");
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub(super) const STATUS: Part = Part::new(0x6000, 0x1000);
 pub(super) const HOT: Part = Part::new(0x7000, 0x1_9000);
 /// Address and length of each input, 8 bytes each.
 pub(super) const INPUTS: Part = Part::new(0x2_0000, 0x1_0000);
+/// Code that takes the place of SYSCALL instructions; mapped where the program can reach it.
+pub(super) const TRAMPOLINES: Part = Part::new(0x3_0000, 0x4000);
 /// The inputs' bytes.
 pub(super) const INPUT_BYTES: Part = Part::new(0x10_0000, 0x80_0000);
 /// Pristine copies of the hot pages.
@@ -109,6 +111,9 @@ pub(super) mod facts {
     pub(in super::super) const RIP: u64 = 56;
     /// RAX, RBX, RCX, RDX, RSI, RDI, RBP, RSP, R8 to R15; u64 each.
     pub(in super::super) const REGS: u64 = 64;
+    /// Where the program goes on after the system call that a run starts with: at `RIP`, or in
+    /// moved code; u64.
+    pub(in super::super) const RESUME: u64 = 192;
     /// The shim's memory as each run starts with it.
     pub(in super::super) const SHIM: u64 = 0x200;
     /// `struct stat` of the input, standard output and standard error.
@@ -136,6 +141,8 @@ pub(super) mod state {
     pub(in super::super) const RAX: u64 = 64;
     pub(in super::super) const RDI: u64 = 72;
     pub(in super::super) const RSI: u64 = 80;
+    /// Where the program goes on after a system call: at `RET`, or in moved code; u64.
+    pub(in super::super) const RESUME: u64 = 112;
     /// Address and length of the run's input; u64 each.
     pub(in super::super) const INPUT: u64 = 96;
     pub(in super::super) const INPUT_LEN: u64 = 104;
@@ -167,8 +174,19 @@ mod tests {
 
     #[test]
     fn no_part_overlaps_another() {
-        let parts =
-            [GATE_CODE, CODE, FACTS, STATE, STATUS, HOT, INPUTS, INPUT_BYTES, SOURCE, TABLES];
+        let parts = [
+            GATE_CODE,
+            CODE,
+            FACTS,
+            STATE,
+            STATUS,
+            HOT,
+            INPUTS,
+            TRAMPOLINES,
+            INPUT_BYTES,
+            SOURCE,
+            TABLES,
+        ];
         for pair in parts.windows(2) {
             assert!(pair[0].offset + pair[0].bytes <= pair[1].offset, "{pair:x?}");
         }

@@ -14,6 +14,7 @@ mod code;
 mod hot;
 mod layout;
 mod shim;
+mod sites;
 
 pub use code::AgentExit;
 pub use layout::{BATCH_BYTES_MAX, BATCH_MAX, INPUT_ALIGN};
@@ -29,6 +30,7 @@ use layout::{
     CODE, FACTS, GATE_CODE, HOT, INPUT_BYTES, INPUTS, Part, SOURCE, STATE, STATUS, TABLES, facts,
     state,
 };
+use sites::{Sites, Surroundings};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// What the hash of the exit statuses is multiplied with at each.
@@ -41,6 +43,9 @@ const CANARY: u64 = 0x5afe_ca4a_12d1_e5ad;
 const AUDIT_EVERY: u64 = 16;
 /// A page found unchanged in so many audits in a row is no longer hot.
 const AUDITS_UNCHANGED: u8 = 4;
+
+/// The last batch whose first run shows its system calls; those before it are the powers of two.
+const LEARN_LAST: u64 = 1 << 12;
 
 /// Why a machine has no agent.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +99,9 @@ pub struct Agent {
     pristine: shim::Words,
     /// Entries of pages that are no longer hot; kept for its capacity.
     cold: Vec<Gpa>,
+    sites: Sites,
+    /// The first run of the batch shows its system calls to the host.
+    is_learning: bool,
 }
 
 /// What the agent's writable pages say, if nobody else has written there.
@@ -151,6 +159,8 @@ impl Agent {
             exported: pristine,
             pristine,
             cold: Vec::new(),
+            sites: Sites::default(),
+            is_learning: false,
         };
         agent.write_facts(memory, process, moment)?;
         Ok(agent)
@@ -204,9 +214,78 @@ impl Agent {
             bytes += input.len().next_multiple_of(INPUT_ALIGN) as u64;
         }
         self.batches += 1;
-        self.exported = self.pristine;
+        self.is_learning = self.batches.is_power_of_two() && self.batches <= LEARN_LAST;
+        self.exported = if self.is_learning { shim::nothing(self.cookie) } else { self.pristine };
+        write_words(memory, FACTS.gpa(facts::SHIM), &self.exported)?;
         self.set_count(memory, count as u32)?;
+        self.set_touched(memory, self.is_learning)
+    }
+
+    /// After a run, the next one starts from the snapshot again.
+    ///
+    /// # Errors
+    /// The agent's memory is missing.
+    pub fn end_run(&mut self, memory: &mut GuestMemory) -> Result<(), OutOfRam> {
+        self.exported = self.pristine;
+        if std::mem::take(&mut self.is_learning) {
+            // A run ends in the shim by the call that the host does not see.
+            let word = |at| memory.read_u64(STATE.gpa(at)).unwrap_or(0);
+            self.note_call(word(state::RAX), word(state::RET));
+            write_words(memory, FACTS.gpa(facts::SHIM), &self.pristine)?;
+        }
         self.set_touched(memory, false)
+    }
+
+    /// Notes a system call that returns to `ret`, in case that its instruction can be replaced.
+    pub fn note_call(&mut self, number: u64, ret: u64) {
+        if code::serves(number) {
+            self.sites.note(ret.wrapping_sub(SYSCALL_BYTES));
+        }
+    }
+
+    /// Replaces the SYSCALL instructions that runs were seen to use, between two batches.
+    /// `tables` are the guarded ones, as at the snapshot; `is_taken` tells where the machine has
+    /// breakpoints of its own.
+    ///
+    /// # Errors
+    /// The agent's memory is missing.
+    pub fn replace_calls(
+        &mut self,
+        memory: &mut GuestMemory,
+        tables: &mut Tables,
+        process: &Process,
+        is_taken: &dyn Fn(u64) -> bool,
+    ) -> Result<(), OutOfRam> {
+        if self.sites.has_news() {
+            let exact = &self.tables;
+            let around = Surroundings { process, exact, entries: self.entries, is_taken };
+            self.sites.judge(memory, tables, &around)?;
+            // Pages for moved code are there from now on.
+            self.then = tables.clone();
+        }
+        self.sites.install(memory, true)?;
+        let next = memory.read_u64(FACTS.gpa(facts::RIP))?;
+        write_words(memory, FACTS.gpa(facts::RESUME), &[self.sites.resume_of(next)])
+    }
+
+    /// Puts every SYSCALL instruction back.
+    ///
+    /// # Errors
+    /// The program's memory is missing.
+    pub fn restore_calls(&mut self, memory: &mut GuestMemory) -> Result<(), OutOfRam> {
+        self.sites.install(memory, false)
+    }
+
+    /// Whether the program has mapped something of its own where the agent has code.
+    #[must_use]
+    pub fn collides(&self, process: &Process) -> bool {
+        self.sites.collide(process)
+    }
+
+    /// Number of SYSCALL instructions that jump into the shim.
+    #[must_use]
+    pub fn calls_replaced(&self) -> usize {
+        self.sites.len()
     }
 
     /// Tells the agent how many runs the batch has.
@@ -229,9 +308,8 @@ impl Agent {
     ///
     /// # Errors
     /// The agent's memory is missing.
-    pub fn set_index(&mut self, memory: &mut GuestMemory, index: usize) -> Result<(), OutOfRam> {
+    pub fn set_index(&self, memory: &mut GuestMemory, index: usize) -> Result<(), OutOfRam> {
         let index = index as u32;
-        self.exported = self.pristine;
         memory.write_unmarked(STATE.gpa(state::INDEX), &index.to_le_bytes())?;
         let check = index ^ self.cookie as u32;
         memory.write_unmarked(STATE.gpa(state::CHECK), &check.to_le_bytes())
@@ -316,7 +394,7 @@ impl Agent {
             rax: word(state::RAX),
             rdi: word(state::RDI),
             rsi: word(state::RSI),
-            rcx: word(state::RET),
+            rcx: word(state::RESUME),
             r11: word(state::FLAGS),
             ..*now
         }
