@@ -67,6 +67,7 @@ const ASIDE: u64 = 0x100;
 const GATE_ASIDE: IoAddress = IoAddress::Memory(trap::GATE.0 + ASIDE);
 
 const IRQCHIP: Needs = Needs::BareWith("KVM_CAP_IRQCHIP");
+const WINDOW: Needs = Needs::Probe("interrupt_window_cpl0");
 const MSRS: Needs = Needs::BareWith("KVM_CAP_X86_MSR_FILTER");
 const IOEVENTFD: Needs = Needs::BareWith("KVM_CAP_IOEVENTFD");
 const PROGRAM_IOEVENTFD: Needs = Needs::ProcessWith("KVM_CAP_IOEVENTFD");
@@ -94,7 +95,7 @@ const EXITING: [Event; 21] = [
         ways::bare_steps(c)
     }),
     event("immediate_exit", "KVM_RUN, immediate_exit", EXITS, Needs::Bare, ways::immediate_exit),
-    event("cpl0_interrupt_window", "CPL 0 interrupt window", EXITS, Needs::Bare, |c| {
+    event("cpl0_interrupt_window", "CPL 0 interrupt window", EXITS, WINDOW, |c| {
         ways::interrupt_windows(c)
     }),
     event("cpl0_interrupt", "CPL 0 KVM_INTERRUPT, HLT", EXITS, Needs::Bare, |c| {

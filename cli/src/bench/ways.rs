@@ -186,7 +186,7 @@ pub fn interrupts(context: &Context<'_>, raise: Raise) -> Result<Sampled, CliErr
 
 /// Exits for an interrupt that could be taken.
 pub fn interrupt_windows(context: &Context<'_>) -> Result<Sampled, CliError> {
-    let mut guest = Interrupted::new(context.system, Raise::Queue)?;
+    let mut guest = Interrupted::new(context.system, Raise::Nothing)?;
     beside_vcpu(context, EXITS, |layer| guest.windows(layer, EXITS))
 }
 

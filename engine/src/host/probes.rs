@@ -78,7 +78,7 @@ const STORE: [u8; 7] = [0x88, 0x04, 0x25, 0x00, 0x00, (USER_HOLE >> 16) as u8, 0
 const _: () = assert!(USER_HOLE & 0xffff_ffff_ff00_ffff == 0, "STORE encodes it");
 const SINGLE_STEP: u32 = k::KVM_GUESTDBG_ENABLE | k::KVM_GUESTDBG_SINGLESTEP;
 
-const QUESTIONS: [Question; 20] = [
+const QUESTIONS: [Question; 21] = [
     Question {
         name: "out_cpl0_exits",
         question: "does OUT at CPL 0 exit?",
@@ -215,6 +215,13 @@ const QUESTIONS: [Question; 20] = [
         ask: interrupt_cpl3,
     },
     Question {
+        name: "interrupt_window_cpl0",
+        question: "does KVM tell when CPL 0 can take an interrupt?",
+        weight: Weight::Differs,
+        otherwise: "the engine never asks; it raises no interrupt",
+        ask: interrupt_window_cpl0,
+    },
+    Question {
         name: "vmcall_cpl0",
         question: "does VMCALL at CPL 0 come back?",
         weight: Weight::Costs,
@@ -332,6 +339,19 @@ fn interrupt_cpl3(system: &System) -> Result<bool, ProbeError> {
     match rig.run()? {
         Seen::Trap(VECTOR) => Ok(true),
         Seen::Trap(INVALID_OPCODE) => Ok(false),
+        other => other.unexpected(),
+    }
+}
+
+/// A guest that can take one as soon as it has executed STI, and spins before it exits by itself.
+fn interrupt_window_cpl0(system: &System) -> Result<bool, ProbeError> {
+    // sti; mov ecx, 10000; less: dec ecx; jnz less; out PORT, al
+    let spin = [0xfb, 0xb9, 0x10, 0x27, 0, 0, 0xff, 0xc9, 0x75, 0xfc];
+    let mut rig = Rig::kernel(system, &[&spin[..], &[OUT, PORT, HLT]].concat())?;
+    rig.vcpu.fd().request_interrupt_window(true);
+    match rig.run()? {
+        Seen::Window => Ok(true),
+        Seen::Out(_) => Ok(false),
         other => other.unexpected(),
     }
 }
