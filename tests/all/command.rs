@@ -438,6 +438,8 @@ fn bench_compares_with_an_earlier_measurement_of_the_same_kind() {
     let again = run(&["bench", "rewind", "--samples", "2", "--compare", path(&file)]);
     assert_eq!(again.status.code(), Some(0), "{}", text(&again.stderr));
     let told = text(&again.stdout);
+    assert!(told.contains("WARNING: a debug build") == cfg!(debug_assertions), "{told}");
+    assert!(!told.contains("WARNING: two hosts"), "{told}");
     let header = told.lines().find(|line| line.contains("old p50 ns")).unwrap();
     assert!(header.ends_with("ratio"), "{header}");
     assert_eq!(told.matches(" x").count(), 2 * (3 + 5 * 4), "a ratio for each line: {told}");

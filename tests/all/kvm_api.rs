@@ -6,7 +6,8 @@ use dejavm_engine::address::{Gpa, Gva};
 use dejavm_engine::exit::Exit;
 use dejavm_engine::guest::bare::{BareSpec, Mode};
 use dejavm_engine::kvm::{
-    COALESCED_MAX, DataMatch, FilteredMsr, IoAddress, MsrAccess, System, Vm, event_fd,
+    COALESCED_MAX, COALESCED_MIN, DataMatch, FilteredMsr, IoAddress, MsrAccess, System, Vm,
+    event_fd,
 };
 use dejavm_engine::memory::GuestMemory;
 use dejavm_engine::outcome::Outcome;
@@ -150,7 +151,7 @@ fn coalesced_stores_come_in_order_and_a_full_ring_loses_none() {
         Exit::PortIn { data, .. } => data.fill(0),
         other => panic!("{other:?}"),
     }
-    let mut kept = |vcpu: &mut Vcpu| {
+    let kept = |vcpu: &mut Vcpu| {
         let write = vcpu.fd().coalesced_write().unwrap()?;
         Some((write.at, write.data().to_vec()))
     };
@@ -168,7 +169,8 @@ fn coalesced_stores_come_in_order_and_a_full_ring_loses_none() {
         let before = seen.len();
         seen.extend(std::iter::from_fn(|| kept(&mut vcpu)).map(|(_, data)| data[0]));
         let Some(byte) = now else { break };
-        assert_eq!(seen.len() - before, COALESCED_MAX, "an OUT exits when the ring is full");
+        let held = COALESCED_MIN..=COALESCED_MAX;
+        assert!(held.contains(&(seen.len() - before)), "an OUT exits when the ring is full");
         seen.push(byte);
     }
     assert_eq!(seen, (1..=200).collect::<Vec<u8>>());

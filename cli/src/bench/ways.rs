@@ -19,8 +19,8 @@ pub const EXITS: u32 = 64;
 /// Instructions of a round that the kernel handles.
 pub const INSTRUCTIONS: u32 = 256;
 /// Stores of a round that ring an eventfd, or that the kernel keeps: fewer than its ring holds.
-pub const STORES: u32 = 128;
-const _: () = assert!((STORES as usize) < dejavm_engine::kvm::COALESCED_MAX);
+pub const STORES: u32 = 64;
+const _: () = assert!((STORES as usize) < dejavm_engine::kvm::COALESCED_MIN);
 /// Pages written in a round.
 pub const PAGES: u32 = 64;
 /// Where a bare guest's pages are.

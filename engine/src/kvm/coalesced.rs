@@ -5,9 +5,15 @@
 
 use super::{IoAddress, KvmError, Vcpu, Vm, failed};
 
-/// Stores that the ring holds before one exits: a page of entries after two words, less the one
-/// that tells full from empty (`KVM_COALESCED_MMIO_MAX`, uapi/linux/kvm.h).
+/// The most stores that the ring holds before one exits: a page of entries after two words, less
+/// the one that tells full from empty (`KVM_COALESCED_MMIO_MAX`, uapi/linux/kvm.h).
 pub const COALESCED_MAX: usize = (4096 - 8) / 24 - 1;
+
+/// As many the ring holds on every kernel. Older ones (seen on Linux 6.1, not on 6.18) reckon the
+/// room modulo the ring's 170 entries with numbers that wrap at 2^32, which is 86 modulo 170, and
+/// so find it full one store earlier than that wherever the oldest entry is early in the page
+/// (`coalesced_mmio_has_room`, virt/kvm/coalesced_mmio.c).
+pub const COALESCED_MIN: usize = 85;
 
 const _: () = assert!(size_of::<kvm_bindings::kvm_coalesced_mmio>() == 24);
 

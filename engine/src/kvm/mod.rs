@@ -13,7 +13,7 @@ mod run_page;
 mod vcpu;
 mod vm;
 
-pub use coalesced::{COALESCED_MAX, CoalescedWrite};
+pub use coalesced::{COALESCED_MAX, COALESCED_MIN, CoalescedWrite};
 pub use eventfd::{DataMatch, EventFd, IoAddress, event_fd};
 pub use msr_filter::{FilteredMsr, MsrAccess};
 pub use run_page::{Kicker, RawExit, RunPage, install_kick_handler};
