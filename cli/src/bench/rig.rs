@@ -56,6 +56,8 @@ pub struct Rig {
     sregs: kvm_sregs,
     /// Whether the program goes on after a #UD or a #BP.
     steps_over: bool,
+    /// Exits of the last round.
+    exits: u32,
 }
 
 impl Rig {
@@ -83,7 +85,7 @@ impl Rig {
         hw.memory.map_pages(&snapshot.pages)?;
         // Taken on this host, which therefore lacks none of its MSRs.
         snapshot.state.load(&mut hw.vcpu, &hw.vm, Reach::Kernel)?;
-        Ok(Self { hw, start, sregs: snapshot.state.sregs, steps_over: false })
+        Ok(Self { hw, start, sregs: snapshot.state.sregs, steps_over: false, exits: 0 })
     }
 
     /// The time from the snapshot's registers to the guest's end, through `layer`.
@@ -95,8 +97,10 @@ impl Rig {
         if *self.hw.vcpu.sregs() != self.sregs {
             *self.hw.vcpu.sregs_mut() = self.sregs;
         }
+        self.exits = 0;
         let start = Instant::now();
         loop {
+            self.exits += 1;
             let next = match layer {
                 Layer::Vcpu => self.parsed_exit()?,
                 _ => self.raw_exit()?,
@@ -111,6 +115,17 @@ impl Rig {
                 return Ok(start.elapsed());
             }
         }
+    }
+
+    /// As [`round`](Self::round), of a guest that exits `exits` times or, where a signal came in
+    /// between, more often.
+    pub fn round_of(&mut self, layer: Layer, exits: u32) -> Result<Duration, CliError> {
+        let time = self.round(layer)?;
+        if self.exits < exits {
+            let did = format!("exited {} times instead of {exits}", self.exits);
+            return Err(CliError::BenchGuest { did });
+        }
+        Ok(time)
     }
 
     fn raw_exit(&mut self) -> Result<Next, CliError> {

@@ -61,7 +61,7 @@ fn beside_machine(
     let mut rig = Rig::new(context.system, machine.snapshot())?;
     let [floor, driven] = interleave(context.plan, |variant| {
         let time = match variant {
-            0 => rig.round(Layer::Floor)?,
+            0 => rig.round_of(Layer::Floor, events)?,
             _ => machine_round(&mut machine)?.1,
         };
         Ok(per_event(time, events))
@@ -85,7 +85,7 @@ fn beside_vcpu(
 
 /// Rounds of [`EXITS`] exits and one last one, beside the engine's vCPU.
 fn rounds_beside_vcpu(context: &Context<'_>, mut rig: Rig) -> Result<Sampled, CliError> {
-    beside_vcpu(context, EXITS + 1, |layer| rig.round(layer))
+    beside_vcpu(context, EXITS + 1, |layer| rig.round_of(layer, EXITS + 1))
 }
 
 fn bare(context: &Context<'_>, before: &[u8], body: &[u8]) -> Result<Machine, CliError> {
