@@ -10,8 +10,8 @@ use super::{IoAddress, KvmError, Vcpu, Vm, failed};
 pub const COALESCED_MAX: usize = (4096 - 8) / 24 - 1;
 
 /// As many the ring holds on every kernel. Older ones (seen on Linux 6.1, not on 6.18) reckon the
-/// room modulo the ring's 170 entries with numbers that wrap at 2^32, which is 86 modulo 170, and
-/// so find it full one store earlier than that wherever the oldest entry is early in the page
+/// room modulo the ring's 170 entries in numbers that wrap at 2^32, which is 86 modulo 170: as long
+/// as the entries have not wrapped in the page, the ring is full at 85 of them
 /// (`coalesced_mmio_has_room`, virt/kvm/coalesced_mmio.c).
 pub const COALESCED_MIN: usize = 85;
 
