@@ -269,15 +269,14 @@ Examples:
     dejavm bench rewind --compare before.json
     dejavm bench exits --samples 50 --json - | jq '.rows[] | {name, lines}'
 
-Every row stands beside its floor: the same guest through the engine's lowest layer, kvm::Vcpu::run
-and the raw exit, on a VM without dirty log, without driver and without limit on time. It is not
-the floor of all: KVM_RUN without any of this engine is in the project's criterion bench
-exit_latency (cargo bench -p dejavm-benches --bench exit_latency). The variants of a row take turns,
-so that their ratios hold on a busy host; compare ratios rather than nanoseconds.
+Every row stands beside its floor: the same guest in a loop of ioctl(KVM_RUN) that reads the run
+page by itself, on a VM without dirty log, without driver and without limit on time. What the kernel
+handles without an exit is the difference of two runs. The variants of a row take turns, so that
+their ratios hold on a busy host; compare ratios rather than nanoseconds.
 
 It takes less than half a minute: a row whose time is over has fewer samples, unless --samples is
-given. A row that says `not on this host` names the probe of `dejavm doctor` that failed; it does
-not change the exit status. Exit status 0 says that it was measured, 3 that KVM cannot be used, 4
+given. A row that says `not on this host` names the probe or the extension of `dejavm doctor` that
+says so; it does not change the exit status. Exit status 0 says that it was measured, 3 that KVM cannot be used, 4
 that a file cannot be read or written, or is no measurement.";
 
 /// `dejavm bench`

@@ -80,19 +80,24 @@ pub enum Exit<'a> {
         /// Physical CPU.
         cpu: u32,
     },
-    /// `KVM_EXIT_X86_RDMSR`: filtered, answer in `data`.
+    /// `KVM_EXIT_X86_RDMSR`: handed to this process ([`Vm::filter_msrs`](crate::kvm::Vm)), the
+    /// answer in `data`.
     MsrRead {
         /// MSR number.
         index: u32,
+        /// `KVM_MSR_EXIT_REASON_*`: filtered, unknown to KVM, or refused by it.
+        reason: u32,
         /// The answer.
         data: &'a mut u64,
         /// 1 makes the instruction raise #GP.
         error: &'a mut u8,
     },
-    /// `KVM_EXIT_X86_WRMSR`: filtered.
+    /// `KVM_EXIT_X86_WRMSR`: likewise.
     MsrWrite {
         /// MSR number.
         index: u32,
+        /// `KVM_MSR_EXIT_REASON_*`.
+        reason: u32,
         /// The value.
         data: u64,
         /// 1 makes the instruction raise #GP.
@@ -136,11 +141,11 @@ impl<'a> Exit<'a> {
             RawExit::FailEntry { reason, cpu } => Self::FailEntry { reason, cpu },
             RawExit::Exception { vector, error_code } => Self::Exception { vector, error_code },
             RawExit::Debug { vector, pc, dr6 } => Self::Debug { vector, pc, dr6 },
-            RawExit::Msr { index, write: false, data, error } => {
-                Self::MsrRead { index, data, error }
+            RawExit::Msr { index, write: false, reason, data, error } => {
+                Self::MsrRead { index, reason, data, error }
             }
-            RawExit::Msr { index, write: true, data, error } => {
-                Self::MsrWrite { index, data: *data, error }
+            RawExit::Msr { index, write: true, reason, data, error } => {
+                Self::MsrWrite { index, reason, data: *data, error }
             }
             RawExit::SystemEvent { kind } => Self::SystemEvent { kind },
             RawExit::Plain { reason: k::KVM_EXIT_HLT, .. } => Self::Halt,
@@ -175,7 +180,9 @@ impl<'a> Exit<'a> {
             Self::Exception { vector, error_code } => {
                 exit(k::KVM_EXIT_EXCEPTION, u64::from(vector), u64::from(error_code))
             }
-            Self::MsrRead { index, .. } => exit(k::KVM_EXIT_X86_RDMSR, u64::from(index), 0),
+            Self::MsrRead { index, reason, .. } => {
+                exit(k::KVM_EXIT_X86_RDMSR, u64::from(index), u64::from(reason))
+            }
             Self::MsrWrite { index, data, .. } => {
                 exit(k::KVM_EXIT_X86_WRMSR, u64::from(index), data)
             }

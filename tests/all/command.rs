@@ -342,10 +342,49 @@ fn assert_measured(report: &serde_json::Value, name: &str, layers: &[&str]) {
     assert_eq!(found, layers, "{name}");
     for line in lines {
         let of = |percentile: &str| line[percentile].as_f64().unwrap();
-        assert!(of("p50_ns") > 0.0, "{name}: {line}");
+        // Hardware that keeps the guest's TPR has nothing to handle at a read of CR8.
+        assert!(of("p50_ns") > 0.0 || name == "cpl0_cr8_read", "{name}: {line}");
         assert!(of("p50_ns") <= of("p90_ns") && of("p90_ns") <= of("p99_ns"), "{name}: {line}");
     }
 }
+
+/// Rows of `bench exits` by how they are measured.
+const BESIDE_VCPU: [&str; 17] = [
+    "cpl0_hlt",
+    "cpl0_rdmsr_filtered",
+    "cpl0_wrmsr_filtered",
+    "cpl0_step",
+    "immediate_exit",
+    "cpl0_interrupt_window",
+    "cpl0_interrupt",
+    "cpl0_irq_line",
+    "cpl0_irqfd",
+    "cpl3_out",
+    "cpl3_in",
+    "cpl3_mmio_store",
+    "cpl3_mmio_load",
+    "cpl3_ud2_exit",
+    "cpl3_int3_exit",
+    "cpl3_step",
+    "cpl3_interrupt",
+];
+const IN_KERNEL: [&str; 15] = [
+    "cpl0_cpuid",
+    "cpl3_cpuid",
+    "cpl0_rdmsr",
+    "cpl0_wrmsr",
+    "cpl0_cr8_read",
+    "cpl0_cr8_write",
+    "cpl0_vmcall",
+    "cpl0_pic_in",
+    "cpl0_apic_load",
+    "cpl0_pio_eventfd",
+    "cpl0_mmio_eventfd",
+    "cpl3_mmio_eventfd",
+    "cpl0_pio_coalesced",
+    "cpl0_mmio_coalesced",
+    "cpl3_mmio_coalesced",
+];
 
 #[test]
 fn bench_measures_every_exit_beside_its_floor() {
@@ -357,16 +396,25 @@ fn bench_measures_every_exit_beside_its_floor() {
     for name in ["cpl3_syscall", "cpl3_ud2", "cpl3_first_touch"] {
         assert_measured(&report, name, &["floor", "machine"]);
     }
-    for name in ["cpl0_hlt", "cpl0_step", "cpl3_mmio_store", "cpl3_step"] {
+    for name in BESIDE_VCPU {
         assert_measured(&report, name, &["floor", "vcpu"]);
     }
-    for name in ["cpl0_cpuid", "cpl0_rdmsr", "cpl0_wrmsr"] {
+    for name in IN_KERNEL {
         assert_measured(&report, name, &["kernel"]);
     }
     for name in ["cpl0_first_write", "cpl3_first_write"] {
         assert_measured(&report, name, &["floor", "protected"]);
     }
-    assert_measured(&report, "immediate_exit", &["floor"]);
+    for name in ["cpl0_fresh_page", "cpl3_fresh_page"] {
+        assert_measured(&report, name, &["floor", "fresh"]);
+    }
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 4 + 3 + BESIDE_VCPU.len() + IN_KERNEL.len() + 2 + 2, "{rows:?}");
+    // What this host cannot do is known before it is tried.
+    let absent = rows.iter().filter_map(|row| row["absent"].as_str());
+    for why in absent {
+        assert!(why.starts_with("probe ") || why.starts_with("extension "), "{why}");
+    }
     let host = &report["host"];
     assert!(host["cpu"].is_string() && host["kvm"].is_string() && host["engine"].is_string());
 }
@@ -390,6 +438,8 @@ fn bench_compares_with_an_earlier_measurement_of_the_same_kind() {
     let again = run(&["bench", "rewind", "--samples", "2", "--compare", path(&file)]);
     assert_eq!(again.status.code(), Some(0), "{}", text(&again.stderr));
     let told = text(&again.stdout);
+    assert!(told.contains("WARNING: a debug build") == cfg!(debug_assertions), "{told}");
+    assert!(!told.contains("WARNING: two hosts"), "{told}");
     let header = told.lines().find(|line| line.contains("old p50 ns")).unwrap();
     assert!(header.ends_with("ratio"), "{header}");
     assert_eq!(told.matches(" x").count(), 2 * (3 + 5 * 4), "a ratio for each line: {told}");

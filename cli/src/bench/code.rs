@@ -23,6 +23,12 @@ const EXIT: [u8; 9] = [0xb8, 231, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05];
 pub const GETPPID: [u8; 7] = [0xb8, 110, 0, 0, 0, 0x0f, 0x05];
 /// `ud2`.
 pub const UD2: [u8; 2] = [0x0f, 0x0b];
+/// `int3`.
+pub const INT3: [u8; 1] = [0xcc];
+/// `cpuid` of leaf 0, and what is around it.
+pub const CPUID: [u8; 4] = [0x31, 0xc0, 0x0f, 0xa2];
+/// `xor eax, eax`.
+pub const CPUID_LESS: [u8; 2] = [0x31, 0xc0];
 /// `nop`.
 pub const NOP: [u8; 1] = [0x90];
 
@@ -44,9 +50,14 @@ pub fn bare_page_writes(at: u32, pages: u32) -> Vec<u8> {
     bare(&[], &(0..pages).flat_map(store).collect::<Vec<u8>>(), 1)
 }
 
-/// `mov [gate], al` at CPL 3: a store to no memory.
-pub fn gate_store() -> Vec<u8> {
-    [&[0xa2][..], &trap::GATE_AT.to_le_bytes()].concat()
+/// `mov [gate + offset], al` at CPL 3: a store to no memory.
+pub fn gate_store(offset: u64) -> Vec<u8> {
+    [&[0xa2][..], &(trap::GATE_AT + offset).to_le_bytes()].concat()
+}
+
+/// `mov al, [gate]` at CPL 3.
+pub fn gate_load() -> Vec<u8> {
+    [&[0xa0][..], &trap::GATE_AT.to_le_bytes()].concat()
 }
 
 /// First touches of `count` pages that are so far apart that each one faults.

@@ -1,27 +1,18 @@
-//! What an exit costs, from CPL 0 and CPL 3, and what the kernel handles without one.
+//! What an exit costs, from CPL 0 and CPL 3, and what the kernel handles without one: the rows.
 //!
-//! Each guest runs once in a machine, under a limit on time, before anything is measured; what it
-//! cannot do there becomes a row without figures.
+//! What a host cannot do becomes a row without figures: by what its KVM says (an extension), by
+//! what was tried (a probe of `dejavm doctor`), or by how the row's guest ended.
 
-use super::rig::Rig;
-use super::sample::{interleave, per_event};
-use super::{Context, Layer, Row, Sampled, code, guests};
+use super::interrupts::Raise;
+use super::ways::{self, EXITS, INSTRUCTIONS, PAGES, STORES, Where, Written};
+use super::{Context, Row, Sampled, code};
 use crate::error::CliError;
-use dejavm_engine::host::{Answer, Report, Weight};
-use dejavm_engine::machine::Machine;
-use dejavm_engine::outcome::Outcome;
-use std::time::{Duration, Instant};
+use dejavm_engine::guest::process::trap;
+use dejavm_engine::host::{Answer, Probe, Report, Weight};
+use dejavm_engine::kvm::IoAddress;
 
-/// Exits of a round, besides the guest's last one.
-const EXITS: u32 = 64;
-/// Instructions of a round that the kernel handles.
-const INSTRUCTIONS: u32 = 256;
-/// First touches of a round.
+/// First touches of a round by a program whose page tables lack the pages.
 const TOUCHES: u32 = 16;
-/// Pages written in a round.
-const PAGES: u32 = 64;
-/// Where a bare guest's pages are.
-const BARE_PAGES_AT: u32 = 0x10_0000;
 
 /// What a row needs of the host.
 #[derive(Clone, Copy)]
@@ -30,6 +21,10 @@ enum Needs {
     Process,
     /// A probe of `dejavm doctor` by its name.
     Probe(&'static str),
+    /// A KVM extension by its name, for a bare guest.
+    BareWith(&'static str),
+    /// Likewise, for a program.
+    ProcessWith(&'static str),
 }
 
 /// A row before it is measured.
@@ -52,62 +47,172 @@ const fn event(
     Event { name, what, events, needs, measure }
 }
 
+/// `out 0x10, al` and `in al, 0x10`.
+const OUT: [u8; 2] = [0xe6, 0x10];
+const IN: [u8; 2] = [0xe4, 0x10];
+const PORT: IoAddress = IoAddress::Port(0x10);
+/// `mov [0xf0000000], al` and `mov al, [0xf0000000]`.
+const STORE: [u8; 5] = [0xa2, 0, 0, 0, 0xf0];
+const LOAD: [u8; 5] = [0xa0, 0, 0, 0, 0xf0];
+const HOLE: IoAddress = IoAddress::Memory(0xf000_0000);
+/// `rdmsr` and `wrmsr`.
+const RDMSR: [u8; 2] = [0x0f, 0x32];
+const WRMSR: [u8; 2] = [0x0f, 0x30];
 /// `mov ecx, MSR; xor eax, eax; xor edx, edx`. The MSR is IA32_MCG_STATUS: no KVM gives it to the
 /// guest outright, and writing its 0 changes nothing.
-const MCG_STATUS: [u8; 9] = [0xb9, 0x7a, 1, 0, 0, 0x31, 0xc0, 0x31, 0xd2];
+const MCG_STATUS: u32 = 0x17a;
+const MCG_STATUS_0: [u8; 9] = [0xb9, 0x7a, 1, 0, 0, 0x31, 0xc0, 0x31, 0xd2];
+/// Beside the gate's first bytes, where a system call's store goes.
+const ASIDE: u64 = 0x100;
+const GATE_ASIDE: IoAddress = IoAddress::Memory(trap::GATE.0 + ASIDE);
 
-const EVENTS: [Event; 17] = [
-    event("cpl0_out", "CPL 0 OUT", EXITS + 1, Needs::Bare, |c| driven(c, &[0xe6, 0x10])),
-    event("cpl0_in", "CPL 0 IN", EXITS + 1, Needs::Bare, |c| driven(c, &[0xe4, 0x10])),
-    // mov [0xf0000000], al
+const IRQCHIP: Needs = Needs::BareWith("KVM_CAP_IRQCHIP");
+const WINDOW: Needs = Needs::Probe("interrupt_window_cpl0");
+const MSRS: Needs = Needs::BareWith("KVM_CAP_X86_MSR_FILTER");
+const IOEVENTFD: Needs = Needs::BareWith("KVM_CAP_IOEVENTFD");
+const PROGRAM_IOEVENTFD: Needs = Needs::ProcessWith("KVM_CAP_IOEVENTFD");
+const COALESCED: Needs = Needs::BareWith("KVM_CAP_COALESCED_MMIO");
+const COALESCED_PIO: Needs = Needs::BareWith("KVM_CAP_COALESCED_PIO");
+const PROGRAM_COALESCED: Needs = Needs::ProcessWith("KVM_CAP_COALESCED_MMIO");
+const PORTS_AT_CPL3: Needs = Needs::Probe("out_cpl3_exits");
+
+/// Exits to this process.
+const EXITING: [Event; 21] = [
+    event("cpl0_out", "CPL 0 OUT", EXITS + 1, Needs::Bare, |c| ways::driven(c, &OUT)),
+    event("cpl0_in", "CPL 0 IN", EXITS + 1, Needs::Bare, |c| ways::driven(c, &IN)),
     event("cpl0_mmio_store", "CPL 0 MMIO store", EXITS + 1, Needs::Bare, |c| {
-        driven(c, &[0xa2, 0, 0, 0, 0xf0])
+        ways::driven(c, &STORE)
     }),
-    // mov al, [0xf0000000]
-    event("cpl0_mmio_load", "CPL 0 MMIO load", EXITS + 1, Needs::Bare, |c| {
-        driven(c, &[0xa0, 0, 0, 0, 0xf0])
+    event("cpl0_mmio_load", "CPL 0 MMIO load", EXITS + 1, Needs::Bare, |c| ways::driven(c, &LOAD)),
+    event("cpl0_hlt", "CPL 0 HLT", EXITS + 1, Needs::Bare, ways::halt),
+    event("cpl0_rdmsr_filtered", "CPL 0 RDMSR, filtered", EXITS + 1, MSRS, |c| {
+        ways::filtered(c, MCG_STATUS, &MCG_STATUS_0, &RDMSR)
     }),
-    event("cpl0_hlt", "CPL 0 HLT", EXITS + 1, Needs::Bare, halt),
-    event("immediate_exit", "KVM_RUN, immediate_exit", EXITS, Needs::Bare, immediate_exit),
-    // xor eax, eax; cpuid
-    event("cpl0_cpuid", "CPL 0 CPUID, in kernel", INSTRUCTIONS, Needs::Bare, |c| {
-        in_kernel(c, &[], &[0x31, 0xc0, 0x0f, 0xa2], &[0x31, 0xc0])
-    }),
-    event("cpl0_rdmsr", "CPL 0 RDMSR, in kernel", INSTRUCTIONS, Needs::Bare, |c| {
-        in_kernel(c, &MCG_STATUS, &[0x0f, 0x32], &[])
-    }),
-    event("cpl0_wrmsr", "CPL 0 WRMSR, in kernel", INSTRUCTIONS, Needs::Bare, |c| {
-        in_kernel(c, &MCG_STATUS, &[0x0f, 0x30], &[])
-    }),
-    event("cpl0_first_write", "CPL 0 first write to a page", PAGES, Needs::Bare, |c| {
-        first_write(c, guests::bare(c.system, code::bare_page_writes(BARE_PAGES_AT, PAGES))?)
+    event("cpl0_wrmsr_filtered", "CPL 0 WRMSR, filtered", EXITS + 1, MSRS, |c| {
+        ways::filtered(c, MCG_STATUS, &MCG_STATUS_0, &WRMSR)
     }),
     event("cpl0_step", "CPL 0 single step", EXITS, Needs::Probe("single_step_cpl0"), |c| {
-        steps(c, guests::bare(c.system, code::bare(&[], &code::NOP, 2 * EXITS))?)
+        ways::bare_steps(c)
+    }),
+    event("immediate_exit", "KVM_RUN, immediate_exit", EXITS, Needs::Bare, ways::immediate_exit),
+    event("cpl0_interrupt_window", "CPL 0 interrupt window", EXITS, WINDOW, |c| {
+        ways::interrupt_windows(c)
+    }),
+    event("cpl0_interrupt", "CPL 0 KVM_INTERRUPT, HLT", EXITS, Needs::Bare, |c| {
+        ways::interrupts(c, Raise::Queue)
+    }),
+    event("cpl0_irq_line", "CPL 0 KVM_IRQ_LINE, OUT", EXITS, IRQCHIP, |c| {
+        ways::interrupts(c, Raise::Line)
+    }),
+    event("cpl0_irqfd", "CPL 0 irqfd, OUT", EXITS, Needs::BareWith("KVM_CAP_IRQFD"), |c| {
+        ways::interrupts(c, Raise::EventFd)
     }),
     event("cpl3_syscall", "CPL 3 getppid", EXITS + 1, Needs::Process, |c| {
-        driven_process(c, &code::GETPPID.repeat(EXITS as usize), EXITS + 1)
+        ways::driven_process(c, &code::GETPPID.repeat(EXITS as usize), EXITS + 1)
     }),
-    event("cpl3_ud2", "CPL 3 UD2, a whole run", 1, Needs::Process, |c| {
-        driven_process(c, &code::UD2, 1)
+    event("cpl3_out", "CPL 3 OUT", EXITS + 1, PORTS_AT_CPL3, |c| ways::program_port(c, &OUT)),
+    event("cpl3_in", "CPL 3 IN", EXITS + 1, PORTS_AT_CPL3, |c| ways::program_port(c, &IN)),
+    event("cpl3_mmio_store", "CPL 3 MMIO store", EXITS + 1, Needs::Process, |c| {
+        ways::gate(c, &code::gate_store(0))
     }),
-    event("cpl3_mmio_store", "CPL 3 MMIO store", EXITS + 1, Needs::Process, gate_store),
-    event("cpl3_first_touch", "CPL 3 page fault", TOUCHES + 1, Needs::Process, |c| {
-        driven_process(c, &code::first_touches(TOUCHES), TOUCHES + 1)
+    event("cpl3_mmio_load", "CPL 3 MMIO load", EXITS + 1, Needs::Process, |c| {
+        ways::gate(c, &code::gate_load())
     }),
-    event("cpl3_first_write", "CPL 3 first write to a page", PAGES, Needs::Process, |c| {
-        let writes = code::page_writes(PAGES);
-        first_write(c, guests::process(c.system, &writes, &writes, guests::RAM_BYTES)?)
+    event("cpl3_ud2_exit", "CPL 3 UD2", EXITS + 1, Needs::Process, |c| {
+        ways::exception(c, &code::UD2)
+    }),
+    event("cpl3_int3_exit", "CPL 3 INT3", EXITS + 1, Needs::Process, |c| {
+        ways::exception(c, &code::INT3)
     }),
     event("cpl3_step", "CPL 3 single step", EXITS, Needs::Probe("single_step_cpl3"), |c| {
-        let nops = code::NOP.repeat(2 * EXITS as usize);
-        steps(c, guests::process(c.system, &[], &nops, guests::RAM_BYTES)?)
+        ways::program_steps(c)
+    }),
+];
+
+/// What comes from outside, and what a machine makes more of than an exit.
+const RUNS: [Event; 3] = [
+    event("cpl3_interrupt", "CPL 3 KVM_INTERRUPT", EXITS, Needs::Probe("interrupt_cpl3"), |c| {
+        ways::program_interrupts(c)
+    }),
+    event("cpl3_ud2", "CPL 3 UD2, a whole run", 1, Needs::Process, |c| {
+        ways::driven_process(c, &code::UD2, 1)
+    }),
+    event("cpl3_first_touch", "CPL 3 page fault", TOUCHES + 1, Needs::Process, |c| {
+        ways::driven_process(c, &code::first_touches(TOUCHES), TOUCHES + 1)
+    }),
+];
+
+/// Handled in the kernel.
+const IN_KERNEL: [Event; 19] = [
+    event("cpl0_cpuid", "CPL 0 CPUID", INSTRUCTIONS, Needs::Bare, |c| {
+        ways::in_kernel(c, Where::Bare, &[], &code::CPUID, &code::CPUID_LESS)
+    }),
+    event("cpl3_cpuid", "CPL 3 CPUID", INSTRUCTIONS, Needs::Process, |c| {
+        ways::in_kernel(c, Where::Program, &[], &code::CPUID, &code::CPUID_LESS)
+    }),
+    event("cpl0_rdmsr", "CPL 0 RDMSR", INSTRUCTIONS, Needs::Bare, |c| {
+        ways::in_kernel(c, Where::Bare, &MCG_STATUS_0, &RDMSR, &[])
+    }),
+    event("cpl0_wrmsr", "CPL 0 WRMSR", INSTRUCTIONS, Needs::Bare, |c| {
+        ways::in_kernel(c, Where::Bare, &MCG_STATUS_0, &WRMSR, &[])
+    }),
+    // mov rax, cr8
+    event("cpl0_cr8_read", "CPL 0 MOV from CR8", INSTRUCTIONS, Needs::Bare, |c| {
+        ways::in_kernel(c, Where::Long, &[], &[0x44, 0x0f, 0x20, 0xc0], &[])
+    }),
+    // xor eax, eax; mov cr8, rax
+    event("cpl0_cr8_write", "CPL 0 MOV to CR8", INSTRUCTIONS, Needs::Bare, |c| {
+        ways::in_kernel(c, Where::Long, &[0x31, 0xc0], &[0x44, 0x0f, 0x22, 0xc0], &[])
+    }),
+    // mov eax, -1, which is no hypercall's number; vmcall
+    event("cpl0_vmcall", "CPL 0 VMCALL", INSTRUCTIONS, Needs::Probe("vmcall_cpl0"), |c| {
+        let (number, vmcall) = ([0xb8, 0xff, 0xff, 0xff, 0xff], [0x0f, 0x01, 0xc1]);
+        ways::in_kernel(c, Where::Long, &[], &[&number[..], &vmcall].concat(), &number)
+    }),
+    // in al, 0x21
+    event("cpl0_pic_in", "CPL 0 IN of kernel's PIC", INSTRUCTIONS, IRQCHIP, |c| {
+        ways::in_kernel(c, Where::Irqchip, &[], &[0xe4, 0x21], &[])
+    }),
+    // mov eax, [0xfee00030]: the local APIC's version
+    event("cpl0_apic_load", "CPL 0 load of kernel's APIC", INSTRUCTIONS, IRQCHIP, |c| {
+        ways::in_kernel(c, Where::Irqchip, &[], &[0xa1, 0x30, 0, 0xe0, 0xfe], &[])
+    }),
+    event("cpl0_pio_eventfd", "CPL 0 OUT to ioeventfd", STORES, IOEVENTFD, |c| {
+        ways::rings(c, 0, PORT, &OUT)
+    }),
+    event("cpl0_mmio_eventfd", "CPL 0 store to ioeventfd", STORES, IOEVENTFD, |c| {
+        ways::rings(c, 0, HOLE, &STORE)
+    }),
+    event("cpl3_mmio_eventfd", "CPL 3 store to ioeventfd", STORES, PROGRAM_IOEVENTFD, |c| {
+        ways::rings(c, 3, GATE_ASIDE, &code::gate_store(ASIDE))
+    }),
+    event("cpl0_pio_coalesced", "CPL 0 OUT, coalesced", STORES, COALESCED_PIO, |c| {
+        ways::coalesced(c, 0, PORT, &OUT)
+    }),
+    event("cpl0_mmio_coalesced", "CPL 0 store, coalesced", STORES, COALESCED, |c| {
+        ways::coalesced(c, 0, HOLE, &STORE)
+    }),
+    event("cpl3_mmio_coalesced", "CPL 3 store, coalesced", STORES, PROGRAM_COALESCED, |c| {
+        ways::coalesced(c, 3, GATE_ASIDE, &code::gate_store(ASIDE))
+    }),
+    event("cpl0_first_write", "CPL 0 first write to a page", PAGES, Needs::Bare, |c| {
+        ways::bare_writes(c, Written::Protected)
+    }),
+    event("cpl3_first_write", "CPL 3 first write to a page", PAGES, Needs::Process, |c| {
+        ways::program_writes(c, Written::Protected)
+    }),
+    event("cpl0_fresh_page", "CPL 0 first touch of RAM", PAGES, Needs::Bare, |c| {
+        ways::bare_writes(c, Written::Fresh)
+    }),
+    event("cpl3_fresh_page", "CPL 3 first touch of RAM", PAGES, Needs::Process, |c| {
+        ways::program_writes(c, Written::Fresh)
     }),
 ];
 
 /// Measures every row.
 pub fn measure(context: &mut Context<'_>) -> Result<Vec<Row>, CliError> {
-    EVENTS.iter().map(|event| event.row(context)).collect()
+    let events = EXITING.iter().chain(&RUNS).chain(&IN_KERNEL);
+    events.map(|event| event.row(context)).collect()
 }
 
 impl Event {
@@ -128,149 +233,50 @@ impl Event {
 }
 
 impl Needs {
-    /// The probe that says that this host cannot do it.
+    /// What says that this host cannot do it.
     fn lacking(self, host: &Report) -> Option<String> {
-        let wanted = |weight: Weight| match self {
-            Self::Bare => weight == Weight::Bare,
-            Self::Process => matches!(weight, Weight::Bare | Weight::Process),
-            Self::Probe(_) => false,
+        let first = |wanted: &dyn Fn(&Probe) -> bool| {
+            let no = |probe: &&Probe| probe.answer != Answer::Yes && wanted(probe);
+            host.probes.iter().find(no).map(probe_text)
         };
-        let lacks = |probe: &&dejavm_engine::host::Probe| {
-            probe.answer != Answer::Yes
-                && match self {
-                    Self::Probe(name) => probe.name == name,
-                    _ => wanted(probe.weight),
-                }
-        };
-        let probe = host.probes.iter().find(lacks)?;
-        let answer = match &probe.answer {
-            Answer::Yes => "yes",
-            Answer::No => "no",
-            Answer::Unknown(why) => why,
-        };
-        Some(format!("probe {}: {answer}", probe.name))
-    }
-}
-
-/// One round in a machine; the rewind after it is not counted.
-fn machine_round(machine: &mut Machine) -> Result<(Outcome, Duration), CliError> {
-    let start = Instant::now();
-    let report = machine.run(b"", guests::limit()).map_err(CliError::machine("run a guest"))?;
-    let time = start.elapsed();
-    machine.rewind().map_err(CliError::machine("rewind a guest"))?;
-    Ok((report.outcome, time))
-}
-
-/// Runs a guest once under a limit: it has to end as its code says.
-fn tried(machine: &mut Machine) -> Result<(), CliError> {
-    match machine_round(machine)?.0 {
-        Outcome::Exited { .. } | Outcome::Halted | Outcome::Crashed(_) => Ok(()),
-        other => Err(CliError::BenchGuest { did: other.to_string() }),
-    }
-}
-
-/// The floor beside the machine.
-fn beside_machine(
-    context: &Context<'_>,
-    mut machine: Machine,
-    events: u32,
-) -> Result<Sampled, CliError> {
-    tried(&mut machine)?;
-    let mut rig = Rig::new(context.system, machine.snapshot())?;
-    let [floor, driven] = interleave(context.plan, |variant| {
-        let time = match variant {
-            0 => rig.round(Layer::Floor)?,
-            _ => machine_round(&mut machine)?.1,
-        };
-        Ok(per_event(time, events))
-    })?;
-    Ok(vec![(Layer::Floor, floor), (Layer::Machine, driven)])
-}
-
-/// The floor beside the engine's vCPU, for what a machine's run does not go on after.
-fn beside_vcpu(mut rig: Rig, context: &Context<'_>, events: u32) -> Result<Sampled, CliError> {
-    let [floor, vcpu] = interleave(context.plan, |variant| {
-        let layer = if variant == 0 { Layer::Floor } else { Layer::Vcpu };
-        Ok(per_event(rig.round(layer)?, events))
-    })?;
-    Ok(vec![(Layer::Floor, floor), (Layer::Vcpu, vcpu)])
-}
-
-fn driven(context: &Context<'_>, body: &[u8]) -> Result<Sampled, CliError> {
-    let machine = guests::bare(context.system, code::bare(&[], body, EXITS))?;
-    beside_machine(context, machine, EXITS + 1)
-}
-
-fn driven_process(context: &Context<'_>, body: &[u8], events: u32) -> Result<Sampled, CliError> {
-    let machine = guests::process(context.system, &[], body, guests::RAM_BYTES)?;
-    beside_machine(context, machine, events)
-}
-
-/// HLT ends a machine's run.
-fn halt(context: &Context<'_>) -> Result<Sampled, CliError> {
-    let mut machine = guests::bare(context.system, code::bare(&[], &[0xf4], EXITS))?;
-    tried(&mut machine)?;
-    beside_vcpu(Rig::new(context.system, machine.snapshot())?, context, EXITS + 1)
-}
-
-/// To a program's driver a store to the gate is the program poking at the engine.
-fn gate_store(context: &Context<'_>) -> Result<Sampled, CliError> {
-    let body = code::gate_store().repeat(EXITS as usize);
-    let machine = guests::process(context.system, &[], &body, guests::RAM_BYTES)?;
-    beside_vcpu(Rig::new(context.system, machine.snapshot())?, context, EXITS + 1)
-}
-
-fn immediate_exit(context: &Context<'_>) -> Result<Sampled, CliError> {
-    let machine = guests::bare(context.system, code::bare(&[], &[], 0))?;
-    let mut rig = Rig::new(context.system, machine.snapshot())?;
-    let [floor] = interleave(context.plan, |_| Ok(per_event(rig.immediate_exits(EXITS)?, EXITS)))?;
-    Ok(vec![(Layer::Floor, floor)])
-}
-
-/// An instruction that does not exit to this process: a run with it, less the same run `without`.
-fn in_kernel(
-    context: &Context<'_>,
-    before: &[u8],
-    with: &[u8],
-    without: &[u8],
-) -> Result<Sampled, CliError> {
-    let rig = |body: &[u8]| {
-        let mut machine = guests::bare(context.system, code::bare(before, body, INSTRUCTIONS))?;
-        match machine_round(&mut machine)?.0 {
-            Outcome::Exited { .. } => Rig::new(context.system, machine.snapshot()),
-            // Without descriptors for it, a #GP is a triple fault.
-            other => Err(CliError::BenchGuest { did: other.to_string() }),
+        let bare = || first(&|probe| probe.weight == Weight::Bare);
+        let process = || first(&|probe| matches!(probe.weight, Weight::Bare | Weight::Process));
+        match self {
+            Self::Bare => bare(),
+            Self::Process => process(),
+            Self::Probe(name) => first(&|probe| probe.name == name),
+            Self::BareWith(name) => bare().or_else(|| extension_missing(host, name)),
+            Self::ProcessWith(name) => process().or_else(|| extension_missing(host, name)),
         }
+    }
+}
+
+fn probe_text(probe: &Probe) -> String {
+    let answer = match &probe.answer {
+        Answer::Yes => "yes",
+        Answer::No => "no",
+        Answer::Unknown(why) => why,
     };
-    let (mut with, mut without) = (rig(with)?, rig(without)?);
-    let [without, with] = interleave(context.plan, |variant| {
-        let rig = if variant == 0 { &mut without } else { &mut with };
-        Ok(per_event(rig.round(Layer::Floor)?, INSTRUCTIONS))
-    })?;
-    let less = with.iter().zip(&without).map(|(with, without)| with - without).collect();
-    Ok(vec![(Layer::Kernel, less)])
+    format!("probe {}: {answer}", probe.name)
 }
 
-/// The first write to a page that was write-protected for the dirty log, beside the same write to
-/// a page that was not. A host that emulates the store may not fault at all.
-fn first_write(context: &Context<'_>, mut machine: Machine) -> Result<Sampled, CliError> {
-    tried(&mut machine)?;
-    let mut rig = Rig::new(context.system, machine.snapshot())?;
-    rig.log_writes()?;
-    let [writable, protected] = interleave(context.plan, |variant| {
-        if variant == 1 {
-            rig.protect_written()?;
-        }
-        Ok(per_event(rig.round(Layer::Floor)?, PAGES))
-    })?;
-    Ok(vec![(Layer::Floor, writable), (Layer::Protected, protected)])
+fn extension_missing(host: &Report, name: &str) -> Option<String> {
+    let extension = host.extensions.iter().find(|extension| extension.name == name);
+    match extension {
+        Some(extension) if extension.present => None,
+        _ => Some(format!("extension {name}: missing")),
+    }
 }
 
-fn steps(context: &Context<'_>, machine: Machine) -> Result<Sampled, CliError> {
-    let mut rig = Rig::new(context.system, machine.snapshot())?;
-    let [floor, vcpu] = interleave(context.plan, |variant| {
-        let layer = if variant == 0 { Layer::Floor } else { Layer::Vcpu };
-        Ok(per_event(rig.steps(layer, EXITS)?, EXITS))
-    })?;
-    Ok(vec![(Layer::Floor, floor), (Layer::Vcpu, vcpu)])
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_have_names_of_their_own_and_fit_their_column() {
+        let events = || EXITING.iter().chain(&RUNS).chain(&IN_KERNEL);
+        let names: std::collections::BTreeSet<_> = events().map(|event| event.name).collect();
+        assert_eq!(names.len(), events().count());
+        assert!(events().all(|event| event.what.len() < 28));
+    }
 }

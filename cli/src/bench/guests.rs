@@ -14,8 +14,8 @@ use std::time::Duration;
 pub const RAM_BYTES: u64 = 64 << 20;
 /// Memory of a bare guest, in bytes.
 const BARE_RAM_BYTES: u64 = 4 << 20;
-/// Where a bare guest's code starts.
-const BARE_CODE: Gpa = Gpa(0x1000);
+/// Where a bare guest's code starts: above long mode's tables.
+const BARE_CODE: Gpa = Gpa(0x8000);
 
 /// No guest here runs nearly as long.
 pub fn limit() -> Limit {
@@ -24,8 +24,22 @@ pub fn limit() -> Limit {
 
 /// `code` at CPL 0, at its snapshot.
 pub fn bare(system: &System, code: Vec<u8>) -> Result<Machine, CliError> {
+    bare_of(system, &BareSpec::flat(Mode::Protected, code, BARE_CODE, BARE_RAM_BYTES))
+}
+
+/// As [`bare`], in long mode.
+pub fn bare_long(system: &System, code: Vec<u8>) -> Result<Machine, CliError> {
+    bare_of(system, &BareSpec::flat(Mode::Long, code, BARE_CODE, BARE_RAM_BYTES))
+}
+
+/// As [`bare`], with interrupt controllers in the kernel.
+pub fn bare_with_irqchip(system: &System, code: Vec<u8>) -> Result<Machine, CliError> {
     let spec = BareSpec::flat(Mode::Protected, code, BARE_CODE, BARE_RAM_BYTES);
-    at_snapshot(Boot::bare(system, &spec).map_err(CliError::machine("boot a bare guest"))?)
+    bare_of(system, &BareSpec { irqchip: true, ..spec })
+}
+
+fn bare_of(system: &System, spec: &BareSpec) -> Result<Machine, CliError> {
+    at_snapshot(Boot::bare(system, spec).map_err(CliError::machine("boot a bare guest"))?)
 }
 
 /// [`code::program`] in `ram_bytes` of memory, at its snapshot.

@@ -1,17 +1,17 @@
 //! What an exit and a rewind cost on this host: rows of percentiles, each beside its floor.
 //!
-//! `exits` and `rewind` measure; `table` words it for people. The lowest floor here is the engine's
-//! own lowest layer (`kvm::Vcpu`), because the command has no unsafe code: a `KVM_RUN` without any
-//! of the engine is in the criterion bench `exit_latency`. Never judges a figure.
+//! `exits` and `rewind` measure; `table` words it for people. Never judges a figure.
 
 mod code;
 pub mod exits;
 pub mod fingerprint;
 mod guests;
+mod interrupts;
 pub mod rewind;
 mod rig;
 mod sample;
 pub mod table;
+mod ways;
 
 pub use sample::Plan;
 
@@ -75,7 +75,7 @@ pub struct Line {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layer {
-    /// The engine's lowest layer: `kvm::Vcpu::run` and the raw exit.
+    /// `ioctl(KVM_RUN)` and the fields of the run page, without the engine.
     Floor,
     /// The engine's vCPU and its parsed exit.
     Vcpu,
@@ -85,6 +85,8 @@ pub enum Layer {
     Kernel,
     /// Nothing either: as the floor, to pages that were write-protected for the dirty log.
     Protected,
+    /// As the floor, to pages that the host has to find first.
+    Fresh,
     /// `Machine::run` of the row's guest.
     Run,
     /// `Machine::rewind`.
@@ -111,6 +113,7 @@ impl Layer {
             Self::Machine => "machine",
             Self::Kernel => "kernel",
             Self::Protected => "protected",
+            Self::Fresh => "fresh",
             Self::Run => "run",
             Self::Rewind => "rewind",
             Self::Memcpy => "memcpy",

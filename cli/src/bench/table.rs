@@ -55,15 +55,17 @@ fn notes(bench: &str) -> &'static str {
     match bench {
         "exits" => {
             "\n\
-A sample is the mean of a round of exits, so that p99 is of rounds. floor: kvm::Vcpu::run and the\n\
-raw exit. vcpu: the engine's vCPU and parsed exit. machine: Machine::run, its rewind not counted.\n\
-kernel: no exit to this process; a run with the event less the same run without it, per event.\n\
-protected: the floor's writes, to pages that are write-protected for the dirty log.\n\
+A sample is the mean of a round of exits, so that p99 is of rounds. floor: ioctl(KVM_RUN) and the\n\
+run page, without the engine. vcpu: the engine's vCPU and parsed exit. machine: Machine::run, its\n\
+rewind not counted. kernel: no exit to this process; a run with the event less the same run without\n\
+it, per event. protected, fresh: the floor's writes, to pages that are write-protected for the dirty\n\
+log, or that the host has to find first. KVM_INTERRUPT, KVM_IRQ_LINE, irqfd: with the call that raises\n\
+the interrupt, to the guest's first exit after its handler (from CPL 3: in its stub).\n\
 CPL 3 page fault: the machine gives the program 64 pages, where the floor steps over the store.\n"
         }
         _ => {
             "\n\
-floor: the same run through kvm::Vcpu::run, without dirty log and without rewind. run and rewind:\n\
+floor: the same run by a plain ioctl(KVM_RUN), without dirty log and without rewind. run and rewind:\n\
 Machine::run, with what it adds to the floor, and Machine::rewind, with its share of the floor.\n\
 memcpy: as many pages.\n"
         }
@@ -72,7 +74,7 @@ memcpy: as many pages.\n"
 
 /// This measurement beside `earlier`: what differs between the hosts, and the ratio of each p50.
 pub fn comparison(earlier: &Report, now: &Report) -> String {
-    let mut out = String::new();
+    let mut out = now.host.warning(&earlier.host).unwrap_or_default();
     for ((name, before), (_, after)) in earlier.host.fields().iter().zip(now.host.fields()) {
         if *before != after {
             let _ = writeln!(out, "{name:<12} {before}\n{:<12}   now {after}", "");
@@ -101,6 +103,12 @@ pub fn comparison(earlier: &Report, now: &Report) -> String {
                 grouped(line.p50_ns)
             );
         }
+        if let Some(why) = &row.absent {
+            let _ = writeln!(out, "{:<28}now not on this host ({why})", row.what);
+        }
+    }
+    for row in earlier.rows.iter().filter(|old| now.rows.iter().all(|row| row.name != old.name)) {
+        let _ = writeln!(out, "{:<28}only in the earlier measurement", row.what);
     }
     out
 }

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 /// Samples where nothing else was asked for.
 const SAMPLES: u32 = 1_000;
-/// The longest that a row takes then, of 17 rows and of 12.
-const EXITS_ROW_TIME_MAX: Duration = Duration::from_millis(1_200);
+/// The longest that a row takes then, of some 40 rows and of 12.
+const EXITS_ROW_TIME_MAX: Duration = Duration::from_millis(600);
 const REWIND_ROW_TIME_MAX: Duration = Duration::from_millis(1_800);
 
 impl Measurement {

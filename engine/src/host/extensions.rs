@@ -45,8 +45,10 @@ const fn optional(number: u32, name: &'static str, costs: &'static str) -> Known
     Known { number, name, bits: 0, needed: false, costs, mend: "" }
 }
 
+const BENCH_ROWS: &str = "rows of `dejavm bench exits`; no machine uses it";
+
 /// The list; versions are those in which x86 KVM got the extension.
-pub(super) const EXTENSIONS: [Known; 18] = [
+pub(super) const EXTENSIONS: [Known; 24] = [
     needed(
         k::KVM_CAP_USER_MEMORY,
         "KVM_CAP_USER_MEMORY",
@@ -155,6 +157,12 @@ pub(super) const EXTENSIONS: [Known; 18] = [
         "KVM_CAP_DIRTY_LOG_RING",
         "none today: measured, a ring gains nothing over the log with a sticky hot set",
     ),
+    optional(k::KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD", BENCH_ROWS),
+    optional(k::KVM_CAP_IRQFD, "KVM_CAP_IRQFD", BENCH_ROWS),
+    optional(k::KVM_CAP_COALESCED_MMIO, "KVM_CAP_COALESCED_MMIO", BENCH_ROWS),
+    optional(k::KVM_CAP_COALESCED_PIO, "KVM_CAP_COALESCED_PIO", BENCH_ROWS),
+    optional(k::KVM_CAP_X86_USER_SPACE_MSR, "KVM_CAP_X86_USER_SPACE_MSR", BENCH_ROWS),
+    optional(k::KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER", BENCH_ROWS),
 ];
 
 /// Asks the host for every extension.

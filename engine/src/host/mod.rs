@@ -53,8 +53,8 @@ pub struct Verdict {
     pub bare_guests_complete: bool,
 }
 
-/// Examines the host behind `device`, usually [`System::DEFAULT_PATH`]. Takes about a tenth of a
-/// second; a host on which every probe hangs, half a minute.
+/// Examines the host behind `device`, usually [`System::DEFAULT_PATH`]. Takes some tenths of
+/// a second; a host on which every probe hangs, half a minute.
 #[must_use]
 pub fn doctor(device: &Path) -> Report {
     let facts = Facts::read();

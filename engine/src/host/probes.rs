@@ -78,7 +78,7 @@ const STORE: [u8; 7] = [0x88, 0x04, 0x25, 0x00, 0x00, (USER_HOLE >> 16) as u8, 0
 const _: () = assert!(USER_HOLE & 0xffff_ffff_ff00_ffff == 0, "STORE encodes it");
 const SINGLE_STEP: u32 = k::KVM_GUESTDBG_ENABLE | k::KVM_GUESTDBG_SINGLESTEP;
 
-const QUESTIONS: [Question; 17] = [
+const QUESTIONS: [Question; 21] = [
     Question {
         name: "out_cpl0_exits",
         question: "does OUT at CPL 0 exit?",
@@ -201,6 +201,34 @@ const QUESTIONS: [Question; 17] = [
         },
     },
     Question {
+        name: "out_cpl3_exits",
+        question: "does OUT exit at CPL 3 with RFLAGS.IOPL 3?",
+        weight: Weight::Differs,
+        otherwise: "no program is given ports; its system calls exit by a store",
+        ask: out_cpl3_exits,
+    },
+    Question {
+        name: "interrupt_cpl3",
+        question: "does KVM_INTERRUPT at CPL 3 reach the guest's IDT?",
+        weight: Weight::Differs,
+        otherwise: "no program is interrupted from outside: a kick stops it",
+        ask: interrupt_cpl3,
+    },
+    Question {
+        name: "interrupt_window_cpl0",
+        question: "does KVM tell when CPL 0 can take an interrupt?",
+        weight: Weight::Differs,
+        otherwise: "the engine never asks; it raises no interrupt",
+        ask: interrupt_window_cpl0,
+    },
+    Question {
+        name: "vmcall_cpl0",
+        question: "does VMCALL at CPL 0 come back?",
+        weight: Weight::Costs,
+        otherwise: "a bare guest that makes a hypercall runs until its time limit",
+        ask: vmcall_cpl0,
+    },
+    Question {
         name: "tsd_honoured",
         question: "does CR4.TSD make RDTSC fault at CPL 3?",
         weight: Weight::Costs,
@@ -286,6 +314,57 @@ fn single_step(mut rig: Rig) -> Result<bool, ProbeError> {
     let start = rig.vcpu.regs().rip;
     rig.vcpu.fd().set_guest_debug(SINGLE_STEP, &[0; 8])?;
     Ok(rig.run()? == Seen::Step && rig.vcpu.regs().rip == start + 1)
+}
+
+/// The processor lets OUT through where IOPL allows it (Intel SDM vol. 1, 19.5.1).
+fn out_cpl3_exits(system: &System) -> Result<bool, ProbeError> {
+    const IOPL3: u64 = 3 << 12;
+    const GENERAL_PROTECTION: u8 = 13;
+    let mut rig = Rig::user(system, &[&[OUT, PORT], &STORE[..]].concat())?;
+    rig.vcpu.regs_mut().rflags |= IOPL3;
+    match rig.run()? {
+        Seen::Out(port) if port == u16::from(PORT) => Ok(true),
+        Seen::Trap(GENERAL_PROTECTION) => Ok(false),
+        other => other.unexpected(),
+    }
+}
+
+/// A vector that has a stub, and that no exception has. Without the interrupt the program would
+/// execute UD2.
+fn interrupt_cpl3(system: &System) -> Result<bool, ProbeError> {
+    const VECTOR: u8 = 31;
+    const INVALID_OPCODE: u8 = 6;
+    let mut rig = Rig::user(system, &[0x0f, 0x0b])?;
+    rig.vcpu.fd().interrupt(VECTOR)?;
+    match rig.run()? {
+        Seen::Trap(VECTOR) => Ok(true),
+        Seen::Trap(INVALID_OPCODE) => Ok(false),
+        other => other.unexpected(),
+    }
+}
+
+/// A guest that can take one as soon as it has executed STI, and spins before it exits by itself.
+fn interrupt_window_cpl0(system: &System) -> Result<bool, ProbeError> {
+    // sti; mov ecx, 10000; less: dec ecx; jnz less; out PORT, al
+    let spin = [0xfb, 0xb9, 0x10, 0x27, 0, 0, 0xff, 0xc9, 0x75, 0xfc];
+    let mut rig = Rig::kernel(system, &[&spin[..], &[OUT, PORT, HLT]].concat())?;
+    rig.vcpu.fd().request_interrupt_window(true);
+    match rig.run()? {
+        Seen::Window => Ok(true),
+        Seen::Out(_) => Ok(false),
+        other => other.unexpected(),
+    }
+}
+
+/// Intel's instruction, which KVM rewrites on AMD; RAX is no hypercall's number.
+fn vmcall_cpl0(system: &System) -> Result<bool, ProbeError> {
+    // mov eax, -1; vmcall; and an OUT.
+    let code = [0xb8, 0xff, 0xff, 0xff, 0xff, 0x0f, 0x01, 0xc1, OUT, PORT, HLT];
+    match Rig::kernel(system, &code)?.run_for(Duration::from_millis(100))? {
+        Seen::Out(_) => Ok(true),
+        Seen::Stuck | Seen::EmulationFailure | Seen::Shutdown => Ok(false),
+        other => other.unexpected(),
+    }
 }
 
 fn tsd_honoured(system: &System) -> Result<bool, ProbeError> {

@@ -65,6 +65,7 @@ pub(super) enum Seen {
     /// An exception at CPL 3, by its vector.
     Trap(u8),
     Step,
+    Window,
     EmulationFailure,
     Shutdown,
     /// The limit passed.
@@ -183,6 +184,7 @@ fn seen(vcpu: &mut Vcpu) -> Result<Seen, ProbeError> {
         Exit::PortOut { port, .. } => Seen::Out(port),
         Exit::MmioWrite { at, .. } => Seen::Store(at),
         Exit::Debug { .. } => Seen::Step,
+        Exit::InterruptWindow => Seen::Window,
         Exit::EmulationFailure { .. } => Seen::EmulationFailure,
         Exit::Shutdown => Seen::Shutdown,
         Exit::Interrupted => Seen::Stuck,

@@ -5,11 +5,17 @@
 //! means for a guest, and it never allocates on the path of [`Vcpu::run`].
 #![allow(unsafe_code)]
 
+mod coalesced;
+mod eventfd;
+mod msr_filter;
 mod raw;
 mod run_page;
 mod vcpu;
 mod vm;
 
+pub use coalesced::{COALESCED_MAX, COALESCED_MIN, CoalescedWrite};
+pub use eventfd::{DataMatch, EventFd, IoAddress, event_fd};
+pub use msr_filter::{FilteredMsr, MsrAccess};
 pub use run_page::{Kicker, RawExit, RunPage, install_kick_handler};
 pub use vcpu::{Ran, Vcpu};
 pub use vm::{DirtyBitmap, Vm, irqchip_bytes};

@@ -160,6 +160,7 @@ impl RunPage {
                     RawExit::Msr {
                         index: msr.index,
                         write: reason == k::KVM_EXIT_X86_WRMSR,
+                        reason: msr.reason,
                         data: &mut msr.data,
                         error: &mut msr.error,
                     }
@@ -222,7 +223,7 @@ pub enum RawExit<'a> {
     FailEntry { reason: u64, cpu: u32 },
     Exception { vector: u32, error_code: u32 },
     Debug { vector: u32, pc: u64, dr6: u64 },
-    Msr { index: u32, write: bool, data: &'a mut u64, error: &'a mut u8 },
+    Msr { index: u32, write: bool, reason: u32, data: &'a mut u64, error: &'a mut u8 },
     SystemEvent { kind: u32 },
     Plain { reason: u32, detail: [u64; 2] },
 }

@@ -26,7 +26,7 @@ pub enum Ran {
 pub struct Vcpu {
     page: RunPage,
     kick_page: Arc<RunPage>,
-    fd: VcpuFd,
+    pub(super) fd: VcpuFd,
 }
 
 impl Vcpu {
@@ -53,6 +53,27 @@ impl Vcpu {
             Err(Errno::EINTR | Errno::EAGAIN) => Ok(Ran::Interrupted),
             Err(source) => Err(KvmError::Ioctl { call: "KVM_RUN", source }),
         }
+    }
+
+    /// `ioctl(KVM_RUN)`, and the exit reason out of the run page: nothing of the engine. What a
+    /// measurement sets the engine beside; everything else calls [`run`](Self::run). `None` where
+    /// it was interrupted.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_raw(&mut self) -> Result<Option<u32>, KvmError> {
+        match self.page.run(self.fd.as_raw_fd()) {
+            Ok(()) => Ok(Some(self.page.exit_reason())),
+            Err(Errno::EINTR | Errno::EAGAIN) => Ok(None),
+            Err(source) => Err(KvmError::Ioctl { call: "KVM_RUN", source }),
+        }
+    }
+
+    /// While it is set, every run finishes what is pending and is interrupted before the guest
+    /// is entered: a kick by the thread that runs the vCPU. [`clear_kick`](Self::clear_kick)
+    /// forgets it.
+    pub fn set_kick(&self) {
+        self.page.immediate_exit().store(1, Ordering::SeqCst);
     }
 
     /// Finishes the I/O that the last exit left pending, without running the guest: `KVM_RUN`

@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 /// A VM: its memory slots, its interrupt controllers, its vCPUs.
 #[derive(Debug)]
 pub struct Vm {
-    fd: VmFd,
+    pub(super) fd: VmFd,
 }
 
 /// One slot's dirty bits, as `KVM_GET_DIRTY_LOG` writes them: bit n of word n/64 is page n.

@@ -221,6 +221,38 @@ impl GuestMemory {
         Ok(())
     }
 
+    /// Forgets what was written to whole pages: they are again as [`new`](Self::new) or
+    /// [`map_pages`](Self::map_pages) made them, and the next access to each faults anew, in the
+    /// host's tables and in the guest's second level. A range that begins or ends within a page
+    /// loses only its whole pages. For memory without marks on it: none is made or cleared.
+    ///
+    /// # Errors
+    /// The range is not RAM of one slot, or the host refuses.
+    pub fn forget(&mut self, at: Gpa, bytes: usize) -> Result<(), MemoryError> {
+        let problem = "memory to forget is not RAM";
+        let (slot, offset) = self.locate(at, bytes).map_err(|_| MemoryError::Layout {
+            start: at,
+            bytes: bytes as u64,
+            problem,
+        })?;
+        let first = offset.next_multiple_of(PAGE_SIZE);
+        let end = (offset + bytes) / PAGE_SIZE * PAGE_SIZE;
+        if first >= end {
+            return Ok(());
+        }
+        // SAFETY: `locate` proved the range to lie inside the slot's private mapping, which stays
+        // mapped; nobody refers to its bytes, and the guest does not run.
+        let done = unsafe {
+            let start = self.slots[slot].host.add(first);
+            libc::madvise(start.cast(), end - first, libc::MADV_DONTNEED)
+        };
+        if done != 0 {
+            let source = std::io::Error::last_os_error();
+            return Err(MemoryError::Map { bytes: bytes as u64, source });
+        }
+        Ok(())
+    }
+
     /// The slot and the offset in it of `bytes` bytes at `at`.
     fn locate(&self, at: Gpa, bytes: usize) -> Result<(usize, usize), OutOfRam> {
         let outside = OutOfRam { at, bytes };
