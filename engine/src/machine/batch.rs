@@ -91,8 +91,9 @@ pub struct BatchReport {
     pub exits: u64,
     /// Wall-clock time of the batch.
     pub duration: Duration,
-    /// Whether the agent had to be built anew.
-    pub rebuilt: bool,
+    /// Whether the program wrote to the agent's memory, or jumped into its code, so that what the
+    /// agent says of the batch is not believed.
+    pub is_distrusted: bool,
     /// Which runs the host ended; the agent knows of the others.
     pub(super) by_host: Vec<bool>,
 }
@@ -107,7 +108,7 @@ impl BatchReport {
         self.runs.clear();
         self.hits.clear();
         self.by_host.clear();
-        (self.exits, self.duration, self.rebuilt) = (0, Duration::ZERO, false);
+        (self.exits, self.duration, self.is_distrusted) = (0, Duration::ZERO, false);
     }
 }
 

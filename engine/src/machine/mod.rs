@@ -544,8 +544,7 @@ impl Machine {
         }
         driver.breakpoints.arm(Arm::None, &mut hw.memory, patches);
         driver.breakpoints = Breakpoints::new(blocks, &hw.memory, |at| driver.block_site(hw, at));
-        // It has replaced code where no breakpoint was.
-        driver.forget_agent();
+        driver.forget_replaced_calls();
         Ok(())
     }
 

@@ -60,9 +60,12 @@ impl ProcessDriver {
         self.agent.as_ref().map_or(0, |agent| agent.pages_hot())
     }
 
-    /// The next batch builds an agent anew. Not while the machine is under this one.
-    pub(in crate::machine) fn forget_agent(&mut self) {
-        self.agent = None;
+    /// The machine's breakpoints have changed: code that the agent has replaced is looked at anew.
+    /// Not while the machine is under the agent.
+    pub(in crate::machine) fn forget_replaced_calls(&mut self) {
+        if let Some(agent) = &mut self.agent {
+            agent.forget_calls();
+        }
     }
 
     /// Whether the machine stands under the agent's page tables.
@@ -99,7 +102,6 @@ impl ProcessDriver {
             interruptions,
             in_doubt,
         };
-        run.parts.watchdog.arm(options.limit);
         let ended = run.run();
         run.parts.watchdog.disarm();
         let Run { driver, agent, .. } = run;
@@ -221,6 +223,7 @@ impl Run<'_, '_> {
         self.agent.replace_calls(memory, tables, process, &is_taken)?;
         self.agent.load(memory, self.batch.inputs())?;
         self.enter(self.agent.batch_entry())?;
+        self.time(0);
         loop {
             self.report.exits += 1;
             if self.step()? == Next::Over {
@@ -263,7 +266,11 @@ impl Run<'_, '_> {
                 if exit == AgentExit::Done && index < self.batch.len() {
                     return self.lost();
                 }
-                self.between(index)
+                // Segments are the snapshot's again from here on, and are noted anew.
+                let is_new = exit == AgentExit::Segments;
+                let entry =
+                    if is_new { self.agent.batch_entry() } else { self.agent.reset_entry() };
+                self.between(index, entry)
             }
             AgentExit::Idle | AgentExit::Scribbled => self.lost(),
         }
@@ -311,11 +318,12 @@ impl Run<'_, '_> {
         // It may have been stopped while KVM was delivering a fault.
         self.parts.hw.vcpu.set_events(&self.parts.snapshot.state.events);
         self.agent.set_index(&mut self.parts.hw.memory, next)?;
-        self.between(next)
+        self.between(next, self.agent.reset_entry())
     }
 
-    /// Between two runs, `next` being the second: undoes what the host did in the first.
-    fn between(&mut self, next: usize) -> Result<Next, MachineError> {
+    /// Between two runs, `next` being the second: undoes what the host did in the first, and goes
+    /// on in the agent at `entry`.
+    fn between(&mut self, next: usize, entry: u64) -> Result<Next, MachineError> {
         if next >= self.batch.len() {
             self.agent.audit(
                 &mut self.parts.hw.memory,
@@ -331,7 +339,7 @@ impl Run<'_, '_> {
             return self.finish();
         }
         self.time(next);
-        self.enter(self.agent.reset_entry())?;
+        self.enter(entry)?;
         Ok(Next::Go)
     }
 
@@ -350,18 +358,14 @@ impl Run<'_, '_> {
         self.lost()
     }
 
-    /// The program has written to the agent's memory: nothing it says is believed any more, and
-    /// it is built anew.
+    /// The program has written to the agent's memory, or jumped into its code: nothing it says is
+    /// believed any more. All that the program can write of it is made anew for the next batch.
     fn lost(&mut self) -> Result<Next, MachineError> {
-        self.report.rebuilt = true;
+        self.report.is_distrusted = true;
         self.report.runs.resize(self.batch.len(), None);
         self.report.by_host.resize(self.batch.len(), false);
         restore_hot(&self.agent, &mut self.parts)?;
         undo(self.driver, &mut self.agent, &mut self.parts)?;
-        self.agent.restore_calls(&mut self.parts.hw.memory)?;
-        std::mem::swap(&mut self.driver.state.tables, &mut self.agent.tables);
-        self.agent = install(self.parts.hw, self.parts.snapshot, self.parts.then)?;
-        std::mem::swap(&mut self.driver.state.tables, &mut self.agent.tables);
         self.parts.hw.vcpu.set_events(&self.parts.snapshot.state.events);
         Ok(Next::Over)
     }
@@ -417,9 +421,10 @@ impl Run<'_, '_> {
     fn trap(&mut self, vector: u8) -> Result<Next, MachineError> {
         let hw = &mut *self.parts.hw;
         let regs = *hw.vcpu.regs();
+        // The CPU wrote the frame, into a slot without dirty log.
+        hw.memory.mark(trap::STACK, crate::address::PAGE_SIZE)?;
         let frame = trap::read_frame(&hw.memory, vector, regs.rsp);
         if let (14, Some(frame)) = (vector, &frame) {
-            hw.memory.mark(trap::STACK, crate::address::PAGE_SIZE)?;
             return self.page_fault(frame, &regs);
         }
         if frame.is_some_and(|frame| self.agent.contains(frame.rip)) {

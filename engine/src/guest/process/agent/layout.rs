@@ -77,7 +77,7 @@ pub(super) const TRAMPOLINES: Part = Part::new(0x3_0000, 0x4000);
 pub(super) const INPUT_BYTES: Part = Part::new(0x10_0000, 0x80_0000);
 /// Pristine copies of the hot pages.
 pub(super) const SOURCE: Part = Part::new(0x90_0000, 0x100_0000);
-/// Frames for the page tables; not mapped.
+/// Frames for the page tables.
 pub(super) const TABLES: Part = Part::new(0x190_0000, SLOT_BYTES - 0x190_0000);
 
 /// The most inputs of one batch.

@@ -19,7 +19,7 @@ mod sites;
 pub use code::AgentExit;
 pub use layout::{BATCH_BYTES_MAX, BATCH_MAX, INPUT_ALIGN};
 
-use super::trap;
+use super::trap::{self, engine_va};
 use super::{Process, SystemCall};
 use crate::address::{Gpa, Gva, PAGE_SIZE, Pfn};
 use crate::memory::{GuestMemory, MemoryError, OutOfRam, PageFile};
@@ -125,8 +125,9 @@ impl Agent {
         Ok(())
     }
 
-    /// Puts the agent into memory that has room for it ([`add_memory`](Self::add_memory)).
-    /// `tables` are the snapshot's.
+    /// Puts the agent into memory that has room for it ([`add_memory`](Self::add_memory)), once
+    /// in a machine's life: an entry of its tables that loses a permission must be written by the
+    /// guest. `tables` are the snapshot's.
     ///
     /// # Errors
     /// The page tables do not fit.
@@ -274,6 +275,11 @@ impl Agent {
     /// The program's memory is missing.
     pub fn restore_calls(&mut self, memory: &mut GuestMemory) -> Result<(), OutOfRam> {
         self.sites.install(memory, false)
+    }
+
+    /// Looks at every SYSCALL instruction anew. None may be replaced at present.
+    pub fn forget_calls(&mut self) {
+        self.sites.forget();
     }
 
     /// Whether the program has mapped something of its own where the agent has code.
@@ -499,6 +505,10 @@ fn map(memory: &mut GuestMemory, tables: &mut Tables) -> Result<(), TablesFull> 
     }
     for part in [STATE, STATUS] {
         map(part, true, false)?;
+    }
+    // Where the stub that rewrites page-table entries looks for them.
+    for (_, frame) in TABLES.pages() {
+        tables.set_leaf(memory, engine_va(frame), leaf_entry(frame, true, false, false))?;
     }
     let gate = leaf_entry(GATE_CODE.gpa(0), false, true, true);
     tables.set_leaf(memory, trap::syscall_entry().page_floor(), gate)?;

@@ -232,6 +232,13 @@ impl Sites {
         self.sites.iter().try_for_each(|site| site.write(memory, on))
     }
 
+    /// Forgets all of them, but for the pages; they must not be installed.
+    pub(super) fn forget(&mut self) {
+        self.seen.append(&mut self.judged);
+        self.sites.clear();
+        self.pages.iter_mut().for_each(|page| page.used = 0);
+    }
+
     /// Whether the program has mapped something where moved code is.
     pub(super) fn collide(&self, process: &Process) -> bool {
         self.pages.iter().any(|page| !process.is_unmapped(page.va, PAGE))
