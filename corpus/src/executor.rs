@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::target::{CrashFacts, Target, TargetError, Verdict};
+use crate::target::{CrashFacts, Inputs, Target, TargetError, Verdict};
 
 /// What a repeated run shows about a finding.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,6 +69,20 @@ impl<'t> Executor<'t> {
         self.blocks.clear();
         self.blocks.extend_from_slice(run.blocks);
         Ok(Some(out_of_memory_is_a_crash(run.verdict)))
+    }
+
+    /// How many inputs are best run at once.
+    pub(crate) fn batch_len(&self) -> usize {
+        self.target.batch_len()
+    }
+
+    /// Runs `inputs` as long as they have nothing to say; how many did not.
+    pub(crate) fn run_dull(&mut self, inputs: &Inputs) -> Result<usize, TargetError> {
+        let dull = self.target.run_dull(inputs)?;
+        let runs = dull.runs.min(inputs.len());
+        self.execs += runs as u64;
+        self.last = dull.duration;
+        Ok(runs)
     }
 
     /// Runs `input` on the exact path; all its blocks are in [`blocks`](Self::blocks).

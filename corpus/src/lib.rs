@@ -31,4 +31,4 @@ pub use out::OutError;
 pub use recorded::Recorded;
 pub use seeds::{SeedsError, SkipReason};
 pub use stats::{Event, Finding, IgnoredReason, Progress, Stats, StopReason, Summary};
-pub use target::{CrashFacts, Run, Target, TargetError, Verdict};
+pub use target::{CrashFacts, Dull, Inputs, Run, Target, TargetError, Verdict};

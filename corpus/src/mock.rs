@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::coverage::BlockSet;
-use crate::target::{CrashFacts, Run, Target, TargetError, Verdict};
+use crate::target::{CrashFacts, Dull, Inputs, Run, Target, TargetError, Verdict};
 
 /// Each byte of it that an input starts with is one more block; all of it is a crash.
 pub(crate) const MAGIC: &[u8] = b"DEJA";
@@ -24,6 +24,8 @@ pub(crate) struct Maze {
     runs: u64,
     /// Fails the host at this run.
     pub(crate) fail_at: Option<u64>,
+    /// Inputs that it asks for at once.
+    pub(crate) batch_len: usize,
 }
 
 impl Maze {
@@ -36,6 +38,7 @@ impl Maze {
             forgotten: Vec::new(),
             runs: 0,
             fail_at: None,
+            batch_len: 1,
         }
     }
 
@@ -110,6 +113,28 @@ impl Target for Maze {
         let known = &mut self.known;
         self.blocks.retain(|&block| known.insert(block as usize));
         Ok(Run { verdict, blocks: &self.blocks, duration })
+    }
+
+    fn batch_len(&self) -> usize {
+        self.batch_len
+    }
+
+    fn run_dull(&mut self, inputs: &Inputs) -> Result<Dull, TargetError> {
+        let mut dull = Dull::default();
+        for input in inputs.iter() {
+            let (verdict, duration) = self.walk(input, false);
+            let is_new = self.blocks.iter().any(|&block| !self.known.contains(block as usize));
+            if verdict != Verdict::Finished || is_new {
+                break;
+            }
+            self.runs += 1;
+            if let Some(log) = &mut self.log {
+                log.push(input.to_vec());
+            }
+            dull.runs += 1;
+            dull.duration += duration;
+        }
+        Ok(dull)
     }
 
     fn trace(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError> {

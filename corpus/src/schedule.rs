@@ -83,6 +83,10 @@ pub(crate) struct Turn {
     pub(crate) energy: usize,
 }
 
+/// A place in the sequence of random numbers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place(StdRand);
+
 /// Numbers about the queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct QueueCounts {
@@ -274,6 +278,17 @@ impl Queue {
         mutant.resize(parent.len(), 0);
         mutant.mutator_bytes_mut().copy_from_slice(parent);
         Ok(self.mutator.mutate(&mut self.state, mutant)? == MutationResult::Mutated)
+    }
+
+    /// Where the random numbers are: [`go_back`](Self::go_back) returns there.
+    pub(crate) fn place(&self) -> Place {
+        Place(*self.state.rand())
+    }
+
+    /// Goes back to a place, as if nothing had been chosen since; for mutants that were made and
+    /// not run.
+    pub(crate) fn go_back(&mut self, place: Place) {
+        *self.state.rand_mut() = place.0;
     }
 
     /// Number of entries.

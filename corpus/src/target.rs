@@ -22,6 +22,25 @@ pub trait Target {
     /// The host failed; the campaign ends.
     fn run(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError>;
 
+    /// How many inputs the target would best be given at once; 1 (the default) is one at a time,
+    /// by [`run`](Self::run).
+    fn batch_len(&self) -> usize {
+        1
+    }
+
+    /// Runs `inputs` from the first one on, as long as each finishes and reaches no block that
+    /// [`run`](Self::run) would report, and tells how many did. The next one, if there is one, was
+    /// perhaps run and perhaps not; it is given to `run`, which reports of it as if it had not
+    /// been run before.
+    ///
+    /// # Errors
+    ///
+    /// The host failed; the campaign ends.
+    fn run_dull(&mut self, inputs: &Inputs) -> Result<Dull, TargetError> {
+        let _ = inputs;
+        Ok(Dull::default())
+    }
+
     /// Runs `input` on the exact path: reports every block it reaches, each once, known or not.
     /// Leaves what later calls of [`run`](Self::run) report as it was. The time that tracing
     /// itself costs does not count against the limit of the run.
@@ -45,6 +64,67 @@ pub trait Target {
 
     /// Sets the time limit of one run, from now on.
     fn set_timeout(&mut self, limit: Duration);
+}
+
+/// The runs of a batch that had nothing to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dull {
+    /// How many; the first ones of the batch.
+    pub runs: usize,
+    /// Time that they took together.
+    pub duration: Duration,
+}
+
+/// Inputs for a batch, in one buffer.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Inputs {
+    /// Adds an input.
+    pub fn push(&mut self, input: &[u8]) {
+        self.bytes.extend_from_slice(input);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Takes all inputs out.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    /// Number of inputs.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is no input.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Bytes of all inputs together.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The input with number `index`; empty past the last one.
+    #[must_use]
+    pub fn get(&self, index: usize) -> &[u8] {
+        let start = index.checked_sub(1).and_then(|before| self.ends.get(before)).copied();
+        let end = self.ends.get(index).copied().unwrap_or(0);
+        self.bytes.get(start.unwrap_or(0)..end).unwrap_or_default()
+    }
+
+    /// All inputs in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.len()).map(|index| self.get(index))
+    }
 }
 
 /// What one run showed. Borrows the target's own list of blocks, so that a run that finds nothing

@@ -13,7 +13,9 @@ use super::findings::Source;
 use super::{CampaignError, Live, Options, library};
 use crate::atomic;
 use crate::report::{self, Earlier, Frame};
+use crate::schedule::{Place, Turn};
 use crate::stats::{Stats, StopReason};
+use crate::target::Inputs;
 
 /// Runs after which the clock is read.
 const RUNS_UNWATCHED: u32 = 64;
@@ -29,6 +31,33 @@ const SAVE: Duration = Duration::from_secs(5);
 
 /// Time over which the recent speed is taken.
 const RATE: Duration = Duration::from_secs(2);
+
+/// Bytes of the mutants made at once: those that are made in vain cost time, too.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Mutants made at once. Made once and used again.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    inputs: Inputs,
+    /// Beside each mutant, the random numbers' place and the tries left after it was made.
+    marks: Vec<(Place, usize)>,
+}
+
+impl Batch {
+    fn clear(&mut self) {
+        self.inputs.clear();
+        self.marks.clear();
+    }
+
+    fn has_room(&self, len: usize) -> bool {
+        self.inputs.len() < len && self.inputs.bytes() < BATCH_BYTES
+    }
+
+    fn push(&mut self, input: &[u8], place: Place, left: usize) {
+        self.inputs.push(input);
+        self.marks.push((place, left));
+    }
+}
 
 /// Everything about a campaign that depends on a clock.
 #[derive(Debug)]
@@ -134,17 +163,73 @@ impl Live<'_> {
             self.current = self.entry_id(turn.entry);
             let load = self.queue.load(turn.entry, &mut parent);
             load.map_err(library("load an entry of the queue"))?;
-            for _ in 0..turn.energy {
-                let mutated = self.queue.mutate(&parent, &mut mutant);
-                if !mutated.map_err(library("mutate an input"))? {
-                    continue;
-                }
-                self.run_mutant(mutant.mutator_bytes(), turn.entry)?;
-                if let Some(reason) = self.stop_reason()? {
-                    return Ok(reason);
-                }
+            if let Some(reason) = self.take_turn(turn, &parent, &mut mutant)? {
+                return Ok(reason);
             }
         }
+    }
+
+    /// Runs the mutants of one turn, many at once where the target can.
+    ///
+    /// The same mutants run in the same order however many the target is given at once: those
+    /// behind one that has something to say are made anew.
+    fn take_turn(
+        &mut self,
+        turn: Turn,
+        parent: &[u8],
+        mutant: &mut BytesInput,
+    ) -> Result<Option<StopReason>, CampaignError> {
+        let mut left = turn.energy;
+        while left > 0 {
+            let len = self.executor.batch_len();
+            left = if len > 1 {
+                self.run_batch(turn.entry, parent, mutant, left, len)?
+            } else {
+                if self.make(parent, mutant)? {
+                    self.run_mutant(mutant.mutator_bytes(), turn.entry)?;
+                }
+                left - 1
+            };
+            if let Some(reason) = self.stop_reason()? {
+                return Ok(Some(reason));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes a mutant; false if it came out unchanged.
+    fn make(&mut self, parent: &[u8], mutant: &mut BytesInput) -> Result<bool, CampaignError> {
+        self.queue.mutate(parent, mutant).map_err(library("mutate an input"))
+    }
+
+    /// Makes at most `len` mutants in at most `left` tries and runs them up to the first that has
+    /// something to say, which is judged. How many tries are left.
+    fn run_batch(
+        &mut self,
+        entry: CorpusId,
+        parent: &[u8],
+        mutant: &mut BytesInput,
+        mut left: usize,
+        len: usize,
+    ) -> Result<usize, CampaignError> {
+        let until_end = self.pace.execs_end.saturating_sub(self.executor.execs).max(1);
+        let len = len.min(usize::try_from(until_end).unwrap_or(usize::MAX));
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.clear();
+        while left > 0 && batch.has_room(len) {
+            left -= 1;
+            if self.make(parent, mutant)? {
+                batch.push(mutant.mutator_bytes(), self.queue.place(), left);
+            }
+        }
+        let dull = self.executor.run_dull(&batch.inputs).map_err(self.host_failed())?;
+        if let Some(&(place, left_then)) = batch.marks.get(dull) {
+            self.queue.go_back(place);
+            left = left_then;
+            self.run_mutant(batch.inputs.get(dull), entry)?;
+        }
+        self.batch = batch;
+        Ok(left)
     }
 
     fn run_mutant(&mut self, input: &[u8], parent: CorpusId) -> Result<(), CampaignError> {

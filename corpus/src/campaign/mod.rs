@@ -30,7 +30,7 @@ use crate::seeds::{self, Seeds, SeedsError};
 use crate::stats::{Event, Progress, Summary};
 use crate::target::{Target, TargetError};
 
-use fuzz::Pace;
+use fuzz::{Batch, Pace};
 
 /// Longest input, in bytes, unless asked otherwise; AFL's limit.
 pub const DEFAULT_MAX_LEN: usize = 1 << 20;
@@ -254,6 +254,7 @@ struct Live<'a> {
     /// Unsupported things that were told.
     told: BTreeSet<String>,
     pace: Pace,
+    batch: Batch,
     earlier: report::Earlier,
     rng_seed: u64,
 }

@@ -79,6 +79,7 @@ impl<'a> Live<'a> {
             next_hang: 0,
             crashes: CrashBook::default(),
             new_crashes: Vec::new(),
+            batch: super::fuzz::Batch::default(),
             counts,
             told: BTreeSet::new(),
             pace: Pace::new(options, &earlier),

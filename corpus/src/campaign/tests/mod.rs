@@ -113,6 +113,11 @@ fn finds_the_crash_at_the_end_of_the_maze() {
 }
 
 fn inputs(seed: u64) -> Vec<Vec<u8>> {
+    inputs_by_batches(seed, 1)
+}
+
+/// The same from a target that takes so many inputs at once.
+fn inputs_by_batches(seed: u64, batch_len: usize) -> Vec<Vec<u8>> {
     let mut bench = Bench::new(&[("a", b"xxxx"), ("b", b"HANGxx"), ("c", b"SLOWxx")]);
     fs::write(bench.path("dict"), "magic=\"DEJA\"\n\"SLOW\"\n\"FLAKY\"").unwrap();
     let options = Options {
@@ -124,8 +129,17 @@ fn inputs(seed: u64) -> Vec<Vec<u8>> {
         ..bench.options()
     };
     let mut maze = Maze::logging();
+    maze.batch_len = batch_len;
     bench.run(options, &mut maze).unwrap();
     maze.log.unwrap()
+}
+
+#[test]
+fn the_same_inputs_run_in_the_same_order_however_many_run_at_once() {
+    let one_by_one = inputs(7);
+    for batch_len in [2, 7, 300] {
+        assert!(inputs_by_batches(7, batch_len) == one_by_one, "{batch_len} at once");
+    }
 }
 
 #[test]
