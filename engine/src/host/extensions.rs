@@ -46,7 +46,7 @@ const fn optional(number: u32, name: &'static str, costs: &'static str) -> Known
 }
 
 /// The list; versions are those in which x86 KVM got the extension.
-pub(super) const EXTENSIONS: [Known; 18] = [
+pub(super) const EXTENSIONS: [Known; 19] = [
     needed(
         k::KVM_CAP_USER_MEMORY,
         "KVM_CAP_USER_MEMORY",
@@ -114,6 +114,12 @@ pub(super) const EXTENSIONS: [Known; 18] = [
         k::KVM_CAP_EXIT_ON_EMULATION_FAILURE,
         "KVM_CAP_EXIT_ON_EMULATION_FAILURE",
         "an outcome cannot name the bytes of an instruction that KVM cannot emulate (Linux 5.14)",
+    ),
+    optional(
+        k::KVM_CAP_X86_TRIPLE_FAULT_EVENT,
+        "KVM_CAP_X86_TRIPLE_FAULT_EVENT",
+        "a guest that is stopped at its limit within a triple fault may seem to crash in the next \
+         run (Linux 6.0)",
     ),
     optional(
         k::KVM_CAP_IRQCHIP,

@@ -7,10 +7,12 @@
 
 mod raw;
 mod run_page;
+mod selectors;
 mod vcpu;
 mod vm;
 
 pub use run_page::{Kicker, RawExit, RunPage, install_kick_handler};
+pub use selectors::clear_selectors;
 pub use vcpu::{Ran, Vcpu};
 pub use vm::{DirtyBitmap, Vm, irqchip_bytes};
 
