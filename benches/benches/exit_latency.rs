@@ -69,7 +69,7 @@ impl Undriven {
         hw.memory.map_pages(&snapshot.pages).expect("the snapshot's pages");
         // Taken on this host, which therefore lacks none of its MSRs.
         let reach = Reach::Kernel;
-        snapshot.state.load(&mut hw.vcpu, &hw.vm, reach).expect("the snapshot's state");
+        snapshot.state.load(&mut hw.vcpu, &hw.vm, reach, &hw.parts).expect("the snapshot's state");
         let mut start = snapshot.state.regs;
         if matches!(snapshot.guest, GuestState::Process(_)) {
             // Past the SYSCALL that reads the input, which finds its end.

@@ -5,6 +5,7 @@ use crate::values::{self, Point};
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dejavm_engine::guest::process::FileMapping;
+use dejavm_engine::machine::RewindMode;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -125,6 +126,9 @@ pub struct Run {
     /// Time limit in milliseconds, or with a unit: 500ms, 2s; 0 is none.
     #[arg(short, long, value_name = "MS", default_value = "10s", value_parser = values::time)]
     pub timeout: Duration,
+    /// How much of the CPU's state is put back before the run that counts blocks.
+    #[arg(long, value_name = "HOW", default_value = "lazy")]
+    pub rewind: Rewind,
     /// Print no report.
     #[arg(short, long, conflicts_with = "json")]
     pub quiet: bool,
@@ -181,6 +185,25 @@ pub struct Inspect {
     pub check: bool,
 }
 
+/// How a guest's CPU is put back after a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Rewind {
+    /// What the run can have changed, by the engine's rules.
+    #[default]
+    Lazy,
+    /// All of it, always: slower, and right even if a rule were wrong.
+    Full,
+}
+
+impl From<Rewind> for RewindMode {
+    fn from(rewind: Rewind) -> Self {
+        match rewind {
+            Rewind::Lazy => Self::Lazy,
+            Rewind::Full => Self::Full,
+        }
+    }
+}
+
 const FUZZ_EXAMPLES: &str = "\
 Examples:
     dejavm fuzz -i seeds -o out -x xml.dict --cover libxml2 -- xmllint --noout @@
@@ -227,6 +250,9 @@ pub struct Fuzz {
     /// Compare the whole machine with its snapshot after every N runs, and stop at a difference.
     #[arg(long, value_name = "N", default_value = "0")]
     pub verify_every: u64,
+    /// How much of the CPU's state is put back after a run. Memory is put back in either way.
+    #[arg(long, value_name = "HOW", default_value = "lazy")]
+    pub rewind: Rewind,
     /// Guide by the blocks of these images too, not only the program's; a part of an image's
     /// name, or `all`. May be repeated.
     #[arg(long, value_name = "IMAGE")]
@@ -356,6 +382,7 @@ mod tests {
             "dejavm run --typo ./p",
             "dejavm run --ram lots ./p",
             "dejavm fuzz -i seeds ./p",
+            "dejavm run --rewind never ./p",
             "dejavm repro",
             "dejavm bench",
             "dejavm bench exits --samples 0",

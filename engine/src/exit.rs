@@ -105,6 +105,8 @@ pub enum Exit<'a> {
     },
     /// `KVM_EXIT_IRQ_WINDOW_OPEN`: the guest can take an interrupt now.
     InterruptWindow,
+    /// `KVM_EXIT_SET_TPR`: the guest lowered CR8, in a VM whose local APIC is not in the kernel.
+    TaskPriority,
     /// `KVM_EXIT_SYSTEM_EVENT`: the guest asked for reset or power-off.
     SystemEvent {
         /// `KVM_SYSTEM_EVENT_*`.
@@ -152,6 +154,7 @@ impl<'a> Exit<'a> {
             RawExit::Plain { reason: k::KVM_EXIT_SHUTDOWN, .. } => Self::Shutdown,
             RawExit::Plain { reason: k::KVM_EXIT_INTR, .. } => Self::Interrupted,
             RawExit::Plain { reason: k::KVM_EXIT_IRQ_WINDOW_OPEN, .. } => Self::InterruptWindow,
+            RawExit::Plain { reason: k::KVM_EXIT_SET_TPR, .. } => Self::TaskPriority,
             RawExit::Plain { reason, detail } => Self::Unexpected { reason, detail },
         }
     }
@@ -187,6 +190,7 @@ impl<'a> Exit<'a> {
                 exit(k::KVM_EXIT_X86_WRMSR, u64::from(index), data)
             }
             Self::InterruptWindow => exit(k::KVM_EXIT_IRQ_WINDOW_OPEN, rip, 0),
+            Self::TaskPriority => exit(k::KVM_EXIT_SET_TPR, rip, 0),
             Self::SystemEvent { kind } => exit(k::KVM_EXIT_SYSTEM_EVENT, u64::from(kind), 0),
             Self::Interrupted => exit(k::KVM_EXIT_INTR, rip, 0),
             Self::Unexpected { reason, detail } => Unsupported::Exit { reason, detail },

@@ -111,6 +111,7 @@ impl Vcpu {
         let page = self.fd.sync_regs_mut(0);
         page.regs = regs;
         page.sregs = sregs;
+        self.set_task_priority(sregs.cr8);
         Ok(())
     }
 
@@ -138,6 +139,13 @@ impl Vcpu {
     #[inline]
     pub fn sregs_mut(&mut self) -> &mut kvm_sregs {
         &mut self.fd.sync_regs_mut(SREGS).sregs
+    }
+
+    /// CR8 for the next run, beside the special registers' own: where the local APIC is not in the
+    /// kernel, `KVM_RUN` loads it from a field of its own, after those (`kvm_arch_vcpu_ioctl_run`,
+    /// arch/x86/kvm/x86.c).
+    pub fn set_task_priority(&mut self, cr8: u64) {
+        self.fd.set_task_priority(cr8);
     }
 
     /// Sets the pending events that the next run starts with.

@@ -147,6 +147,26 @@ fn every_bad_end_is_an_outcome_and_the_next_run_is_whole() {
 }
 
 #[test]
+fn a_triple_fault_that_is_cut_short_does_not_end_the_next_run() {
+    /// `KVM_CAP_X86_TRIPLE_FAULT_EVENT`, Linux 6.0.
+    const TRIPLE_FAULT_EVENT: u32 = 218;
+    let Some(system) = kvm() else { return };
+    if system.check_extension(TRIPLE_FAULT_EVENT) == 0 {
+        println!("not here: this KVM does not tell of a pending triple fault");
+        return;
+    }
+    let mut machine = harness(&system);
+    for round in 0..rounds(20_000) {
+        // The watchdog comes at once, wherever the guest is by then.
+        machine.run(b"t", Limit::time(Duration::from_micros(u64::from(round % 40)))).unwrap();
+        machine.rewind().unwrap();
+        assert_eq!(machine.run(b"d", limit()).unwrap().outcome, ran_once(), "round {round}");
+        machine.rewind().unwrap();
+    }
+    assert_eq!(machine.verify().unwrap(), []);
+}
+
+#[test]
 fn an_instruction_that_the_host_cannot_emulate_is_named() {
     let Some(system) = kvm() else { return };
     let mut machine = harness(&system);

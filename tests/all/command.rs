@@ -214,6 +214,21 @@ fn one_seed_is_one_campaign() {
 }
 
 #[test]
+fn a_campaign_verifies_itself_in_either_mode_of_rewinding() {
+    let Some(_) = kvm() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let seeds = seeds(folder.path());
+    let program = build_c("planted", &[]);
+    for mode in ["lazy", "full"] {
+        let out = folder.path().join(mode);
+        let guest = ["-E", "400", "--verify-every", "20", "--", path(&program), "@@"];
+        let args = ["fuzz", "-i", path(&seeds), "-o", path(&out), "-s", "7", "--rewind", mode];
+        let done = run(&[&args[..], &guest].concat());
+        assert_eq!(done.status.code(), Some(0), "{mode}: {}", text(&done.stderr));
+    }
+}
+
+#[test]
 fn ctrl_c_ends_cleanly_and_the_same_command_resumes() {
     let Some(_) = kvm() else { return };
     let folder = tempfile::tempdir().unwrap();

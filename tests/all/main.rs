@@ -14,6 +14,7 @@ mod faults;
 mod host;
 mod hostile;
 mod kvm_api;
+mod probes;
 mod programs;
 mod rewind;
 mod snapshot;

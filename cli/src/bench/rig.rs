@@ -84,7 +84,7 @@ impl Rig {
         let mut hw = Hardware::new(system, &spec)?;
         hw.memory.map_pages(&snapshot.pages)?;
         // Taken on this host, which therefore lacks none of its MSRs.
-        snapshot.state.load(&mut hw.vcpu, &hw.vm, Reach::Kernel)?;
+        snapshot.state.load(&mut hw.vcpu, &hw.vm, Reach::Kernel, &hw.parts)?;
         Ok(Self { hw, start, sregs: snapshot.state.sregs, steps_over: false, exits: 0 })
     }
 

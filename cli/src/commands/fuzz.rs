@@ -37,7 +37,8 @@ pub fn run(args: &Fuzz) -> Result<ExitCode, CliError> {
     let campaign = Campaign::new(options(args, &guest, stop)).map_err(CliError::Campaign)?;
     let system = boot::system()?;
     let mut status = Status::new(args.json);
-    let machine = machine(args, &system, &guest, &mut status)?;
+    let mut machine = machine(args, &system, &guest, &mut status)?;
+    machine.set_rewind_mode(args.rewind.into());
     let symbolizer = boot::symbolizer(machine.process());
     status.line(&format!("snapshot: {}", point::in_words(machine.snapshot(), &symbolizer)));
     let blocks =

@@ -70,6 +70,7 @@ fn of_run(
     let mut report =
         Report::new(run, process.as_ref(), &mut |at, out| machine.read_virtual(at, out));
     report.memory_crc32 = Some(report::digest(machine.memory_digest()));
+    machine.set_rewind_mode(args.rewind.into());
     let rewound = machine.rewind().map_err(CliError::machine("rewind the guest"))?;
     report.pages_dirty = Some(rewound.pages_hot + rewound.pages_host);
     let symbolizer = boot::symbolizer(machine.process());

@@ -48,7 +48,7 @@ const fn optional(number: u32, name: &'static str, costs: &'static str) -> Known
 const BENCH_ROWS: &str = "rows of `dejavm bench exits`; no machine uses it";
 
 /// The list; versions are those in which x86 KVM got the extension.
-pub(super) const EXTENSIONS: [Known; 24] = [
+pub(super) const EXTENSIONS: [Known; 25] = [
     needed(
         k::KVM_CAP_USER_MEMORY,
         "KVM_CAP_USER_MEMORY",
@@ -116,6 +116,12 @@ pub(super) const EXTENSIONS: [Known; 24] = [
         k::KVM_CAP_EXIT_ON_EMULATION_FAILURE,
         "KVM_CAP_EXIT_ON_EMULATION_FAILURE",
         "an outcome cannot name the bytes of an instruction that KVM cannot emulate (Linux 5.14)",
+    ),
+    optional(
+        k::KVM_CAP_X86_TRIPLE_FAULT_EVENT,
+        "KVM_CAP_X86_TRIPLE_FAULT_EVENT",
+        "a guest that is stopped at its limit within a triple fault may seem to crash in the next \
+         run (Linux 6.0)",
     ),
     optional(
         k::KVM_CAP_IRQCHIP,

@@ -10,6 +10,7 @@ mod eventfd;
 mod msr_filter;
 mod raw;
 mod run_page;
+mod selectors;
 mod vcpu;
 mod vm;
 
@@ -17,6 +18,7 @@ pub use coalesced::{COALESCED_MAX, COALESCED_MIN, CoalescedWrite};
 pub use eventfd::{DataMatch, EventFd, IoAddress, event_fd};
 pub use msr_filter::{FilteredMsr, MsrAccess};
 pub use run_page::{Kicker, RawExit, RunPage, install_kick_handler};
+pub use selectors::clear_selectors;
 pub use vcpu::{Ran, Vcpu};
 pub use vm::{DirtyBitmap, Vm, irqchip_bytes};
 

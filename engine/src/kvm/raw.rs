@@ -7,3 +7,4 @@ nix::ioctl_write_int_bad!(kvm_run, nix::request_code_none!(KVMIO, 0x80));
 nix::ioctl_write_ptr!(kvm_get_dirty_log, KVMIO, 0x42, kvm_dirty_log);
 nix::ioctl_readwrite!(kvm_clear_dirty_log_range, KVMIO, 0xc0, kvm_clear_dirty_log);
 nix::ioctl_write_ptr!(kvm_interrupt_vcpu, KVMIO, 0x86, kvm_interrupt);
+nix::ioctl_write_ptr!(kvm_x86_setup_mce, KVMIO, 0x9c, u64);

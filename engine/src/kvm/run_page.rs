@@ -95,6 +95,11 @@ impl RunPage {
         unsafe { &mut *addr_of_mut!((*self.at.as_ptr()).s.regs) }
     }
 
+    pub(super) fn set_task_priority(&mut self, cr8: u64) {
+        // SAFETY: as `set_valid_regs`.
+        unsafe { addr_of_mut!((*self.at.as_ptr()).cr8).write(cr8) }
+    }
+
     pub(super) fn request_interrupt_window(&mut self, wanted: bool) {
         // SAFETY: as `set_valid_regs`.
         unsafe {

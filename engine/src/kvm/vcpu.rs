@@ -127,6 +127,11 @@ impl Vcpu {
         self.page.sync_regs_mut()
     }
 
+    /// `kvm_run.cr8`, which `KVM_RUN` loads in VMs without irqchip.
+    pub fn set_task_priority(&mut self, cr8: u64) {
+        self.page.set_task_priority(cr8);
+    }
+
     /// Asks for an exit as soon as the guest can take an interrupt (VMs without irqchip).
     pub fn request_interrupt_window(&mut self, wanted: bool) {
         self.page.request_interrupt_window(wanted);
@@ -324,6 +329,19 @@ impl Vcpu {
             None => Ok(()),
             Some(entry) => Err(KvmError::Msr { call: "KVM_SET_MSRS", index: entry.index }),
         }
+    }
+
+    /// `KVM_X86_SETUP_MCE`: gives the vCPU `banks` machine-check banks, and no other feature of
+    /// the machine-check architecture.
+    ///
+    /// # Errors
+    /// KVM does not emulate that many (EINVAL).
+    pub fn set_machine_check_banks(&mut self, banks: u8) -> Result<(), KvmError> {
+        let mcg_cap = u64::from(banks);
+        // SAFETY: the vCPU's own descriptor and a word that outlives the call.
+        unsafe { raw::kvm_x86_setup_mce(self.fd.as_raw_fd(), &raw const mcg_cap) }
+            .map(drop)
+            .map_err(|source| KvmError::Ioctl { call: "KVM_X86_SETUP_MCE", source })
     }
 
     /// `KVM_SET_CPUID2`.

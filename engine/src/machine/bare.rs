@@ -11,7 +11,7 @@ use crate::device::{Console, ConsoleState};
 use crate::exit::Exit;
 use crate::guest::bare::BareSpec;
 use crate::outcome::{Fault, Outcome, Signal};
-use crate::state::{CpuState, Difference, Prepared};
+use crate::state::Difference;
 use kvm_bindings::kvm_regs;
 use serde::{Deserialize, Serialize};
 
@@ -53,8 +53,6 @@ pub struct Buffer {
 pub struct BareDriver {
     pub(super) state: BareState,
     console: Console,
-    /// The snapshot's CPU state, laid out for the rewinds; made by the first.
-    prepared: Option<Prepared>,
 }
 
 impl BareSpec {
@@ -74,7 +72,7 @@ impl BareSpec {
 impl BareDriver {
     pub(super) fn new(state: BareState) -> Self {
         let console = Console::new(&state.console, OUTPUT_BYTES_MAX);
-        Self { state, console, prepared: None }
+        Self { state, console }
     }
 
     /// Loads the image and puts the vCPU at its first instruction.
@@ -107,6 +105,8 @@ impl BareDriver {
                 data.fill(0xff);
                 Action::Continue
             }
+            // KVM has no local APIC to tell, and there is none.
+            Exit::TaskPriority => Action::Continue,
             Exit::Halt => Action::End(Outcome::Halted),
             Exit::Interrupted => Action::Interrupted,
             Exit::Shutdown => Action::TripleFault,
@@ -203,20 +203,9 @@ impl BareDriver {
         Ok(Flow::Continue)
     }
 
-    /// Puts the host's side and every class of CPU state back: code at CPL 0 can change any.
-    pub(super) fn rewind_to(
-        &mut self,
-        hw: &mut Hardware,
-        then: &BareState,
-        cpu: &CpuState,
-    ) -> Result<(), MachineError> {
+    /// Puts the host's side back.
+    pub(super) fn rewind_to(&mut self, then: &BareState) {
         self.console.rewind_to(&then.console);
-        let prepared = match &mut self.prepared {
-            Some(prepared) => prepared,
-            none => none.insert(Prepared::new(cpu)?),
-        };
-        prepared.restore(cpu, &mut hw.vcpu, &hw.vm)?;
-        Ok(())
     }
 
     /// What differs on the host's side from `then`.

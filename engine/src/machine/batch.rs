@@ -128,11 +128,12 @@ impl Machine {
         match self.readiness {
             Readiness::Ready => {}
             Readiness::Poisoned => return Err(MachineError::Poisoned),
-            Readiness::Ran | Readiness::RanInterrupted => return Err(MachineError::NotRewound),
+            Readiness::Ran(_) => return Err(MachineError::NotRewound),
         }
         let start = Instant::now();
         report.clear();
-        let Self { hw, driver, patches, rewind, watchdog, snapshot, readiness, .. } = self;
+        let Self { hw, driver, patches, rewind, watchdog, snapshot, prepared, readiness, .. } =
+            self;
         let (Driver::Process(driver), GuestState::Process(then)) = (driver, &snapshot.guest) else {
             return Err(MachineError::NotAProcess { operation: "a batch" });
         };
@@ -140,7 +141,8 @@ impl Machine {
             return Ok(());
         }
         *readiness = Readiness::Poisoned;
-        let parts = super::process::BatchParts { hw, patches, rewind, watchdog, snapshot, then };
+        let parts =
+            super::process::BatchParts { hw, patches, rewind, watchdog, snapshot, prepared, then };
         driver.run_batch(parts, batch, options, report)?;
         *readiness = Readiness::Ready;
         report.duration = start.elapsed();
@@ -158,7 +160,8 @@ impl Machine {
 
     /// Takes the machine out of the agent's hands, at its snapshot, where a batch left it there.
     pub(super) fn leave_agent(&mut self) -> Result<(), MachineError> {
-        let Self { hw, driver, patches, rewind, watchdog, snapshot, readiness, .. } = self;
+        let Self { hw, driver, patches, rewind, watchdog, snapshot, prepared, readiness, .. } =
+            self;
         let (Driver::Process(driver), GuestState::Process(then)) = (driver, &snapshot.guest) else {
             return Ok(());
         };
@@ -166,7 +169,8 @@ impl Machine {
             return Ok(());
         }
         *readiness = Readiness::Poisoned;
-        let parts = super::process::BatchParts { hw, patches, rewind, watchdog, snapshot, then };
+        let parts =
+            super::process::BatchParts { hw, patches, rewind, watchdog, snapshot, prepared, then };
         driver.leave_agent(parts)?;
         *readiness = Readiness::Ready;
         Ok(())

@@ -40,9 +40,21 @@ pub struct VmSpec {
 }
 
 /// MSRs that a guest can write and that the kernel's index list leaves out: DEBUGCTL, the
-/// variable and fixed MTRRs and their default type (Intel SDM vol. 4, table 2-2).
-const UNLISTED_MSRS: [RangeInclusive<u32>; 6] =
-    [0x1d9..=0x1d9, 0x200..=0x20f, 0x250..=0x250, 0x258..=0x259, 0x268..=0x26f, 0x2ff..=0x2ff];
+/// variable and fixed MTRRs and their default type, and the machine-check bank, whose address and
+/// misc words KVM keeps as the guest writes them (Intel SDM vol. 4, table 2-2; `set_msr_mce`,
+/// arch/x86/kvm/x86.c); AMD's VM_CR and DE_CFG (`svm_set_msr`, arch/x86/kvm/svm/svm.c). The tests
+/// look for more, in a sweep over all of the usual ranges.
+const UNLISTED_MSRS: [RangeInclusive<u32>; 9] = [
+    0x1d9..=0x1d9,
+    0x200..=0x20f,
+    0x250..=0x250,
+    0x258..=0x259,
+    0x268..=0x26f,
+    0x2ff..=0x2ff,
+    0x400..=0x403,
+    0xc001_0114..=0xc001_0114,
+    0xc001_1029..=0xc001_1029,
+];
 
 impl Hardware {
     /// Makes a VM that has not run.
@@ -59,6 +71,11 @@ impl Hardware {
             // So that an outcome can name the instruction that KVM cannot emulate.
             vm.enable(k::KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1)?;
         }
+        let triple_fault = system.check_extension(k::KVM_CAP_X86_TRIPLE_FAULT_EVENT) > 0;
+        if triple_fault {
+            // So that one which a stopped run left pending is among the events, and goes.
+            vm.enable(k::KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1)?;
+        }
         let memory = GuestMemory::new(&vm, &spec.layout)?;
         // Both addresses before the first vCPU; the kernel refuses the second one after it.
         if let Some(at) = spec.tss_address {
@@ -74,11 +91,18 @@ impl Hardware {
             vm.create_pit()?;
         }
         let mut vcpu = Vcpu::new(vm.create_vcpu()?)?;
-        vcpu.fd().set_cpuid(&host::offered_cpuid(system)?)?;
+        let cpuid = host::offered_cpuid(system)?;
+        vcpu.fd().set_cpuid(&cpuid)?;
+        if system.check_extension(k::KVM_CAP_MCE) > 0 {
+            // The fewest that KVM takes, instead of 32. Each has four MSRs that the guest can
+            // write, and one KVM_SET_MSRS takes 255 (MAX_IO_MSRS).
+            vcpu.fd().set_machine_check_banks(1)?;
+        }
         let mut candidates = system.msr_index_list()?;
         candidates.extend(UNLISTED_MSRS.iter().flat_map(Clone::clone));
         let msrs = state::savable_msrs(&mut vcpu, &candidates)?;
-        let parts = Parts { msrs, irqchip: spec.irqchip, pit: spec.pit };
+        let pkru = state::has_pkru(cpuid.as_slice());
+        let parts = Parts { msrs, irqchip: spec.irqchip, pit: spec.pit, pkru, triple_fault };
         Ok(Self { vcpu, memory, parts, vm })
     }
 

@@ -14,6 +14,7 @@ mod process;
 mod verify;
 mod watchdog;
 
+pub use crate::state::RewindMode;
 pub use batch::{Batch, BatchOptions, BatchReport};
 pub use boot::{Boot, Ended, Started};
 pub use process::{ProcessPoint, ProcessState};
@@ -21,15 +22,15 @@ pub use process::{ProcessPoint, ProcessState};
 use crate::coverage::{Arm, Breakpoints};
 use crate::guest::process::Process;
 use crate::host;
-use crate::kvm::{KvmError, System};
+use crate::kvm::{KvmError, System, clear_selectors};
 use crate::memory::{MemoryError, OutOfRam};
 use crate::outcome::{Outcome, Unsupported};
 use crate::paging::TablesFull;
 use crate::rewind::{HostRewind, Patches, Rewound};
 use crate::snapshot::Snapshot;
-use crate::state::Reach;
+use crate::state::{self, Ending, Prepared, Ran, Reach};
 use hardware::{Hardware, VmSpec};
-use kvm_bindings::kvm_regs;
+use kvm_bindings::{kvm_cpuid_entry2, kvm_regs};
 use process::ProcessDriver;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -123,10 +124,14 @@ pub fn host_lacks(system: &System, snapshot: &MachineSnapshot) -> Result<Vec<Str
     /// What a dynamic linker saves of a function's arguments: SSE, AVX, MPX, AVX-512 (glibc's
     /// STATE_SAVE_MASK).
     const SAVED_BY_LINKER: u64 = 0xee;
+    let cpuid = host::guest_cpuid(system)?;
     let GuestState::Process(state) = &snapshot.guest else {
-        return Ok(snapshot.needs.missing_on(&host::guest_cpuid(system)?));
+        let mut missing = snapshot.needs.missing_on(&cpuid);
+        missing.extend(other_layout(snapshot, &cpuid));
+        return Ok(missing);
     };
     let mut missing = snapshot.needs.missing_on(&host::program_cpuid(system)?);
+    missing.extend(other_layout(snapshot, &cpuid));
     // Its dynamic linker asked how large the XSAVE area is and keeps that room on the stack. Where
     // more is enabled than then, XSAVE writes past it.
     let is_dynamic = state.process.images().len() > 1;
@@ -137,6 +142,14 @@ pub fn host_lacks(system: &System, snapshot: &MachineSnapshot) -> Result<Vec<Str
         }
     }
     Ok(missing)
+}
+
+/// The snapshot's XSAVE area is laid out as no XRSTOR here would read it: Intel and AMD put
+/// AVX-512 in different places.
+fn other_layout(snapshot: &MachineSnapshot, cpuid: &[kvm_cpuid_entry2]) -> Option<String> {
+    let (there, xcr0) = (&snapshot.state.cpuid, snapshot.needs.xcr0);
+    state::lies_elsewhere(cpuid, there, xcr0)
+        .then(|| format!("the XSAVE area of its CPU (XCR0 {xcr0:#x})"))
 }
 
 /// How a run may be limited.
@@ -249,6 +262,22 @@ impl Driver {
         }
     }
 
+    /// What the guest can reach of its CPU.
+    const fn reach(&self) -> Reach {
+        match self {
+            Self::Process(_) => Reach::Program,
+            Self::Bare(_) => Reach::Kernel,
+        }
+    }
+
+    /// Whether the run took a #DB. Only asked of programs: no rule for others goes by it.
+    const fn debug_exception(&self) -> bool {
+        match self {
+            Self::Process(driver) => driver.debug_exception,
+            Self::Bare(_) => true,
+        }
+    }
+
     /// System calls and traps of the run.
     fn counts(&self) -> (u64, u64) {
         match self {
@@ -303,15 +332,23 @@ fn out_of_time(hw: &mut Hardware) -> Result<Outcome, MachineError> {
     Ok(if halted { Outcome::Halted } else { Outcome::TimedOut })
 }
 
+/// What a run's outcome tells of where its vCPU stopped. A crash is reported by a stub's OUT or
+/// by the guest's own; everything else, a triple fault among it, can stop it anywhere.
+fn ending(outcome: &Outcome) -> Ending {
+    match outcome {
+        Outcome::Exited { .. } => Ending::Asked,
+        Outcome::Crashed(fault) if fault.vector != Some(8) => Ending::Reported,
+        _ => Ending::Cut,
+    }
+}
+
 /// Whether a machine may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Readiness {
     /// At its snapshot.
     Ready,
-    /// Has run.
-    Ran,
-    /// Stopped in the middle of an exit, so that events may be pending.
-    RanInterrupted,
+    /// Has run, to such an end.
+    Ran(Ending),
     /// A rewind began and did not finish.
     Poisoned,
 }
@@ -326,6 +363,9 @@ pub struct Machine {
     patches: Patches,
     watchdog: Watchdog,
     readiness: Readiness,
+    /// The snapshot's CPU state, laid out for the rewinds.
+    prepared: Prepared,
+    mode: RewindMode,
     last: Rewound,
 }
 
@@ -346,14 +386,11 @@ impl Machine {
             return Err(MachineError::HostLacks { missing: missing.join(", ") });
         }
         hw.memory.map_pages(&snapshot.pages)?;
-        let reach = match &snapshot.guest {
-            GuestState::Process(_) => Reach::Program,
-            GuestState::Bare(_) => Reach::Kernel,
-        };
+        let driver = Driver::of(&snapshot.guest);
         // The snapshot's MSRs, not this host's list: comparing needs the same ones.
-        hw.parts.msrs = snapshot.state.load(&mut hw.vcpu, &hw.vm, reach)?;
+        hw.parts.msrs = snapshot.state.load(&mut hw.vcpu, &hw.vm, driver.reach(), &hw.parts)?;
         let watchdog = Watchdog::new(hw.vcpu.kicker()).map_err(MachineError::Watchdog)?;
-        Self::at(hw, Driver::of(&snapshot.guest), snapshot, watchdog)
+        Self::at(hw, driver, snapshot, watchdog)
     }
 
     fn at(
@@ -370,6 +407,7 @@ impl Machine {
         if hw.parts.irqchip {
             watchdog.poll();
         }
+        let prepared = Prepared::new(&snapshot.state, driver.reach(), &hw.parts)?;
         Ok(Self {
             hw,
             driver,
@@ -378,6 +416,8 @@ impl Machine {
             patches,
             watchdog,
             readiness: Readiness::Ready,
+            prepared,
+            mode: RewindMode::default(),
             last: Rewound::default(),
         })
     }
@@ -388,6 +428,17 @@ impl Machine {
         &self.snapshot
     }
 
+    /// Chooses how much of the CPU's state later rewinds put back; lazily, by default.
+    pub fn set_rewind_mode(&mut self, mode: RewindMode) {
+        self.mode = mode;
+    }
+
+    /// How much of the CPU's state a rewind puts back.
+    #[must_use]
+    pub fn rewind_mode(&self) -> RewindMode {
+        self.mode
+    }
+
     /// Runs once from the snapshot with `input`.
     ///
     /// # Errors
@@ -396,9 +447,10 @@ impl Machine {
     pub fn run(&mut self, input: &[u8], limit: Limit) -> Result<RunReport, MachineError> {
         self.leave_agent()?;
         match self.readiness {
-            Readiness::Ready => self.readiness = Readiness::Ran,
+            // Until it is known how it ended, it may have been anyhow.
+            Readiness::Ready => self.readiness = Readiness::Ran(Ending::Cut),
             Readiness::Poisoned => return Err(MachineError::Poisoned),
-            Readiness::Ran | Readiness::RanInterrupted => return Err(MachineError::NotRewound),
+            Readiness::Ran(_) => return Err(MachineError::NotRewound),
         }
         let start = Instant::now();
         self.watchdog.arm(limit.time);
@@ -410,9 +462,7 @@ impl Machine {
             // No point is set once the snapshot exists.
             Stop::Snapshot => Outcome::Exited { status: 0 },
         };
-        if !matches!(outcome, Outcome::Exited { .. }) {
-            self.readiness = Readiness::RanInterrupted;
-        }
+        self.readiness = Readiness::Ran(ending(&outcome));
         let (system_calls, traps) = self.driver.counts();
         let regs = *self.hw.vcpu.regs();
         Ok(RunReport { outcome, regs, exits, system_calls, traps, duration: start.elapsed() })
@@ -420,6 +470,8 @@ impl Machine {
 
     fn run_to_stop(&mut self, input: &[u8], exits: &mut u64) -> Result<Stop, MachineError> {
         let Self { hw, driver, patches, watchdog, snapshot, .. } = self;
+        // Whatever guest this thread ran last.
+        clear_selectors()?;
         let begun = match driver {
             Driver::Process(driver) => driver.begin(hw, input, &snapshot.state)?,
             Driver::Bare(driver) => driver.begin(hw, input)?,
@@ -442,22 +494,18 @@ impl Machine {
         }
         // Poisoned first, ready last: whatever fails in between leaves a machine that says so.
         self.readiness = Readiness::Poisoned;
-        let Self { hw, driver, snapshot, rewind, patches, .. } = self;
+        let Self { hw, driver, snapshot, rewind, patches, prepared, mode, .. } = self;
         hw.vcpu.settle()?;
+        let ran = match before {
+            Readiness::Ran(ending) => Ran { ending, debug_exception: driver.debug_exception() },
+            _ => Ran::UNKNOWN,
+        };
         match (driver, &snapshot.guest) {
-            (Driver::Process(driver), GuestState::Process(then)) => {
-                driver.rewind_to(hw, then, &snapshot.state)?;
-                if before == Readiness::RanInterrupted {
-                    // A program at CPL 3 has nothing pending, unless it was stopped while KVM
-                    // was delivering a fault.
-                    hw.vcpu.set_events(&snapshot.state.events);
-                }
-            }
-            (Driver::Bare(driver), GuestState::Bare(then)) => {
-                driver.rewind_to(hw, then, &snapshot.state)?;
-            }
+            (Driver::Process(driver), GuestState::Process(then)) => driver.rewind_to(hw, then)?,
+            (Driver::Bare(driver), GuestState::Bare(then)) => driver.rewind_to(then),
             _ => return Err(MachineError::Poisoned),
         }
+        prepared.restore(&snapshot.state, &mut hw.vcpu, &hw.vm, ran, *mode)?;
         self.last = rewind.rewind(&mut hw.memory, &snapshot.pages, patches)?;
         self.readiness = Readiness::Ready;
         Ok(self.last)

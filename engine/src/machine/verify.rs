@@ -8,7 +8,7 @@ use crate::address::Pfn;
 use crate::exit::Exit;
 use crate::guest::process::trap;
 use crate::memory::{Page, ZERO_PAGE};
-use crate::state::Difference;
+use crate::state::{Difference, Ending};
 
 /// Pages that are named one by one; a machine that differs in more is told by their number.
 const PAGES_NAMED_MAX: usize = 64;
@@ -27,7 +27,7 @@ impl Machine {
         match self.readiness {
             Readiness::Ready => {}
             Readiness::Poisoned => return Err(MachineError::Poisoned),
-            Readiness::Ran | Readiness::RanInterrupted => return Err(MachineError::NotRewound),
+            Readiness::Ran(_) => return Err(MachineError::NotRewound),
         }
         let mut found = self.memory_differences();
         self.carry_out_deferred()?;
@@ -56,7 +56,7 @@ impl Machine {
             let mut regs = snapshot.state.regs;
             regs.rip = trap::syscall_entry().0;
             let _: Flow = driver.enter(hw, &regs, snapshot.state.xcr0())?;
-            self.readiness = Readiness::Ran;
+            self.readiness = Readiness::Ran(Ending::Asked);
             run_to_gate(&mut self.hw)?;
             self.rewind()?;
         }

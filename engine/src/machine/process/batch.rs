@@ -10,13 +10,15 @@ use crate::guest::process::agent::{Agent, AgentError, AgentExit, Moment};
 use crate::guest::process::memory::UserMemory;
 use crate::guest::process::pages::ProcessPages;
 use crate::guest::process::trap::{self, TrapFrame};
+use crate::kvm::clear_selectors;
 use crate::machine::batch::{Batch, BatchOptions, BatchReport};
 use crate::machine::hardware::Hardware;
 use crate::machine::watchdog::Watchdog;
-use crate::machine::{Flow, HIT_ALLOWANCE, MachineError, MachineSnapshot, Stop};
+use crate::machine::{Flow, HIT_ALLOWANCE, MachineError, MachineSnapshot, Stop, ending};
 use crate::outcome::{Access, Fault, MemoryAccess, Outcome};
 use crate::paging::{GUARDED, PRESENT, WRITABLE, frame_of, may_write};
 use crate::rewind::{HostRewind, Patches};
+use crate::state::{Ending, Prepared, Ran, RewindMode};
 use kvm_bindings::{kvm_regs, kvm_sregs};
 
 /// The parts of a machine that a batch needs.
@@ -26,6 +28,7 @@ pub(in crate::machine) struct BatchParts<'m> {
     pub(in crate::machine) rewind: &'m mut HostRewind,
     pub(in crate::machine) watchdog: &'m Watchdog,
     pub(in crate::machine) snapshot: &'m MachineSnapshot,
+    pub(in crate::machine) prepared: &'m Prepared,
     pub(in crate::machine) then: &'m ProcessState,
 }
 
@@ -123,14 +126,11 @@ impl ProcessDriver {
             restore_hot(&agent, &mut parts)?;
         }
         self.stale.clear();
-        undo(self, &mut agent, &mut parts)?;
+        undo(self, &mut agent, &mut parts, Ending::Cut)?;
         agent.restore_calls(&mut parts.hw.memory)?;
         std::mem::swap(&mut self.state.tables, &mut agent.tables);
         self.under_agent = false;
-        let cpu = &parts.snapshot.state;
-        *parts.hw.vcpu.sregs_mut() = cpu.sregs;
-        *parts.hw.vcpu.regs_mut() = cpu.regs;
-        parts.hw.vcpu.set_events(&cpu.events);
+        *parts.hw.vcpu.sregs_mut() = parts.snapshot.state.sregs;
         self.agent = Some(agent);
         Ok(())
     }
@@ -167,6 +167,7 @@ fn enter(
     rip: u64,
 ) -> Result<(), MachineError> {
     debug_assert!(agent.contains(rip));
+    clear_selectors()?;
     let wanted = special_registers(driver, parts.snapshot);
     if parts.hw.vcpu.sregs() != &wanted {
         *parts.hw.vcpu.sregs_mut() = wanted;
@@ -194,22 +195,22 @@ fn restore_hot(agent: &Agent, parts: &mut BatchParts<'_>) -> Result<(), MachineE
     Ok(())
 }
 
-/// Undoes what the host has done in a run.
+/// Undoes what the host has done in a run that came to this end.
 fn undo(
     driver: &mut ProcessDriver,
     agent: &mut Agent,
     parts: &mut BatchParts<'_>,
+    ending: Ending,
 ) -> Result<(), MachineError> {
-    let BatchParts { hw, patches, rewind, snapshot, then, .. } = parts;
-    hw.vcpu.settle()?;
+    let BatchParts { hw, patches, rewind, snapshot, prepared, then, .. } = parts;
+    let debug_exception = std::mem::take(&mut driver.debug_exception);
+    let ran = Ran { ending, debug_exception };
+    prepared.restore(&snapshot.state, &mut hw.vcpu, &hw.vm, ran, RewindMode::Lazy)?;
     driver.state.process.rewind_to(&then.process);
     driver.state.tables.rewind_to(&mut hw.memory, &agent.then)?;
     driver.state.tables.mark_stale(&mut driver.stale);
     (driver.system_calls, driver.traps) = (0, 0);
     driver.hits.clear();
-    if std::mem::take(&mut driver.debug_trap) {
-        hw.vcpu.fd().set_debug_regs(&snapshot.state.debug_regs)?;
-    }
     rewind.restore_host_writes(&mut hw.memory, &snapshot.pages, patches);
     Ok(agent.end_run(&mut hw.memory)?)
 }
@@ -270,7 +271,7 @@ impl Run<'_, '_> {
                 let is_new = exit == AgentExit::Segments;
                 let entry =
                     if is_new { self.agent.batch_entry() } else { self.agent.reset_entry() };
-                self.between(index, entry)
+                self.between(index, entry, Ending::Asked)
             }
             AgentExit::Idle | AgentExit::Scribbled => self.lost(),
         }
@@ -312,18 +313,17 @@ impl Run<'_, '_> {
     /// The present run is over, seen by the host.
     fn ended(&mut self, outcome: Outcome) -> Result<Next, MachineError> {
         let Some(index) = self.current() else { return self.lost() };
+        let ending = ending(&outcome);
         self.report.runs.push(Some(outcome));
         self.report.by_host.push(true);
         let next = index + 1;
-        // It may have been stopped while KVM was delivering a fault.
-        self.parts.hw.vcpu.set_events(&self.parts.snapshot.state.events);
         self.agent.set_index(&mut self.parts.hw.memory, next)?;
-        self.between(next, self.agent.reset_entry())
+        self.between(next, self.agent.reset_entry(), ending)
     }
 
     /// Between two runs, `next` being the second: undoes what the host did in the first, and goes
     /// on in the agent at `entry`.
-    fn between(&mut self, next: usize, entry: u64) -> Result<Next, MachineError> {
+    fn between(&mut self, next: usize, entry: u64, ending: Ending) -> Result<Next, MachineError> {
         if next >= self.batch.len() {
             self.agent.audit(
                 &mut self.parts.hw.memory,
@@ -331,7 +331,7 @@ impl Run<'_, '_> {
                 &self.parts.snapshot.pages,
             )?;
         }
-        undo(self.driver, &mut self.agent, &mut self.parts)?;
+        undo(self.driver, &mut self.agent, &mut self.parts, ending)?;
         self.input_of = None;
         let is_finding = !matches!(self.report.runs.last(), Some(Some(Outcome::Exited { .. })))
             || self.report.hits.last().is_some_and(|(run, _)| *run as usize + 1 == next);
@@ -365,8 +365,7 @@ impl Run<'_, '_> {
         self.report.runs.resize(self.batch.len(), None);
         self.report.by_host.resize(self.batch.len(), false);
         restore_hot(&self.agent, &mut self.parts)?;
-        undo(self.driver, &mut self.agent, &mut self.parts)?;
-        self.parts.hw.vcpu.set_events(&self.parts.snapshot.state.events);
+        undo(self.driver, &mut self.agent, &mut self.parts, Ending::Cut)?;
         Ok(Next::Over)
     }
 

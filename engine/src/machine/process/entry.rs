@@ -40,13 +40,12 @@ impl ProcessDriver {
         }
     }
 
-    /// Puts the host's side back to `then` and prepares the next run with `input`. Memory, apart
-    /// from page tables, is `rewind`'s.
+    /// Puts the host's side and the page tables back to `then`. The rest of memory is `rewind`'s,
+    /// the CPU's state is `state`'s.
     pub(in crate::machine) fn rewind_to(
         &mut self,
         hw: &mut Hardware,
         then: &ProcessState,
-        cpu: &CpuState,
     ) -> Result<(), MachineError> {
         self.state.process.rewind_to(&then.process);
         self.state.tables.rewind_to(&mut hw.memory, &then.tables)?;
@@ -54,14 +53,7 @@ impl ProcessDriver {
         self.state.tables.mark_stale(&mut self.stale);
         self.hits.clear();
         (self.system_calls, self.traps) = (0, 0);
-        // At CPL 3 nothing else reaches a debug register.
-        if std::mem::take(&mut self.debug_trap) {
-            hw.vcpu.fd().set_debug_regs(&cpu.debug_regs)?;
-        }
-        if hw.vcpu.sregs() != &cpu.sregs {
-            *hw.vcpu.sregs_mut() = cpu.sregs;
-        }
-        *hw.vcpu.regs_mut() = cpu.regs;
+        self.debug_exception = false;
         Ok(())
     }
 

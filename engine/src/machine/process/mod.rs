@@ -71,7 +71,7 @@ pub struct ProcessDriver {
     /// Faults and breakpoints of this run.
     pub(super) traps: u64,
     /// Whether this run took a #DB, which leaves its cause in DR6.
-    debug_trap: bool,
+    pub(super) debug_exception: bool,
     /// Page-table entries that the guest was told to write, until an exit shows that it has.
     stale: Vec<Gpa>,
     /// What runs batches, once there was one.
@@ -99,7 +99,7 @@ impl ProcessDriver {
             hits: Vec::new(),
             system_calls: 0,
             traps: 0,
-            debug_trap: false,
+            debug_exception: false,
             stale: Vec::new(),
             agent: None,
             under_agent: false,
@@ -288,7 +288,7 @@ impl ProcessDriver {
             rflags: trap::user_flags(frame.rflags),
             ..regs
         };
-        self.debug_trap |= vector == 1;
+        self.debug_exception |= vector == 1;
         match vector {
             3 => self.breakpoint(hw, patches, &back),
             14 => self.page_fault(hw, &frame, &back),

@@ -1,0 +1,204 @@
+//! The XSAVE area: where its components lie, which of them may be loaded, and how two are compared.
+//!
+//! Never assumes a component's place: Intel and AMD differ (AVX-512's are 256 bytes lower on AMD,
+//! which never had MPX), so that CPUID leaf 0xD is asked (Intel SDM vol. 1, 13.2).
+
+use super::{CpuState, Difference};
+use kvm_bindings as k;
+use std::ops::Range;
+
+/// Bytes of a standard-format XSAVE area that the engine keeps (`KVM_GET_XSAVE`).
+pub const XSAVE_BYTES: usize = 4096;
+/// Offset of XSTATE_BV in an XSAVE area (Intel SDM vol. 1, 13.4.2).
+pub const XSTATE_BV_AT: usize = 512;
+
+/// x87 and SSE, which cannot be turned off and have one place.
+const LEGACY: u64 = 3;
+/// Protection keys for user pages: in CR4's gift, not in XCR0's.
+const PKRU: u64 = 1 << 9;
+
+/// The components past the legacy area that an area of [`XSAVE_BYTES`] can hold.
+const EXTENDED: [(&str, u32); 5] =
+    [("ymm_hi128", 2), ("opmask", 5), ("zmm_hi256", 6), ("hi16_zmm", 7), ("pkru", 9)];
+
+/// Whether KVM gives a guest with this CPUID protection keys, and with them PKRU, which KVM lists
+/// in every XSAVE area then, and leaves alone when it loads one without it
+/// (`fpu_copy_uabi_to_guest_fpstate`, arch/x86/kernel/fpu/core.c).
+#[must_use]
+pub fn has_pkru(cpuid: &[k::kvm_cpuid_entry2]) -> bool {
+    leaf(cpuid, 0).is_some_and(|e| u64::from(e.eax) & PKRU != 0)
+}
+
+/// Whether two CPUs put a component that `xcr0` enables in different places, so that an area of
+/// the one cannot be loaded on the other.
+#[must_use]
+pub fn lies_elsewhere(
+    here: &[k::kvm_cpuid_entry2],
+    there: &[k::kvm_cpuid_entry2],
+    xcr0: u64,
+) -> bool {
+    let enabled = EXTENDED.iter().filter(|&&(_, number)| xcr0 & (1 << number) != 0);
+    enabled.into_iter().any(|&(_, number)| place(here, number) != place(there, number))
+}
+
+fn leaf(cpuid: &[k::kvm_cpuid_entry2], index: u32) -> Option<&k::kvm_cpuid_entry2> {
+    cpuid.iter().find(|e| e.function == 0xd && e.index == index)
+}
+
+/// Where component `number` lies in the standard format; `None` where the CPU has none.
+fn place(cpuid: &[k::kvm_cpuid_entry2], number: u32) -> Option<Range<usize>> {
+    let (bytes, at) = leaf(cpuid, number).map(|e| (e.eax as usize, e.ebx as usize))?;
+    let end = at.checked_add(bytes)?;
+    (bytes > 0 && at >= 576 && end <= XSAVE_BYTES).then_some(at..end)
+}
+
+impl CpuState {
+    /// The XSAVE area as KVM takes it: without components that the guest's own XCR0 does not
+    /// enable, and with PKRU where the VM has it (`pkru`), because KVM would leave the one that a
+    /// run has written.
+    pub(super) fn loadable_xsave(&self, pkru: bool) -> k::kvm_xsave {
+        let mut bytes = self.xsave.clone();
+        bytes.resize(XSAVE_BYTES, 0);
+        let had = xstate_bv(&bytes);
+        let mut enabled = had & (self.xcr0() | LEGACY);
+        if pkru && has_pkru(&self.cpuid) {
+            if had & PKRU == 0
+                && let Some(place) = place(&self.cpuid, 9)
+            {
+                // Initial, and said explicitly.
+                bytes[place].fill(0);
+            }
+            enabled |= PKRU;
+        }
+        bytes[XSTATE_BV_AT..XSTATE_BV_AT + 8].copy_from_slice(&enabled.to_le_bytes());
+        xsave_from(&bytes)
+    }
+}
+
+fn xstate_bv(area: &[u8]) -> u64 {
+    area.get(XSTATE_BV_AT..XSTATE_BV_AT + 8)
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, u64::from_le_bytes)
+}
+
+pub(super) fn xsave_bytes(area: &k::kvm_xsave) -> Vec<u8> {
+    area.region.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+fn xsave_from(bytes: &[u8]) -> k::kvm_xsave {
+    let mut area = k::kvm_xsave::default();
+    for (word, four) in area.region.iter_mut().zip(bytes.chunks_exact(4)) {
+        *word = four.try_into().map_or(0, u32::from_le_bytes);
+    }
+    area
+}
+
+/// Compares two XSAVE areas component by component. A component that XSTATE_BV leaves out is in
+/// its initial state, whatever bytes lie in its place (Intel SDM vol. 1, 13.6).
+pub(super) fn compare_xsave(
+    then: &[u8],
+    now: &[u8],
+    cpuid: &[k::kvm_cpuid_entry2],
+    found: &mut Vec<Difference>,
+) {
+    let (bv_then, bv_now) = (xstate_bv(then), xstate_bv(now));
+    let legacy = [("x87", 0, 0..24), ("st/mm", 0, 32..160), ("xmm", 1, 160..416)];
+    let extended = EXTENDED
+        .iter()
+        .filter_map(|&(name, number)| place(cpuid, number).map(|range| (name, number, range)));
+    for (name, number, range) in legacy.into_iter().chain(extended) {
+        let part = |area: &[u8], bv: u64| {
+            let bytes = area.get(range.clone()).map(<[u8]>::to_vec).unwrap_or_default();
+            if bv & (1 << number) != 0 { bytes } else { initial(name, bytes.len()) }
+        };
+        let (a, b) = (part(then, bv_then), part(now, bv_now));
+        if a != b {
+            found.push(Difference::new(format!("xsave.{name}"), a, b));
+        }
+    }
+    // MXCSR is live whenever SSE or AVX is enabled, whether or not XSTATE_BV has their bits.
+    let mxcsr = |area: &[u8]| area.get(24..28).map(<[u8]>::to_vec).unwrap_or_default();
+    if mxcsr(then) != mxcsr(now) {
+        found.push(Difference::new("xsave.mxcsr", mxcsr(then), mxcsr(now)));
+    }
+}
+
+/// A component's initial state (Intel SDM vol. 1, 13.6): zeros, but for the x87 control word.
+fn initial(name: &str, bytes: usize) -> Vec<u8> {
+    let mut zeros = vec![0; bytes];
+    if name == "x87" && bytes >= 2 {
+        zeros[..2].copy_from_slice(&0x037f_u16.to_le_bytes());
+    }
+    zeros
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Component, bytes and place of AVX-512's opmask on AMD and on Intel.
+    const AMD: [(u32, u32, u32); 3] = [(2, 256, 576), (5, 64, 832), (9, 8, 2432)];
+    const INTEL: [(u32, u32, u32); 3] = [(2, 256, 576), (5, 64, 1088), (9, 8, 2688)];
+
+    fn cpuid(components: &[(u32, u32, u32)]) -> Vec<k::kvm_cpuid_entry2> {
+        let entry = |index, eax, ebx| k::kvm_cpuid_entry2 {
+            function: 0xd,
+            index,
+            eax,
+            ebx,
+            ..Default::default()
+        };
+        let all = components.iter().fold(LEGACY as u32, |bits, &(number, ..)| bits | 1 << number);
+        let places = components.iter().map(|&(number, bytes, at)| entry(number, bytes, at));
+        std::iter::once(entry(0, all, 4096)).chain(places).collect()
+    }
+
+    fn area(bv: u64, fill: &[(usize, u8)]) -> Vec<u8> {
+        let mut bytes = vec![0; XSAVE_BYTES];
+        bytes[..2].copy_from_slice(&0x037f_u16.to_le_bytes());
+        bytes[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes());
+        bytes[XSTATE_BV_AT..XSTATE_BV_AT + 8].copy_from_slice(&bv.to_le_bytes());
+        fill.iter().for_each(|&(at, value)| bytes[at] = value);
+        bytes
+    }
+
+    fn names(then: &[u8], now: &[u8], components: &[(u32, u32, u32)]) -> Vec<String> {
+        let mut found = Vec::new();
+        compare_xsave(then, now, &cpuid(components), &mut found);
+        found.into_iter().map(|d| d.field).collect()
+    }
+
+    #[test]
+    fn a_component_in_its_initial_state_equals_its_explicit_zeros() {
+        assert!(names(&area(0, &[(600, 7)]), &area(7, &[]), &AMD).is_empty());
+    }
+
+    #[test]
+    fn the_upper_half_of_ymm_and_mxcsr_are_compared() {
+        let found = names(&area(7, &[]), &area(7, &[(600, 7), (25, 0)]), &INTEL);
+        assert_eq!(found, ["xsave.ymm_hi128", "xsave.mxcsr"]);
+    }
+
+    #[test]
+    fn a_component_is_compared_where_the_cpu_has_it() {
+        let (clean, spoiled) = (area(0x27, &[]), area(0x27, &[(832, 1)]));
+        assert_eq!(names(&clean, &spoiled, &AMD), ["xsave.opmask"]);
+        assert!(names(&clean, &spoiled, &INTEL).is_empty(), "nothing lies there");
+        assert!(lies_elsewhere(&cpuid(&AMD), &cpuid(&INTEL), 0x27));
+        assert!(!lies_elsewhere(&cpuid(&AMD), &cpuid(&INTEL), 7));
+    }
+
+    #[test]
+    fn pkru_is_loaded_even_where_the_snapshot_has_it_in_its_initial_state() {
+        let state = |components| CpuState {
+            xsave: area(0x3, &[(2432, 9)]),
+            cpuid: cpuid(components),
+            ..CpuState::empty()
+        };
+        let with = state(&AMD[..]).loadable_xsave(true);
+        assert_eq!(with.region[XSTATE_BV_AT / 4], 0x203);
+        assert_eq!(with.region[2432 / 4], 0);
+        assert_eq!(state(&AMD[..]).loadable_xsave(false).region[XSTATE_BV_AT / 4], 3);
+        assert_eq!(state(&AMD[..2]).loadable_xsave(true).region[XSTATE_BV_AT / 4], 3);
+    }
+}
