@@ -297,6 +297,14 @@ pub struct Bench {
     /// Samples of each variant of a row [default: 1000, or what half a minute allows].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub samples: Option<u32>,
+    /// Not a measurement: what `bench boot` starts as a new process.
+    #[arg(long, value_name = "FILE", hide = true,
+          conflicts_with_all = ["json", "compare", "samples"])]
+    pub first_run: Option<PathBuf>,
+    /// Machines of such a process.
+    #[arg(long, value_name = "N", hide = true, default_value = "1", requires = "first_run",
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub machines: u32,
 }
 
 /// What `dejavm bench` measures.
@@ -306,6 +314,8 @@ pub enum Measurement {
     Exits,
     /// A run and its rewind, by pages written and by the guest's memory.
     Rewind,
+    /// A machine before its first run has ended: from an image, a snapshot file, a snapshot.
+    Boot,
 }
 
 /// `dejavm doctor`

@@ -1,9 +1,10 @@
 //! What an exit and a rewind cost on this host: rows of percentiles, each beside its floor.
 //!
-//! `exits` and `rewind` measure; `table` words it for people. The lowest floor here is the engine's
+//! `exits`, `rewind` and `boot` measure; `table` words it for people. The lowest floor here is the engine's
 //! own lowest layer (`kvm::Vcpu`), because the command has no unsafe code: a `KVM_RUN` without any
 //! of the engine is in the criterion bench `exit_latency`. Never judges a figure.
 
+pub mod boot;
 mod code;
 pub mod exits;
 pub mod fingerprint;
@@ -29,7 +30,7 @@ pub const FORMAT: u32 = 1;
 pub struct Report {
     /// [`FORMAT`].
     pub format: u32,
-    /// `exits` or `rewind`.
+    /// `exits`, `rewind` or `boot`.
     pub bench: String,
     /// Where it was measured, and with what.
     pub host: Host,
@@ -69,6 +70,10 @@ pub struct Line {
     pub samples: usize,
     /// What it costs on top of the row's floor.
     pub adds: Option<Adds>,
+    /// The median of the memory that it takes for itself before its first run, in bytes, where
+    /// that is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_bytes: Option<u64>,
 }
 
 /// What is between the guest and the clock.
@@ -91,6 +96,10 @@ pub enum Layer {
     Rewind,
     /// A copy of as many pages.
     Memcpy,
+    /// From an image to a machine at its snapshot.
+    Boot,
+    /// From a snapshot to the end of a machine's first run.
+    FirstRun,
 }
 
 /// What a line costs on top of its row's floor: medians of what was measured in turn.
@@ -114,6 +123,8 @@ impl Layer {
             Self::Run => "run",
             Self::Rewind => "rewind",
             Self::Memcpy => "memcpy",
+            Self::Boot => "boot",
+            Self::FirstRun => "first run",
         }
     }
 }
@@ -159,6 +170,7 @@ impl Context<'_> {
                     .map(|khz| sample::rounded(p50_ns * f64::from(khz) / 1e6)),
                 samples: samples.len(),
                 adds,
+                private_bytes: None,
             }
         };
         Row {

@@ -47,6 +47,10 @@ fn write_row(out: &mut String, row: &Row, scale: &Scale) {
             grouped(line.p99_ns),
             scale.bar(line.p50_ns)
         );
+        if let Some(bytes) = line.private_bytes {
+            let kib = grouped(bytes as f64 / 1024.0);
+            let _ = writeln!(out, "{:<28}{:<10}{kib:>11} KiB of private memory", "", "");
+        }
     }
 }
 
@@ -60,6 +64,13 @@ raw exit. vcpu: the engine's vCPU and parsed exit. machine: Machine::run, its re
 kernel: no exit to this process; a run with the event less the same run without it, per event.\n\
 protected: the floor's writes, to pages that are write-protected for the dirty log.\n\
 CPL 3 page fault: the machine gives the program 64 pages, where the floor steps over the store.\n"
+        }
+        "boot" => {
+            "\n\
+The program has 48 MiB in use at its snapshot; its run writes 64 pages. Files are in the page\n\
+cache. floor: an empty VM of the same layout, or for a file a new process that does nothing. boot:\n\
+to a machine at its snapshot. first run: to the end of the first run, for a file in a new process,\n\
+whose start counts. Private memory, before that run: Anonymous in /proc/self/smaps_rollup.\n"
         }
         _ => {
             "\n\
@@ -166,6 +177,7 @@ mod tests {
             p50_tsc_cycles: None,
             samples: 1,
             adds,
+            private_bytes: None,
         };
         let lines =
             vec![line(Layer::Floor, p50_ns, None), line(Layer::Machine, 2.0 * p50_ns, adds)];

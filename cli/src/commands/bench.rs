@@ -19,6 +19,7 @@ use std::time::Duration;
 const SAMPLES: u32 = 1_000;
 /// The longest that a row takes then, of 17 rows and of 12.
 const EXITS_ROW_TIME_MAX: Duration = Duration::from_millis(1_200);
+const BOOT_ROW_TIME_MAX: Duration = Duration::from_secs(6);
 const REWIND_ROW_TIME_MAX: Duration = Duration::from_millis(1_800);
 
 impl Measurement {
@@ -26,6 +27,7 @@ impl Measurement {
         match self {
             Self::Exits => "exits",
             Self::Rewind => "rewind",
+            Self::Boot => "boot",
         }
     }
 
@@ -33,6 +35,7 @@ impl Measurement {
         let (row_time_max, block) = match self {
             Self::Exits => (EXITS_ROW_TIME_MAX, 1),
             Self::Rewind => (REWIND_ROW_TIME_MAX, 8),
+            Self::Boot => (BOOT_ROW_TIME_MAX, 1),
         };
         Plan {
             samples: samples.unwrap_or(SAMPLES) as usize,
@@ -44,6 +47,10 @@ impl Measurement {
 
 /// Measures and tells.
 pub fn run(args: &Bench) -> Result<ExitCode, CliError> {
+    if let Some(path) = &args.first_run {
+        bench::boot::first_run(path, args.machines)?;
+        return Ok(ExitCode::Success);
+    }
     // Before half a minute of measuring, not after it.
     let earlier = args.compare.as_deref().map(|path| read(path, args.what)).transpose()?;
     let report = measure(args)?;
@@ -78,6 +85,7 @@ fn measure(args: &Bench) -> Result<Report, CliError> {
     let rows = match args.what {
         Measurement::Exits => bench::exits::measure(&mut context)?,
         Measurement::Rewind => bench::rewind::measure(&mut context)?,
+        Measurement::Boot => bench::boot::measure(&mut context)?,
     };
     context.status.clear();
     Ok(Report { format: bench::FORMAT, bench: args.what.word().to_owned(), host, rows })

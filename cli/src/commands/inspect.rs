@@ -58,7 +58,7 @@ struct Image {
 pub fn run(args: &Inspect) -> Result<ExitCode, CliError> {
     let info = file::info(&args.file)?;
     let snapshot = MachineSnapshot::open(&args.file)?;
-    let damage = match args.check.then(|| file::check_pages(&args.file)) {
+    let damage = match args.check.then(|| file::check_data(&args.file)) {
         None | Some(Ok(())) => None,
         Some(Err(error @ FileError::Damaged { .. })) => Some(error.to_string()),
         Some(Err(error)) => return Err(error.into()),

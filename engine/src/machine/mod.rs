@@ -24,7 +24,7 @@ use crate::memory::{MemoryError, OutOfRam};
 use crate::outcome::{Outcome, Unsupported};
 use crate::paging::TablesFull;
 use crate::rewind::{HostRewind, Patches, Rewound};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Blob, HasBlobs, Snapshot};
 use crate::state::Reach;
 use hardware::{Hardware, VmSpec};
 use kvm_bindings::kvm_regs;
@@ -107,6 +107,14 @@ pub enum GuestState {
     Bare(bare::BareState),
 }
 
+impl HasBlobs for GuestState {
+    fn for_each_blob(&mut self, visit: &mut dyn FnMut(&mut Blob)) {
+        if let Self::Process(state) = self {
+            state.process.for_each_blob(visit);
+        }
+    }
+}
+
 /// A moment of a machine.
 pub type MachineSnapshot = Snapshot<GuestState>;
 
@@ -125,7 +133,7 @@ pub fn host_lacks(system: &System, snapshot: &MachineSnapshot) -> Result<Vec<Str
     // Its dynamic linker asked how large the XSAVE area is and keeps that room on the stack. Where
     // more is enabled than then, XSAVE writes past it.
     let is_dynamic = state.process.images().len() > 1;
-    if let Some(fixed) = host::fixed_xcr0(system).filter(|_| is_dynamic) {
+    if let Some(fixed) = is_dynamic.then(|| host::fixed_xcr0(system)).flatten() {
         let wanted = snapshot.needs.xcr0;
         if fixed & !wanted & SAVED_BY_LINKER != 0 {
             missing.push(format!("an XCR0 of {wanted:#x} (every program here has {fixed:#x})"));
@@ -331,7 +339,8 @@ impl Machine {
     /// The host's CPU lacks what the snapshot needs, a KVM call failed, or the snapshot does not
     /// fit its own layout.
     pub fn load(system: &System, snapshot: Arc<MachineSnapshot>) -> Result<Self, MachineError> {
-        let mut spec = VmSpec { layout: snapshot.layout.clone(), ..VmSpec::default() };
+        let layout = snapshot.layout.clone();
+        let mut spec = VmSpec { layout, log_from_start: true, ..VmSpec::default() };
         if let GuestState::Bare(state) = &snapshot.guest {
             state.spec.vm_parts(&mut spec);
         }

@@ -8,8 +8,10 @@
 
 mod backing;
 mod pagemap;
+mod shared;
 
 pub use backing::{Extent, PageFile, PageFileBuilder};
+pub use shared::{SharedBytes, map_shared};
 
 use crate::address::{Gpa, PAGE_SIZE, Pfn};
 use crate::kvm::{DirtyBitmap, KvmError, Vm};
@@ -99,6 +101,8 @@ struct Slot {
     spec: SlotSpec,
     /// First byte in this process. Belongs to `GuestMemory::ram`.
     host: *mut u8,
+    /// Whether KVM logs its writes.
+    logged: bool,
     log: DirtyBitmap,
     /// Pages that the host wrote since the last `clear_touched`: as bits and as a list.
     touched: Vec<u64>,
@@ -123,6 +127,20 @@ impl GuestMemory {
     /// # Errors
     /// The layout is not one a VM can have, or the host refuses the mapping or a slot.
     pub fn new(vm: &Arc<Vm>, layout: &[SlotSpec]) -> Result<Self, MemoryError> {
+        Self::map(vm, layout, false)
+    }
+
+    /// As [`new`](Self::new), and logs the guest's writes from the start in the slots that ask for
+    /// it: turning the log on later makes KVM walk all of a slot's pages where it shadows page
+    /// tables (`kvm_mmu_slot_remove_write_access`, arch/x86/kvm/mmu/mmu.c).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn logged(vm: &Arc<Vm>, layout: &[SlotSpec]) -> Result<Self, MemoryError> {
+        Self::map(vm, layout, true)
+    }
+
+    fn map(vm: &Arc<Vm>, layout: &[SlotSpec], log: bool) -> Result<Self, MemoryError> {
         check_layout(layout)?;
         let ranges: Vec<_> =
             layout.iter().map(|s| (GuestAddress(s.start.0), s.bytes as usize)).collect();
@@ -132,12 +150,14 @@ impl GuestMemory {
             let host = memory.ram.get_host_address(GuestAddress(spec.start.0)).map_err(|_| {
                 MemoryError::Layout { start: spec.start, bytes: spec.bytes, problem: "not mapped" }
             })?;
+            let logged = log && spec.log_dirty;
             // SAFETY: the mapping belongs to `ram`, to which no references exist; `drop` deletes
             // the slots before `ram` is unmapped.
-            unsafe { vm.set_memory_region(number as u32, spec.start.0, host, spec.bytes, false) }?;
+            unsafe { vm.set_memory_region(number as u32, spec.start.0, host, spec.bytes, logged) }?;
             memory.slots.push(Slot {
                 spec: *spec,
                 host,
+                logged,
                 log: DirtyBitmap::for_pages(spec.pages()),
                 touched: vec![0; spec.pages().div_ceil(64)],
                 touched_list: Vec::new(),
@@ -313,11 +333,12 @@ impl GuestMemory {
     /// # Errors
     /// KVM refused.
     pub fn start_dirty_log(&mut self) -> Result<(), KvmError> {
-        for (number, slot) in self.slots.iter().enumerate() {
-            if slot.spec.log_dirty {
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            if slot.spec.log_dirty && !slot.logged {
                 let (at, bytes) = (slot.spec.start.0, slot.spec.bytes);
                 // SAFETY: the same mapping as in `new`; only the flags change.
                 unsafe { self.vm.set_memory_region(number as u32, at, slot.host, bytes, true) }?;
+                slot.logged = true;
             }
         }
         Ok(())

@@ -4,7 +4,7 @@
 //! in-memory state. It never makes a host system call on behalf of a guest, and never touches a
 //! vCPU. Host files are read by [`Process::load`] and nowhere else.
 
-mod blob;
+mod bytes;
 mod calls;
 mod elf;
 mod errno;
@@ -35,14 +35,15 @@ pub use spec::{
 };
 
 use crate::address::Gva;
+use crate::memory::SharedBytes;
 use crate::outcome::{Access, Signal};
+use crate::snapshot::{Blob, HasBlobs};
 use files::Files;
 use memory::UserMemory;
 use serde::{Deserialize, Serialize};
 use settings::{Images, Scalars, Settings};
 use space::Space;
 use std::path::PathBuf;
-use std::sync::Arc;
 use tracked::Tracked;
 use user::User;
 
@@ -125,7 +126,7 @@ pub struct LoadedImage {
     /// Address of the image's entry point, its bias included.
     pub entry: u64,
     /// The ELF file.
-    pub bytes: Arc<[u8]>,
+    pub bytes: SharedBytes,
 }
 
 /// Numbers of system calls answered with `ENOSYS`, each once, in the order they came.
@@ -143,6 +144,12 @@ impl Missing {
         if self.0.len() < MISSING_MAX && !self.0.contains(&nr) {
             self.0.push(nr);
         }
+    }
+}
+
+impl HasBlobs for Process {
+    fn for_each_blob(&mut self, visit: &mut dyn FnMut(&mut Blob)) {
+        self.files.for_each_blob(visit);
     }
 }
 
