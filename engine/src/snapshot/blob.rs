@@ -71,7 +71,7 @@ impl<'de> Deserialize<'de> for Blob {
 }
 
 /// Numbers the blobs of `state` and gives their bytes by number, equal ones once.
-pub(super) fn number<G: HasBlobs>(state: &mut G) -> Vec<SharedBytes> {
+pub(crate) fn number<G: HasBlobs>(state: &mut G) -> Vec<SharedBytes> {
     let mut list: Vec<SharedBytes> = Vec::new();
     // By checksum and length first; equal ones are then compared.
     let mut known: HashMap<(u32, usize), Vec<u32>> = HashMap::new();
@@ -94,7 +94,7 @@ pub(super) fn number<G: HasBlobs>(state: &mut G) -> Vec<SharedBytes> {
 
 /// Gives the blobs of `state` their bytes, by number; false when one has a number that is not
 /// there.
-pub(super) fn fill<G: HasBlobs>(state: &mut G, list: &[SharedBytes]) -> bool {
+pub(crate) fn fill<G: HasBlobs>(state: &mut G, list: &[SharedBytes]) -> bool {
     let mut all = true;
     state.for_each_blob(&mut |blob| match list.get(blob.number as usize) {
         Some(bytes) => blob.bytes = bytes.clone(),

@@ -8,6 +8,8 @@ mod cpu;
 pub mod file;
 
 pub use blob::{Blob, HasBlobs};
+#[cfg(test)]
+pub(crate) use blob::{fill, number};
 pub use cpu::CpuNeeds;
 pub use file::{FileError, Info};
 
