@@ -297,6 +297,9 @@ pub struct Bench {
     /// Samples of each variant of a row [default: 1000, or what half a minute allows].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub samples: Option<u32>,
+    /// Only the rows whose name in the JSON has TEXT in it, such as `4g_64`. May be repeated.
+    #[arg(long, value_name = "TEXT")]
+    pub only: Vec<String>,
     /// Not a measurement: what `bench boot` starts as a new process.
     #[arg(long, value_name = "FILE", hide = true,
           conflicts_with_all = ["json", "compare", "samples"])]

@@ -30,25 +30,36 @@ const PAGES_IN_USE: u32 = 48 << 8;
 const PAGES_WRITTEN: u32 = 64;
 /// Memory of the guests: in words, and in bytes.
 const RAM: [(&str, u64); 3] = [("64M", 64 << 20), ("1G", 1 << 30), ("4G", 4 << 30)];
+/// The name of the row of images.
+const FROM_IMAGE: &str = "image_to_snapshot";
 /// Where a new process is to load no file.
 const NO_FILE: &str = "-";
 
 /// Measures every row.
 pub fn measure(context: &mut Context<'_>) -> Result<Vec<Row>, CliError> {
     let folder = tempfile::tempdir().map_err(CliError::Temporary)?;
-    context.status.set("measuring an image to its snapshot");
-    let mut rows = vec![from_image(context)?];
+    let mut rows = Vec::new();
+    if context.wants(FROM_IMAGE) {
+        context.status.set("measuring an image to its snapshot");
+        rows.push(from_image(context)?);
+    }
     let mut files = Vec::new();
     for (ram, ram_bytes) in RAM {
         let path = folder.path().join(ram);
         boot_guest(context.system, ram_bytes)?.snapshot().save(&path)?;
         files.push(path);
     }
-    context.status.set("measuring snapshot files in new processes");
-    rows.extend(in_new_processes(context, &files)?);
+    // In one go, so that they can be compared.
+    if RAM.iter().any(|(ram, _)| context.wants(&file_row(ram))) {
+        context.status.set("measuring snapshot files in new processes");
+        rows.extend(in_new_processes(context, &files)?);
+    }
     for (name, what, others) in
         [("second_machine", "second machine, 1G", 1), ("tenth_machine", "tenth machine, 1G", 9)]
     {
+        if !context.wants(name) {
+            continue;
+        }
         context.status.set(&format!("measuring a {what}"));
         rows.push(one_more(context, &files[1], name, what, others)?);
     }
@@ -119,7 +130,12 @@ fn from_image(context: &Context<'_>) -> Result<Row, CliError> {
         Ok(time.as_nanos() as f64)
     })?;
     let sampled = [(Layer::Floor, floor), (Layer::Boot, boots)];
-    Ok(context.row("image_to_snapshot", "image to snapshot, 64M", 1, &sampled))
+    Ok(context.row(FROM_IMAGE, "image to snapshot, 64M", 1, &sampled))
+}
+
+/// The name of the row of files with `ram`.
+fn file_row(ram: &str) -> String {
+    format!("file_to_first_run_{}", ram.to_lowercase())
 }
 
 /// One process for each sample, of every size of memory in turn: what is asked for is that the
@@ -131,10 +147,9 @@ fn in_new_processes(context: &Context<'_>, files: &[PathBuf]) -> Result<Vec<Row>
         Ok(time.as_nanos() as f64)
     })?;
     let row = |((ram, _), times): (&(&str, u64), Vec<f64>)| {
-        let name = format!("file_to_first_run_{}", ram.to_lowercase());
         let what = format!("file to first run, {ram}");
         let sampled = [(Layer::Floor, floor.clone()), (Layer::FirstRun, times)];
-        context.row(&name, &what, 1, &sampled)
+        context.row(&file_row(ram), &what, 1, &sampled)
     };
     Ok(RAM.iter().zip([small, large, largest]).map(row).collect())
 }

@@ -107,7 +107,9 @@ const EVENTS: [Event; 17] = [
 
 /// Measures every row.
 pub fn measure(context: &mut Context<'_>) -> Result<Vec<Row>, CliError> {
-    EVENTS.iter().map(|event| event.row(context)).collect()
+    let wanted = |event: &&Event| context.wants(event.name);
+    let events: Vec<_> = EVENTS.iter().filter(wanted).collect();
+    events.into_iter().map(|event| event.row(context)).collect()
 }
 
 impl Event {

@@ -94,6 +94,8 @@ pub enum Layer {
     Run,
     /// `Machine::rewind`.
     Rewind,
+    /// Both, one after the other.
+    Cycle,
     /// A copy of as many pages.
     Memcpy,
     /// From an image to a machine at its snapshot.
@@ -122,6 +124,7 @@ impl Layer {
             Self::Protected => "protected",
             Self::Run => "run",
             Self::Rewind => "rewind",
+            Self::Cycle => "both",
             Self::Memcpy => "memcpy",
             Self::Boot => "boot",
             Self::FirstRun => "first run",
@@ -139,11 +142,18 @@ pub struct Context<'a> {
     pub plan: Plan,
     /// The TSC's frequency.
     pub tsc_khz: Option<u32>,
+    /// Measure the rows whose name has one of these in it; all, where there is none.
+    pub only: &'a [String],
     /// Says what goes on.
     pub status: Status,
 }
 
 impl Context<'_> {
+    /// Whether the row `name` is asked for.
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| name.contains(part))
+    }
+
     /// The row of an event that this host cannot do.
     fn absent(name: &str, what: &str, why: String) -> Row {
         Row { name: name.into(), what: what.into(), absent: Some(why), ..Row::default() }

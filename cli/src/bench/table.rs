@@ -76,7 +76,7 @@ whose start counts. Private memory, before that run: Anonymous in /proc/self/sma
             "\n\
 floor: the same run through kvm::Vcpu::run, without dirty log and without rewind. run and rewind:\n\
 Machine::run, with what it adds to the floor, and Machine::rewind, with its share of the floor.\n\
-memcpy: as many pages.\n"
+both: one after the other, with what they add. memcpy: as many pages.\n"
         }
     }
 }

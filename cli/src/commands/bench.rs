@@ -81,7 +81,8 @@ fn measure(args: &Bench) -> Result<Report, CliError> {
     let tsc_khz = fingerprint::tsc_khz(&system);
     let host = Host::new(&examined, tsc_khz);
     let plan = args.what.plan(args.samples);
-    let mut context = Context { system: &system, host: &examined, plan, tsc_khz, status };
+    let only = &args.only;
+    let mut context = Context { system: &system, host: &examined, plan, tsc_khz, only, status };
     let rows = match args.what {
         Measurement::Exits => bench::exits::measure(&mut context)?,
         Measurement::Rewind => bench::rewind::measure(&mut context)?,

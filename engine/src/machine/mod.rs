@@ -362,13 +362,14 @@ impl Machine {
 
     fn at(
         mut hw: Hardware,
-        driver: Driver,
+        mut driver: Driver,
         snapshot: Arc<MachineSnapshot>,
         watchdog: Watchdog,
     ) -> Result<Self, MachineError> {
         let rewind = HostRewind::start(&mut hw.memory)?;
         let mut patches = Patches::default();
-        if let Driver::Process(driver) = &driver {
+        if let Driver::Process(driver) = &mut driver {
+            driver.at_snapshot(&hw)?;
             driver.install_crash_points(&mut hw, &mut patches)?;
         }
         if hw.parts.irqchip {
@@ -404,7 +405,7 @@ impl Machine {
             Readiness::Ran | Readiness::RanInterrupted => return Err(MachineError::NotRewound),
         }
         let start = Instant::now();
-        self.watchdog.arm(limit.time);
+        self.watchdog.arm(start, limit.time);
         let mut exits = 0;
         let stop = self.run_to_stop(input, &mut exits);
         self.watchdog.disarm();

@@ -71,6 +71,8 @@ pub struct ProcessDriver {
     debug_trap: bool,
     /// Page-table entries that the guest was told to write, until an exit shows that it has.
     stale: Vec<Gpa>,
+    /// The snapshot's bytes where each run's entry is written.
+    resume: [u8; entry::RESUME_BYTES],
 }
 
 /// An exit, without its borrow of the vCPU.
@@ -93,6 +95,7 @@ impl ProcessDriver {
             traps: 0,
             debug_trap: false,
             stale: Vec::new(),
+            resume: [0; entry::RESUME_BYTES],
         }
     }
 
