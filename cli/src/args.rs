@@ -37,7 +37,7 @@ pub enum Command {
     Fuzz(Box<Fuzz>),
     /// Replay a crash from the snapshot of its campaign.
     Repro(Repro),
-    /// Measure what an exit or a rewind costs on this host.
+    /// Measure what exits, rewinds, boots and executions cost on this host.
     Bench(Bench),
     /// Tell what this host's KVM can do.
     Doctor(Doctor),
@@ -267,18 +267,23 @@ Examples:
     dejavm bench exits
     dejavm bench rewind --json before.json
     dejavm bench rewind --compare before.json
+    dejavm bench rewind --only 4g_64 --only 4g_512
     dejavm bench exits --samples 50 --json - | jq '.rows[] | {name, lines}'
 
-Every row stands beside its floor: the same guest through the engine's lowest layer, kvm::Vcpu::run
-and the raw exit, on a VM without dirty log, without driver and without limit on time. It is not
-the floor of all: KVM_RUN without any of this engine is in the project's criterion bench
-exit_latency (cargo bench -p dejavm-benches --bench exit_latency). The variants of a row take turns,
-so that their ratios hold on a busy host; compare ratios rather than nanoseconds.
+Every row of exits and rewind stands beside its floor: the same guest through the engine's lowest
+layer, kvm::Vcpu::run and the raw exit, on a VM without dirty log, without driver and without limit
+on time. It is not the floor of all: KVM_RUN without any of this engine is in the project's
+criterion bench exit_latency (cargo bench -p dejavm-benches --bench exit_latency). The rows of boot
+have an empty VM or an empty process for their floor; those of campaign are compared with one input
+per entry of a machine. The variants of a row take turns, so that their ratios hold on a busy host;
+compare ratios rather than nanoseconds.
 
-It takes less than half a minute: a row whose time is over has fewer samples, unless --samples is
-given. A row that says `not on this host` names the probe of `dejavm doctor` that failed; it does
-not change the exit status. Exit status 0 says that it was measured, 3 that KVM cannot be used, 4
-that a file cannot be read or written, or is no measurement.";
+It takes half a minute at most, campaign a little more: a row whose time is over has fewer samples,
+unless --samples is given. campaign compiles a parser with cc, and runs AFL++ and libFuzzer (Debian:
+afl++, clang) for five seconds each where they are installed. A row that says `not on this host`
+names the probe of `dejavm doctor` that failed, or what is not installed; it does not change the
+exit status. Exit status 0 says that it was measured, 3 that KVM cannot be used, 4 that a file
+cannot be read or written, or is no measurement.";
 
 /// `dejavm bench`
 #[derive(Debug, Args)]
@@ -319,6 +324,8 @@ pub enum Measurement {
     Rewind,
     /// A machine before its first run has ended: from an image, a snapshot file, a snapshot.
     Boot,
+    /// Executions per second of one parser, in a machine, natively, and by other fuzzers.
+    Campaign,
 }
 
 /// `dejavm doctor`

@@ -1,10 +1,11 @@
 //! What an exit and a rewind cost on this host: rows of percentiles, each beside its floor.
 //!
-//! `exits`, `rewind` and `boot` measure; `table` words it for people. The lowest floor here is the engine's
+//! `exits`, `rewind`, `boot` and `campaign` measure; `table` words it for people. The lowest floor here is the engine's
 //! own lowest layer (`kvm::Vcpu`), because the command has no unsafe code: a `KVM_RUN` without any
 //! of the engine is in the criterion bench `exit_latency`. Never judges a figure.
 
 pub mod boot;
+pub mod campaign;
 mod code;
 pub mod exits;
 pub mod fingerprint;
@@ -30,7 +31,7 @@ pub const FORMAT: u32 = 1;
 pub struct Report {
     /// [`FORMAT`].
     pub format: u32,
-    /// `exits`, `rewind` or `boot`.
+    /// `exits`, `rewind`, `boot` or `campaign`.
     pub bench: String,
     /// Where it was measured, and with what.
     pub host: Host,
@@ -74,6 +75,25 @@ pub struct Line {
     /// that is measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_bytes: Option<u64>,
+    /// How often it is done in a second, where that is what is compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executions: Option<Executions>,
+}
+
+/// How often a program is executed.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Executions {
+    /// In a second.
+    pub per_second: f64,
+    /// Times as often as in a machine with one input per entry, measured in turn with this.
+    pub of_machine: f64,
+}
+
+impl Executions {
+    fn new(per_second: f64, of_machine: f64) -> Self {
+        let thousandths = (of_machine * 1e3).round() / 1e3;
+        Self { per_second: sample::rounded(per_second), of_machine: thousandths }
+    }
 }
 
 /// What is between the guest and the clock.
@@ -102,6 +122,8 @@ pub enum Layer {
     Boot,
     /// From a snapshot to the end of a machine's first run.
     FirstRun,
+    /// One execution of a program.
+    Execution,
 }
 
 /// What a line costs on top of its row's floor: medians of what was measured in turn.
@@ -128,6 +150,7 @@ impl Layer {
             Self::Memcpy => "memcpy",
             Self::Boot => "boot",
             Self::FirstRun => "first run",
+            Self::Execution => "execution",
         }
     }
 }
@@ -181,6 +204,7 @@ impl Context<'_> {
                 samples: samples.len(),
                 adds,
                 private_bytes: None,
+                executions: None,
             }
         };
         Row {

@@ -19,6 +19,7 @@ use std::time::Duration;
 const SAMPLES: u32 = 1_000;
 /// The longest that a row takes then, of 17 rows and of 12.
 const EXITS_ROW_TIME_MAX: Duration = Duration::from_millis(1_200);
+const CAMPAIGN_ROW_TIME_MAX: Duration = Duration::from_secs(12);
 const BOOT_ROW_TIME_MAX: Duration = Duration::from_secs(6);
 const REWIND_ROW_TIME_MAX: Duration = Duration::from_millis(1_800);
 
@@ -28,6 +29,7 @@ impl Measurement {
             Self::Exits => "exits",
             Self::Rewind => "rewind",
             Self::Boot => "boot",
+            Self::Campaign => "campaign",
         }
     }
 
@@ -36,6 +38,7 @@ impl Measurement {
             Self::Exits => (EXITS_ROW_TIME_MAX, 1),
             Self::Rewind => (REWIND_ROW_TIME_MAX, 8),
             Self::Boot => (BOOT_ROW_TIME_MAX, 1),
+            Self::Campaign => (CAMPAIGN_ROW_TIME_MAX, 1),
         };
         Plan {
             samples: samples.unwrap_or(SAMPLES) as usize,
@@ -87,6 +90,7 @@ fn measure(args: &Bench) -> Result<Report, CliError> {
         Measurement::Exits => bench::exits::measure(&mut context)?,
         Measurement::Rewind => bench::rewind::measure(&mut context)?,
         Measurement::Boot => bench::boot::measure(&mut context)?,
+        Measurement::Campaign => bench::campaign::measure(&mut context)?,
     };
     context.status.clear();
     Ok(Report { format: bench::FORMAT, bench: args.what.word().to_owned(), host, rows })
