@@ -17,7 +17,7 @@ pub fn text(report: &Report) -> String {
     let scale = Scale::of(report);
     let _ = writeln!(
         out,
-        "{:<30}{:<10}{:>11}{:>11}{:>11}{:>12}  {:<24}p50, log scale",
+        "{:<30}{:<10}{:>13}{:>13}{:>13}{:>14}  {:<24}p50, log scale",
         report.bench, "layer", "p50 ns", "p90 ns", "p99 ns", "p50 cycles", "adds to the floor",
     );
     for row in &report.rows {
@@ -40,7 +40,7 @@ fn write_row(out: &mut String, row: &Row, scale: &Scale) {
         });
         let _ = writeln!(
             out,
-            "{what:<30}{:<10}{:>11}{:>11}{:>11}{cycles:>12}  {adds:<24}{}",
+            "{what:<30}{:<10}{:>13}{:>13}{:>13}{cycles:>14}  {adds:<24}{}",
             line.layer.word(),
             grouped(line.p50_ns),
             grouped(line.p90_ns),
@@ -50,11 +50,11 @@ fn write_row(out: &mut String, row: &Row, scale: &Scale) {
         if let Some(Executions { per_second, of_machine }) = line.executions {
             let rate = grouped(per_second);
             let _ =
-                writeln!(out, "{:<30}{rate:>21} per second, x{of_machine:.3} of the machine", "");
+                writeln!(out, "{:<30}{rate:>23} per second, x{of_machine:.3} of the machine", "");
         }
         if let Some(bytes) = line.private_bytes {
             let kib = grouped(bytes as f64 / 1024.0);
-            let _ = writeln!(out, "{:<30}{:<10}{kib:>11} KiB of private memory", "", "");
+            let _ = writeln!(out, "{:<30}{:<10}{kib:>13} KiB of private memory", "", "");
         }
     }
 }
@@ -102,7 +102,7 @@ pub fn comparison(earlier: &Report, now: &Report) -> String {
     }
     let _ = writeln!(
         out,
-        "\n{:<30}{:<10}{:>12}{:>12}{:>9}",
+        "\n{:<30}{:<10}{:>14}{:>14}{:>9}",
         now.bench, "layer", "old p50 ns", "new p50 ns", "ratio"
     );
     for row in &now.rows {
@@ -118,7 +118,7 @@ pub fn comparison(earlier: &Report, now: &Report) -> String {
             };
             let _ = writeln!(
                 out,
-                "{what:<30}{:<10}{old_text:>12}{:>12}{ratio:>9}",
+                "{what:<30}{:<10}{old_text:>14}{:>14}{ratio:>9}",
                 line.layer.word(),
                 grouped(line.p50_ns)
             );
