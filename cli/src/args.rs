@@ -176,7 +176,7 @@ pub struct Inspect {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
-    /// Read all pages and compare them with their checksums.
+    /// Read all pages and the files of the program, and compare them with their checksums.
     #[arg(long)]
     pub check: bool,
 }

@@ -153,9 +153,9 @@ impl Facts {
             Some(lacks) => writeln!(text, "host    lacks {}", lacks.join(" ")),
         };
         let _ = match (&self.damage, self.checked) {
-            (Some(damage), _) => writeln!(text, "pages   DAMAGED: {damage}"),
-            (None, true) => writeln!(text, "pages   match their checksums"),
-            (None, false) => writeln!(text, "pages   not checked (--check)"),
+            (Some(damage), _) => writeln!(text, "data    DAMAGED: {damage}"),
+            (None, true) => writeln!(text, "data    matches its checksums"),
+            (None, false) => writeln!(text, "data    not checked (--check)"),
         };
         text
     }
