@@ -48,7 +48,9 @@ impl Watchdog {
             epoch: Instant::now(),
             deadline_ns: AtomicU64::new(0),
             thread: AtomicI32::new(0),
-            awake: AtomicBool::new(false),
+            // It looks before it ever sleeps. If this began as false, each run of a machine that is
+            // never idle would wake a thread that has never slept, by a system call.
+            awake: AtomicBool::new(true),
             polls: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             sleep: Mutex::new(()),
