@@ -105,9 +105,9 @@ impl HotPage {
     }
 }
 
-/// Neighbouring pages that are restored by one copy: few enough that it does not bypass the cache
+/// Neighbouring pages that are restored by one copy: so few that it does not bypass the cache
 /// on its way, as a C library's copy of megabytes does.
-const RUN_PAGES_MAX: u32 = 16;
+const RUN_PAGES_MAX: u32 = 128;
 
 #[derive(Debug)]
 struct Slot {
