@@ -73,8 +73,8 @@ CPL 3 page fault: the machine gives the program 64 pages, where the floor steps 
         "campaign" => {
             "\n\
 Executions of one JSON parser. The first four run the same four inputs in turn, the native loop with\n\
-a copy of each; AFL++ and libFuzzer run for a fixed time on what they make of these four, most of\n\
-which is rejected early. Ratios are to one input per entry, measured in turn or before and after.\n"
+a copy of each; AFL++ and libFuzzer run for a fixed time on what they make of these four. Ratios are\n\
+to one input per entry, measured in turn or before and after.\n"
         }
         "boot" => {
             "\n\

@@ -4,7 +4,7 @@
 //! host's `cc`. On the same four inputs in turn: one input per entry of a machine with a rewind
 //! after it, a native fork server, native fork and exec, and a loop in one native process that
 //! resets nothing. Then AFL++ and libFuzzer where they are installed, for a fixed time each, on
-//! inputs that they make of the same four: most of them are no JSON, and are rejected early.
+//! inputs that they make of the same four.
 //!
 //! Another way to run the parser in a machine is one more [`Way`].
 
