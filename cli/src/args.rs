@@ -38,7 +38,7 @@ pub enum Command {
     Fuzz(Box<Fuzz>),
     /// Replay a crash from the snapshot of its campaign.
     Repro(Repro),
-    /// Measure what an exit or a rewind costs on this host.
+    /// Measure what exits, rewinds, boots and executions cost on this host.
     Bench(Bench),
     /// Tell what this host's KVM can do.
     Doctor(Doctor),
@@ -180,7 +180,7 @@ pub struct Inspect {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
-    /// Read all pages and compare them with their checksums.
+    /// Read all pages and the files of the program, and compare them with their checksums.
     #[arg(long)]
     pub check: bool,
 }
@@ -293,16 +293,21 @@ Examples:
     dejavm bench exits
     dejavm bench rewind --json before.json
     dejavm bench rewind --compare before.json
+    dejavm bench rewind --only 4g_64 --only 4g_512
     dejavm bench exits --samples 50 --json - | jq '.rows[] | {name, lines}'
 
-Every row stands beside its floor: the same guest in a loop of ioctl(KVM_RUN) that reads the run
-page by itself, on a VM without dirty log, without driver and without limit on time. What the kernel
-handles without an exit is the difference of two runs. The variants of a row take turns, so that
-their ratios hold on a busy host; compare ratios rather than nanoseconds.
+Every row of exits and rewind stands beside its floor: the same guest in a loop of ioctl(KVM_RUN)
+that reads the run page by itself, on a VM without dirty log, without driver and without limit on
+time. What the kernel handles without an exit is the difference of two runs. The rows of boot have
+an empty VM or an empty process for their floor; those of campaign are compared with one input per
+entry of a machine. The variants of a row take turns, so that their ratios hold on a busy host;
+compare ratios rather than nanoseconds.
 
-It takes less than half a minute: a row whose time is over has fewer samples, unless --samples is
-given. A row that says `not on this host` names the probe or the extension of `dejavm doctor` that
-says so; it does not change the exit status. Exit status 0 says that it was measured, 3 that KVM cannot be used, 4
+It takes half a minute at most, campaign a little more: a row whose time is over has fewer samples,
+unless --samples is given. campaign compiles a parser with cc, and runs AFL++ and libFuzzer (Debian:
+afl++, clang) for five seconds each where they are installed. A row that says `not on this host`
+names the probe or the extension of `dejavm doctor` that says so, or what is not installed; it does
+not change the exit status. Exit status 0 says that it was measured, 3 that KVM cannot be used, 4
 that a file cannot be read or written, or is no measurement.";
 
 /// `dejavm bench`
@@ -322,6 +327,17 @@ pub struct Bench {
     /// Samples of each variant of a row [default: 1000, or what half a minute allows].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub samples: Option<u32>,
+    /// Only the rows whose name in the JSON has TEXT in it, such as `4g_64`. May be repeated.
+    #[arg(long, value_name = "TEXT")]
+    pub only: Vec<String>,
+    /// Not a measurement: what `bench boot` starts as a new process.
+    #[arg(long, value_name = "FILE", hide = true,
+          conflicts_with_all = ["json", "compare", "samples"])]
+    pub first_run: Option<PathBuf>,
+    /// Machines of such a process.
+    #[arg(long, value_name = "N", hide = true, default_value = "1", requires = "first_run",
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub machines: u32,
 }
 
 /// What `dejavm bench` measures.
@@ -331,6 +347,10 @@ pub enum Measurement {
     Exits,
     /// A run and its rewind, by pages written and by the guest's memory.
     Rewind,
+    /// A machine before its first run has ended: from an image, a snapshot file, a snapshot.
+    Boot,
+    /// Executions per second of one parser, in a machine, natively, and by other fuzzers.
+    Campaign,
 }
 
 /// `dejavm doctor`

@@ -84,7 +84,7 @@ pub fn to_snapshot(
 /// Loads the snapshot file `path` into a machine; its pages are checked first if `check`.
 pub fn load(system: &System, path: &Path, check: bool) -> Result<Machine, CliError> {
     if check {
-        file::check_pages(path)?;
+        file::check_data(path)?;
     }
     let snapshot = MachineSnapshot::open(path)?;
     Machine::load(system, Arc::new(snapshot)).map_err(CliError::machine("load the snapshot"))
@@ -111,7 +111,7 @@ fn symbolizer_of(images: &[LoadedImage]) -> Symbolizer {
     let images = images.iter().map(|image| Image {
         name: image.path.to_string_lossy().into_owned(),
         bias: image.base,
-        bytes: Arc::clone(&image.bytes),
+        bytes: image.bytes.clone(),
     });
     Symbolizer::new(images.collect())
 }

@@ -82,7 +82,7 @@ fn a_saved_snapshot_is_inspected_checked_and_run() {
     assert_eq!(text(&ran.stdout), "a\nb\n2 words, 2.000000\n", "{}", text(&ran.stderr));
 
     let mut bytes = std::fs::read(&file).unwrap();
-    let last = bytes.len() - 50;
+    let last = bytes.len() - 1;
     bytes[last] ^= 1;
     std::fs::write(&file, &bytes).unwrap();
     let checked = run(&["inspect", "--check", path(&file)]);
@@ -338,9 +338,11 @@ fn doctor_answers_for_people_and_for_programs() {
     assert!(text(&missing.stdout).contains("mend:"), "{}", text(&missing.stdout));
 }
 
-/// `bench WHAT` with few samples, and its JSON.
-fn bench(what: &str) -> serde_json::Value {
-    let out = run(&["bench", what, "--samples", "9", "--json", "-"]);
+/// `bench WHAT` with few samples, and its JSON; of rows whose name has one of `only` in it, if any.
+fn bench(what: &str, only: &[&str]) -> serde_json::Value {
+    let mut args = vec!["bench", what, "--samples", "9", "--json", "-"];
+    args.extend(only.iter().flat_map(|name| ["--only", name]));
+    let out = run(&args);
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
     serde_json::from_slice(&out.stdout).unwrap()
 }
@@ -404,7 +406,7 @@ const IN_KERNEL: [&str; 15] = [
 #[test]
 fn bench_measures_every_exit_beside_its_floor() {
     let Some(_) = kvm() else { return };
-    let report = bench("exits");
+    let report = bench("exits", &[]);
     for name in ["cpl0_out", "cpl0_in", "cpl0_mmio_store", "cpl0_mmio_load"] {
         assert_measured(&report, name, &["floor", "machine"]);
     }
@@ -435,6 +437,45 @@ fn bench_measures_every_exit_beside_its_floor() {
 }
 
 #[test]
+fn bench_boots_in_new_processes_and_shares_a_snapshot() {
+    let Some(_) = kvm() else { return };
+    let report = bench("boot", &["file_to_first_run", "tenth_machine"]);
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 4, "those that were asked for: {rows:?}");
+    for ram in ["64m", "1g", "4g"] {
+        assert_measured(&report, &format!("file_to_first_run_{ram}"), &["floor", "first_run"]);
+    }
+    assert_measured(&report, "tenth_machine", &["floor", "first_run"]);
+    let tenth = rows.iter().find(|row| row["name"] == "tenth_machine").unwrap();
+    // Of 1 GiB: what it has for itself is bookkeeping, no page of the guest.
+    let private = tenth["lines"][1]["private_bytes"].as_u64().unwrap();
+    assert!((1..(1 << 30) / 100).contains(&private), "{private}");
+}
+
+#[test]
+fn bench_runs_one_parser_in_several_ways() {
+    let Some(_) = kvm() else { return };
+    let ways = ["machine_one_per_entry", "native_fork_server", "native_fork_exec", "native_loop"];
+    let report = bench("campaign", &ways);
+    for name in ways {
+        let rows = report["rows"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["name"] == name).unwrap();
+        if row["lines"].as_array().unwrap().is_empty() {
+            let why = row["absent"].as_str().unwrap();
+            assert!(why.contains("compiler"), "only a compiler may be missing: {why}");
+            continue;
+        }
+        assert_measured(&report, name, &["execution"]);
+        let executions = &row["lines"][0]["executions"];
+        assert!(executions["per_second"].as_f64().unwrap() > 0.0, "{row}");
+        assert_eq!(
+            executions["of_machine"].as_f64().unwrap() == 1.0,
+            name == "machine_one_per_entry"
+        );
+    }
+}
+
+#[test]
 fn bench_compares_with_an_earlier_measurement_of_the_same_kind() {
     let Some(_) = kvm() else { return };
     let folder = tempfile::tempdir().unwrap();
@@ -443,10 +484,10 @@ fn bench_compares_with_an_earlier_measurement_of_the_same_kind() {
     assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
     assert!(text(&made.stdout).contains("log scale"), "{}", text(&made.stdout));
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-    for ram in ["64m", "1g"] {
-        assert_measured(&report, &format!("{ram}_0"), &["floor", "run", "rewind"]);
+    for ram in ["64m", "1g", "4g"] {
+        assert_measured(&report, &format!("{ram}_0"), &["floor", "run", "rewind", "cycle"]);
         for pages in [1, 8, 64, 512, 4096] {
-            let layers = ["floor", "run", "rewind", "memcpy"];
+            let layers = ["floor", "run", "rewind", "cycle", "memcpy"];
             assert_measured(&report, &format!("{ram}_{pages}"), &layers);
         }
     }
@@ -457,7 +498,7 @@ fn bench_compares_with_an_earlier_measurement_of_the_same_kind() {
     assert!(!told.contains("WARNING: two hosts"), "{told}");
     let header = told.lines().find(|line| line.contains("old p50 ns")).unwrap();
     assert!(header.ends_with("ratio"), "{header}");
-    assert_eq!(told.matches(" x").count(), 2 * (3 + 5 * 4), "a ratio for each line: {told}");
+    assert_eq!(told.matches(" x").count(), 3 * (4 + 5 * 5), "a ratio for each line: {told}");
     let other = run(&["bench", "exits", "--samples", "1", "--compare", path(&file)]);
     assert_eq!(other.status.code(), Some(4));
     assert!(text(&other.stderr).contains("`rewind`"), "{}", text(&other.stderr));

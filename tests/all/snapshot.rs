@@ -1,7 +1,8 @@
 //! Snapshot files: what is saved comes back in a fresh machine, and nothing damaged is loaded.
 
 use crate::support::{build_c, kvm, limit, machine, spec};
-use dejavm_engine::machine::{Machine, MachineError, MachineSnapshot};
+use dejavm_engine::guest::process::FileMapping;
+use dejavm_engine::machine::{GuestState, Machine, MachineError, MachineSnapshot};
 use dejavm_engine::outcome::Outcome;
 use dejavm_engine::snapshot::{CpuNeeds, FileError, file};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ fn a_saved_snapshot_runs_in_a_fresh_machine() {
     let folder = tempfile::tempdir().unwrap();
     let Some((system, path)) = saved(&folder) else { return };
     let snapshot = Arc::new(MachineSnapshot::open(&path).unwrap());
-    file::check_pages(&path).unwrap();
+    file::check_data(&path).unwrap();
     let mut machines: Vec<_> =
         (0..3).map(|_| Machine::load(&system, Arc::clone(&snapshot)).unwrap()).collect();
     let mut digests = Vec::new();
@@ -67,13 +68,61 @@ fn a_changed_byte_is_noticed() {
         std::fs::write(&bad, &bytes).unwrap();
         assert!(MachineSnapshot::open(&bad).is_err(), "byte {at}");
     }
-    // A page: opening is not meant to read it, the check is.
-    let mut bytes = whole.clone();
-    let last = bytes.len() - 100;
-    bytes[last] ^= 1;
-    std::fs::write(&bad, &bytes).unwrap();
-    let error = file::check_pages(&bad).unwrap_err().to_string();
-    assert!(error.contains("checksum") && error.contains("pages"), "{error}");
+    // A page, and the last byte string: opening is not meant to read them, the check is.
+    let first_page = (24 + header).next_multiple_of(4096);
+    for (at, part) in [(first_page, "pages"), (whole.len() - 1, "byte string")] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&bad, &bytes).unwrap();
+        assert!(MachineSnapshot::open(&bad).is_ok(), "{part}");
+        let error = file::check_data(&bad).unwrap_err().to_string();
+        assert!(error.contains("checksum") && error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn a_file_of_another_version_is_refused_by_its_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((_, path)) = saved(&folder) else { return };
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[8] = 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let error = MachineSnapshot::open(&path).unwrap_err().to_string();
+    assert!(error.contains("version is 1, this program reads version 2"), "{error}");
+}
+
+#[test]
+fn host_files_are_stored_once_and_beside_the_header() {
+    let Some(system) = kvm() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let large = folder.path().join("large");
+    let content: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+    std::fs::write(&large, &content).unwrap();
+    let twin = folder.path().join("twin");
+    std::fs::copy(&large, &twin).unwrap();
+    let mut spec = spec(&build_c("words", &[]), &[]);
+    let info = |spec: &_| {
+        let path = folder.path().join("it.dejavm");
+        machine(&system, spec).snapshot().save(&path).unwrap();
+        file::check_data(&path).unwrap();
+        (file::info(&path).unwrap(), MachineSnapshot::open(&path).unwrap())
+    };
+    let (without, _) = info(&spec);
+    // Twice by path, once more by content.
+    for (host, guest) in [(&large, "/a"), (&large, "/b"), (&twin, "/c")] {
+        spec.files.push(FileMapping { host: host.clone(), guest: guest.into() });
+    }
+    let (with, snapshot) = info(&spec);
+    assert_eq!(with.blob_bytes, without.blob_bytes + content.len() as u64);
+    let encoded: u64 = with.sections.iter().map(|(_, bytes)| bytes).sum();
+    assert!(encoded < 64 << 10, "{:?}", with.sections);
+    // What is mapped is what was read.
+    let GuestState::Process(state) = &snapshot.guest else { panic!("a program") };
+    let images = state.process.images();
+    assert!(images.len() > 1, "a dynamic program");
+    for image in images {
+        assert!(std::fs::read(&image.path).unwrap() == *image.bytes, "{}", image.path.display());
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ pub const TOUCH_BYTES: u64 = 3;
 /// From one first touch to the next: as many bytes as the engine maps around a fault.
 const TOUCH_STRIDE: u32 = 64 * 4096;
 /// Address space that a program maps for its pages.
-const PAGES_BYTES: u32 = 16 << 20;
+const PAGES_BYTES: u32 = 48 << 20;
 /// Where a program's file is loaded.
 const PROGRAM_AT: u64 = 0x40_0000;
 /// Bytes of the ELF header and its one program header.

@@ -211,8 +211,9 @@ const IN_KERNEL: [Event; 19] = [
 
 /// Measures every row.
 pub fn measure(context: &mut Context<'_>) -> Result<Vec<Row>, CliError> {
-    let events = EXITING.iter().chain(&RUNS).chain(&IN_KERNEL);
-    events.map(|event| event.row(context)).collect()
+    let wanted = |event: &&Event| context.wants(event.name);
+    let events: Vec<_> = EXITING.iter().chain(&RUNS).chain(&IN_KERNEL).filter(wanted).collect();
+    events.into_iter().map(|event| event.row(context)).collect()
 }
 
 impl Event {

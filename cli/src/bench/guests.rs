@@ -52,10 +52,13 @@ pub fn process(
     // A loader takes a file; it is gone as soon as it has been read.
     let mut file = tempfile::NamedTempFile::new().map_err(CliError::Temporary)?;
     file.write_all(&code::program(before, body)).map_err(CliError::Temporary)?;
-    let spec = ProcessSpec::new(file.path());
-    let boot = Boot::process(system, &spec, ram_bytes, b"")
-        .map_err(CliError::machine("boot a program"))?;
-    at_snapshot(boot)
+    load(system, &ProcessSpec::new(file.path()), ram_bytes)
+}
+
+/// A program in `ram_bytes` of memory, at its snapshot.
+pub fn load(system: &System, spec: &ProcessSpec, ram_bytes: u64) -> Result<Machine, CliError> {
+    let boot = Boot::process(system, spec, ram_bytes, b"");
+    at_snapshot(boot.map_err(CliError::machine("boot a program"))?)
 }
 
 fn at_snapshot(boot: Boot) -> Result<Machine, CliError> {

@@ -1,7 +1,10 @@
 //! What an exit and a rewind cost on this host: rows of percentiles, each beside its floor.
 //!
-//! `exits` and `rewind` measure; `table` words it for people. Never judges a figure.
+//! `exits`, `rewind`, `boot` and `campaign` measure; `table` words it for people. Never judges a
+//! figure.
 
+pub mod boot;
+pub mod campaign;
 mod code;
 pub mod exits;
 pub mod fingerprint;
@@ -29,7 +32,7 @@ pub const FORMAT: u32 = 1;
 pub struct Report {
     /// [`FORMAT`].
     pub format: u32,
-    /// `exits` or `rewind`.
+    /// `exits`, `rewind`, `boot` or `campaign`.
     pub bench: String,
     /// Where it was measured, and with what.
     pub host: Host,
@@ -69,6 +72,29 @@ pub struct Line {
     pub samples: usize,
     /// What it costs on top of the row's floor.
     pub adds: Option<Adds>,
+    /// The median of the memory that it takes for itself before its first run, in bytes, where
+    /// that is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_bytes: Option<u64>,
+    /// How often it is done in a second, where that is what is compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executions: Option<Executions>,
+}
+
+/// How often a program is executed.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Executions {
+    /// In a second.
+    pub per_second: f64,
+    /// Times as often as in a machine with one input per entry, measured in turn with this.
+    pub of_machine: f64,
+}
+
+impl Executions {
+    fn new(per_second: f64, of_machine: f64) -> Self {
+        let thousandths = (of_machine * 1e3).round() / 1e3;
+        Self { per_second: sample::rounded(per_second), of_machine: thousandths }
+    }
 }
 
 /// What is between the guest and the clock.
@@ -91,8 +117,16 @@ pub enum Layer {
     Run,
     /// `Machine::rewind`.
     Rewind,
+    /// Both, one after the other.
+    Cycle,
     /// A copy of as many pages.
     Memcpy,
+    /// From an image to a machine at its snapshot.
+    Boot,
+    /// From a snapshot to the end of a machine's first run.
+    FirstRun,
+    /// One execution of a program.
+    Execution,
 }
 
 /// What a line costs on top of its row's floor: medians of what was measured in turn.
@@ -116,7 +150,11 @@ impl Layer {
             Self::Fresh => "fresh",
             Self::Run => "run",
             Self::Rewind => "rewind",
+            Self::Cycle => "both",
             Self::Memcpy => "memcpy",
+            Self::Boot => "boot",
+            Self::FirstRun => "first run",
+            Self::Execution => "execution",
         }
     }
 }
@@ -131,11 +169,18 @@ pub struct Context<'a> {
     pub plan: Plan,
     /// The TSC's frequency.
     pub tsc_khz: Option<u32>,
+    /// Measure the rows whose name has one of these in it; all, where there is none.
+    pub only: &'a [String],
     /// Says what goes on.
     pub status: Status,
 }
 
 impl Context<'_> {
+    /// Whether the row `name` is asked for.
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| name.contains(part))
+    }
+
     /// The row of an event that this host cannot do.
     fn absent(name: &str, what: &str, why: String) -> Row {
         Row { name: name.into(), what: what.into(), absent: Some(why), ..Row::default() }
@@ -162,6 +207,8 @@ impl Context<'_> {
                     .map(|khz| sample::rounded(p50_ns * f64::from(khz) / 1e6)),
                 samples: samples.len(),
                 adds,
+                private_bytes: None,
+                executions: None,
             }
         };
         Row {

@@ -2,7 +2,7 @@
 //!
 //! The guest writes one byte in each of its pages after its snapshot and exits. Beside the run and
 //! the rewind: the same run on a VM that has no dirty log and is not rewound, and a copy of as
-//! many pages. The strategy is the engine's only one here, copying by the host.
+//! many pages. A row is a cell of a matrix: pages by memory by [`Strategy`] by [`States`].
 
 use super::rig::Rig;
 use super::sample::interleave;
@@ -16,40 +16,92 @@ use std::time::{Duration, Instant};
 
 const PAGES: [u32; 6] = [0, 1, 8, 64, 512, 4096];
 /// Memory of the guests: in words, and in bytes.
-const RAM: [(&str, u64); 2] = [("64M", 64 << 20), ("1G", 1 << 30)];
+const RAM: [(&str, u64); 3] = [("64M", 64 << 20), ("1G", 1 << 30), ("4G", 4 << 30)];
 
-/// Measures every row.
+/// Who puts memory back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Strategy {
+    /// The host copies.
+    Host,
+}
+
+/// Which classes of the CPU's state a rewind puts back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum States {
+    /// Those that a program can have changed.
+    Lazy,
+}
+
+/// One row.
+#[derive(Clone, Copy, Debug)]
+struct Cell {
+    strategy: Strategy,
+    states: States,
+    ram: &'static str,
+    ram_bytes: u64,
+    pages: u32,
+}
+
+impl Cell {
+    /// The whole matrix.
+    fn all() -> impl Iterator<Item = Self> {
+        let by_strategy = [Strategy::Host].into_iter();
+        let by_states = by_strategy.flat_map(|strategy| [(strategy, States::Lazy)]);
+        let by_ram = by_states.flat_map(|kind| RAM.map(|ram| (kind, ram)));
+        by_ram.flat_map(|((strategy, states), (ram, ram_bytes))| {
+            PAGES.map(|pages| Self { strategy, states, ram, ram_bytes, pages })
+        })
+    }
+
+    /// What sets it apart from the host's lazy rewind; nothing for that one.
+    fn kind(self) -> &'static str {
+        match (self.strategy, self.states) {
+            (Strategy::Host, States::Lazy) => "",
+        }
+    }
+
+    fn name(self) -> String {
+        format!("{}{}_{}", self.kind(), self.ram.to_lowercase(), self.pages)
+    }
+
+    fn what(self) -> String {
+        let plural = if self.pages == 1 { "" } else { "s" };
+        format!("{}{}, {} page{plural} written", self.kind(), self.ram, self.pages)
+    }
+}
+
+/// Measures the rows that are asked for.
 pub fn measure(context: &mut Context<'_>) -> Result<Vec<Row>, CliError> {
     let mut rows = Vec::new();
-    for (ram, ram_bytes) in RAM {
-        for pages in PAGES {
-            let name = format!("{}_{pages}", ram.to_lowercase());
-            let plural = if pages == 1 { "" } else { "s" };
-            let what = format!("{ram}, {pages} page{plural} written");
-            context.status.set(&format!("measuring {what}"));
-            let sampled = sample(context, pages, ram_bytes)?;
-            rows.push(context.row(&name, &what, 1, &sampled));
+    for cell in Cell::all() {
+        if !context.wants(&cell.name()) {
+            continue;
         }
+        context.status.set(&format!("measuring {}", cell.what()));
+        let sampled = sample(context, cell)?;
+        rows.push(context.row(&cell.name(), &cell.what(), 1, &sampled));
     }
     Ok(rows)
 }
 
-fn sample(context: &Context<'_>, pages: u32, ram_bytes: u64) -> Result<Sampled, CliError> {
+fn sample(context: &Context<'_>, cell: Cell) -> Result<Sampled, CliError> {
+    let pages = cell.pages;
     let writes = code::page_writes(pages);
-    let mut machine = guests::process(context.system, &writes, &writes, ram_bytes)?;
+    let mut machine = guests::process(context.system, &writes, &writes, cell.ram_bytes)?;
     // Under a limit first: the floor has none.
     let _ = run_and_rewind(&mut machine)?;
     let mut rig = Rig::new(context.system, machine.snapshot())?;
     let from = vec![1_u8; pages as usize * PAGE_SIZE];
     let mut to = from.clone();
-    let mut rewinds = Vec::new();
-    let [floor, runs, copies] = interleave(context.plan, |variant| {
+    let (mut runs, mut rewinds) = (Vec::new(), Vec::new());
+    let [floor, cycles, copies] = interleave(context.plan, |variant| {
         let time = match variant {
             0 => rig.round(Layer::Floor)?,
             1 => {
-                let (run, rewind) = run_and_rewind(&mut machine)?;
+                let [run, rewind] = run_and_rewind(&mut machine)?;
+                runs.push(run.as_nanos() as f64);
                 rewinds.push(rewind.as_nanos() as f64);
-                run
+                run + rewind
             }
             _ => copy(&mut to, &from),
         };
@@ -61,24 +113,29 @@ fn sample(context: &Context<'_>, pages: u32, ram_bytes: u64) -> Result<Sampled, 
         return Err(CliError::BenchGuest { did: format!("was not put back: {first:?}") });
     }
     // Those of the warm-up do not count.
-    let rewinds = rewinds.split_off(rewinds.len() - runs.len());
-    let mut sampled = vec![(Layer::Floor, floor), (Layer::Run, runs), (Layer::Rewind, rewinds)];
+    let runs = runs.split_off(runs.len() - cycles.len());
+    let rewinds = rewinds.split_off(rewinds.len() - cycles.len());
+    let mut sampled = vec![
+        (Layer::Floor, floor),
+        (Layer::Run, runs),
+        (Layer::Rewind, rewinds),
+        (Layer::Cycle, cycles),
+    ];
     if pages > 0 {
         sampled.push((Layer::Memcpy, copies));
     }
     Ok(sampled)
 }
 
-fn run_and_rewind(machine: &mut Machine) -> Result<(Duration, Duration), CliError> {
+fn run_and_rewind(machine: &mut Machine) -> Result<[Duration; 2], CliError> {
     let start = Instant::now();
     let report = machine.run(b"", guests::limit()).map_err(CliError::machine("run a guest"))?;
-    let run = start.elapsed();
+    let ran = Instant::now();
     if !matches!(report.outcome, Outcome::Exited { status: 0 }) {
         return Err(CliError::BenchGuest { did: report.outcome.to_string() });
     }
-    let start = Instant::now();
     machine.rewind().map_err(CliError::machine("rewind a guest"))?;
-    Ok((run, start.elapsed()))
+    Ok([ran - start, ran.elapsed()])
 }
 
 fn copy(to: &mut [u8], from: &[u8]) -> Duration {

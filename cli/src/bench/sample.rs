@@ -63,6 +63,13 @@ pub fn percentiles(samples: &[f64]) -> [f64; 3] {
     [50, 90, 99].map(|percent| sorted.get(rank(percent)).map_or(0.0, |&value| rounded(value)))
 }
 
+/// The median; not a number, of nothing.
+pub fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 /// What `samples` cost on top of `floor`, sample by sample of the same turn.
 pub fn on_top_of(samples: &[f64], floor: &[f64]) -> Adds {
     let less: Vec<f64> = samples.iter().zip(floor).map(|(a, b)| a - b).collect();

@@ -1,6 +1,6 @@
 //! A measurement as a table for people, alone or beside an earlier one. Never prints.
 
-use super::{Line, Report, Row};
+use super::{Executions, Line, Report, Row};
 use std::fmt::Write as _;
 
 /// Characters of the longest bar.
@@ -17,7 +17,7 @@ pub fn text(report: &Report) -> String {
     let scale = Scale::of(report);
     let _ = writeln!(
         out,
-        "{:<28}{:<10}{:>11}{:>11}{:>11}{:>12}  {:<24}p50, log scale",
+        "{:<30}{:<10}{:>13}{:>13}{:>13}{:>14}  {:<24}p50, log scale",
         report.bench, "layer", "p50 ns", "p90 ns", "p99 ns", "p50 cycles", "adds to the floor",
     );
     for row in &report.rows {
@@ -30,7 +30,7 @@ pub fn text(report: &Report) -> String {
 
 fn write_row(out: &mut String, row: &Row, scale: &Scale) {
     if let Some(why) = &row.absent {
-        let _ = writeln!(out, "{:<28}not on this host ({why})", row.what);
+        let _ = writeln!(out, "{:<30}not on this host ({why})", row.what);
     }
     for (index, line) in row.lines.iter().enumerate() {
         let what = if index == 0 { row.what.as_str() } else { "" };
@@ -40,13 +40,22 @@ fn write_row(out: &mut String, row: &Row, scale: &Scale) {
         });
         let _ = writeln!(
             out,
-            "{what:<28}{:<10}{:>11}{:>11}{:>11}{cycles:>12}  {adds:<24}{}",
+            "{what:<30}{:<10}{:>13}{:>13}{:>13}{cycles:>14}  {adds:<24}{}",
             line.layer.word(),
             grouped(line.p50_ns),
             grouped(line.p90_ns),
             grouped(line.p99_ns),
             scale.bar(line.p50_ns)
         );
+        if let Some(Executions { per_second, of_machine }) = line.executions {
+            let rate = grouped(per_second);
+            let _ =
+                writeln!(out, "{:<30}{rate:>23} per second, x{of_machine:.3} of the machine", "");
+        }
+        if let Some(bytes) = line.private_bytes {
+            let kib = grouped(bytes as f64 / 1024.0);
+            let _ = writeln!(out, "{:<30}{:<10}{kib:>13} KiB of private memory", "", "");
+        }
     }
 }
 
@@ -63,11 +72,24 @@ log, or that the host has to find first. KVM_INTERRUPT, KVM_IRQ_LINE, irqfd: wit
 the interrupt, to the guest's first exit after its handler (from CPL 3: in its stub).\n\
 CPL 3 page fault: the machine gives the program 64 pages, where the floor steps over the store.\n"
         }
+        "campaign" => {
+            "\n\
+Executions of one JSON parser. The first four run the same four inputs in turn, the native loop with\n\
+a copy of each; AFL++ and libFuzzer run for a fixed time on what they make of these four. Ratios are\n\
+to one input per entry, measured in turn or before and after.\n"
+        }
+        "boot" => {
+            "\n\
+The program has 48 MiB in use at its snapshot; its run writes 64 pages. Files are in the page\n\
+cache. floor: an empty VM of the same layout, or for a file a new process that does nothing. boot:\n\
+to a machine at its snapshot. first run: to the end of the first run, for a file in a new process,\n\
+whose start counts. Private memory, before that run: Anonymous in /proc/self/smaps_rollup.\n"
+        }
         _ => {
             "\n\
 floor: the same run by a plain ioctl(KVM_RUN), without dirty log and without rewind. run and rewind:\n\
 Machine::run, with what it adds to the floor, and Machine::rewind, with its share of the floor.\n\
-memcpy: as many pages.\n"
+both: one after the other, with what they add. memcpy: as many pages.\n"
         }
     }
 }
@@ -82,7 +104,7 @@ pub fn comparison(earlier: &Report, now: &Report) -> String {
     }
     let _ = writeln!(
         out,
-        "\n{:<28}{:<10}{:>12}{:>12}{:>9}",
+        "\n{:<30}{:<10}{:>14}{:>14}{:>9}",
         now.bench, "layer", "old p50 ns", "new p50 ns", "ratio"
     );
     for row in &now.rows {
@@ -98,7 +120,7 @@ pub fn comparison(earlier: &Report, now: &Report) -> String {
             };
             let _ = writeln!(
                 out,
-                "{what:<28}{:<10}{old_text:>12}{:>12}{ratio:>9}",
+                "{what:<30}{:<10}{old_text:>14}{:>14}{ratio:>9}",
                 line.layer.word(),
                 grouped(line.p50_ns)
             );
@@ -174,6 +196,8 @@ mod tests {
             p50_tsc_cycles: None,
             samples: 1,
             adds,
+            private_bytes: None,
+            executions: None,
         };
         let lines =
             vec![line(Layer::Floor, p50_ns, None), line(Layer::Machine, 2.0 * p50_ns, adds)];

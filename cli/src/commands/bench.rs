@@ -19,6 +19,8 @@ use std::time::Duration;
 const SAMPLES: u32 = 1_000;
 /// The longest that a row takes then, of some 40 rows and of 12.
 const EXITS_ROW_TIME_MAX: Duration = Duration::from_millis(600);
+const CAMPAIGN_ROW_TIME_MAX: Duration = Duration::from_secs(12);
+const BOOT_ROW_TIME_MAX: Duration = Duration::from_secs(6);
 const REWIND_ROW_TIME_MAX: Duration = Duration::from_millis(1_800);
 
 impl Measurement {
@@ -26,6 +28,8 @@ impl Measurement {
         match self {
             Self::Exits => "exits",
             Self::Rewind => "rewind",
+            Self::Boot => "boot",
+            Self::Campaign => "campaign",
         }
     }
 
@@ -33,6 +37,8 @@ impl Measurement {
         let (row_time_max, block) = match self {
             Self::Exits => (EXITS_ROW_TIME_MAX, 1),
             Self::Rewind => (REWIND_ROW_TIME_MAX, 8),
+            Self::Boot => (BOOT_ROW_TIME_MAX, 1),
+            Self::Campaign => (CAMPAIGN_ROW_TIME_MAX, 1),
         };
         Plan {
             samples: samples.unwrap_or(SAMPLES) as usize,
@@ -44,6 +50,10 @@ impl Measurement {
 
 /// Measures and tells.
 pub fn run(args: &Bench) -> Result<ExitCode, CliError> {
+    if let Some(path) = &args.first_run {
+        bench::boot::first_run(path, args.machines)?;
+        return Ok(ExitCode::Success);
+    }
     // Before half a minute of measuring, not after it.
     let earlier = args.compare.as_deref().map(|path| read(path, args.what)).transpose()?;
     let report = measure(args)?;
@@ -74,10 +84,13 @@ fn measure(args: &Bench) -> Result<Report, CliError> {
     let tsc_khz = fingerprint::tsc_khz(&system);
     let host = Host::new(&examined, tsc_khz);
     let plan = args.what.plan(args.samples);
-    let mut context = Context { system: &system, host: &examined, plan, tsc_khz, status };
+    let only = &args.only;
+    let mut context = Context { system: &system, host: &examined, plan, tsc_khz, only, status };
     let rows = match args.what {
         Measurement::Exits => bench::exits::measure(&mut context)?,
         Measurement::Rewind => bench::rewind::measure(&mut context)?,
+        Measurement::Boot => bench::boot::measure(&mut context)?,
+        Measurement::Campaign => bench::campaign::measure(&mut context)?,
     };
     context.status.clear();
     Ok(Report { format: bench::FORMAT, bench: args.what.word().to_owned(), host, rows })

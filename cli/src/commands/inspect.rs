@@ -58,7 +58,7 @@ struct Image {
 pub fn run(args: &Inspect) -> Result<ExitCode, CliError> {
     let info = file::info(&args.file)?;
     let snapshot = MachineSnapshot::open(&args.file)?;
-    let damage = match args.check.then(|| file::check_pages(&args.file)) {
+    let damage = match args.check.then(|| file::check_data(&args.file)) {
         None | Some(Ok(())) => None,
         Some(Err(error @ FileError::Damaged { .. })) => Some(error.to_string()),
         Some(Err(error)) => return Err(error.into()),
@@ -153,9 +153,9 @@ impl Facts {
             Some(lacks) => writeln!(text, "host    lacks {}", lacks.join(" ")),
         };
         let _ = match (&self.damage, self.checked) {
-            (Some(damage), _) => writeln!(text, "pages   DAMAGED: {damage}"),
-            (None, true) => writeln!(text, "pages   match their checksums"),
-            (None, false) => writeln!(text, "pages   not checked (--check)"),
+            (Some(damage), _) => writeln!(text, "data    DAMAGED: {damage}"),
+            (None, true) => writeln!(text, "data    matches its checksums"),
+            (None, false) => writeln!(text, "data    not checked (--check)"),
         };
         text
     }

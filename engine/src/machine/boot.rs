@@ -151,7 +151,7 @@ impl Boot {
             driver.stop_at(&mut self.hw, point)?;
         }
         let started = Instant::now();
-        self.watchdog.arm(limit.time);
+        self.watchdog.arm(started, limit.time);
         let mut exits = 0;
         let mut patches = Patches::default();
         let stop = drive(&mut self.hw, &mut self.driver, &mut patches, &self.watchdog, &mut exits);

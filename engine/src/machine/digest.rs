@@ -5,6 +5,7 @@
 use super::Machine;
 use crate::address::Pfn;
 use crate::memory::{Page, ZERO_PAGE};
+use std::collections::BTreeMap;
 
 impl Machine {
     /// CRC-32 of the guest's memory as it is now: of the number and the bytes of every page of
@@ -14,10 +15,13 @@ impl Machine {
     pub fn memory_digest(&self) -> u32 {
         let mut digest = crc32fast::Hasher::new();
         for (slot, spec) in self.hw.memory.layout().enumerate().filter(|(_, s)| s.log_dirty) {
-            let mut present = vec![false; spec.pages()];
-            self.hw.memory.for_each_present(slot, |index| present[index] = true);
             let first = Pfn::from(spec.start);
-            for (index, &is_present) in present.iter().enumerate() {
+            // By page, and whether it is present: one that neither is nor was stored is zeros.
+            let mut pages: BTreeMap<usize, bool> = self.stored(first, spec.pages()).collect();
+            self.hw.memory.for_each_present(slot, |index| {
+                pages.insert(index, true);
+            });
+            for (index, is_present) in pages {
                 let pfn = Pfn(first.0 + index as u64);
                 let page = self.page_now(slot, index, pfn, is_present);
                 if page != ZERO_PAGE {
@@ -27,6 +31,14 @@ impl Machine {
             }
         }
         digest.finalize()
+    }
+
+    /// The pages of the slot of `pages` pages from `first` on that the snapshot stores, by index.
+    fn stored(&self, first: Pfn, pages: usize) -> impl Iterator<Item = (usize, bool)> + '_ {
+        let stored = self.snapshot.pages.extents().iter();
+        let numbers = stored.flat_map(|e| (e.first.0..).take(e.pages as usize));
+        let indices = numbers.filter_map(move |pfn| pfn.checked_sub(first.0));
+        indices.map(|index| (index as usize, false)).filter(move |&(index, _)| index < pages)
     }
 
     /// A page without breakpoints. One that this process never made present is the snapshot's.

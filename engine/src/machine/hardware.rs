@@ -29,6 +29,8 @@ pub struct Hardware {
 pub struct VmSpec {
     /// Memory slots.
     pub layout: Vec<SlotSpec>,
+    /// Log the guest's writes, in slots that want it, before anything is in them.
+    pub log_from_start: bool,
     /// `KVM_CREATE_IRQCHIP`.
     pub irqchip: bool,
     /// `KVM_CREATE_PIT2`.
@@ -76,7 +78,11 @@ impl Hardware {
             // So that one which a stopped run left pending is among the events, and goes.
             vm.enable(k::KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1)?;
         }
-        let memory = GuestMemory::new(&vm, &spec.layout)?;
+        let memory = if spec.log_from_start {
+            GuestMemory::logged(&vm, &spec.layout)?
+        } else {
+            GuestMemory::new(&vm, &spec.layout)?
+        };
         // Both addresses before the first vCPU; the kernel refuses the second one after it.
         if let Some(at) = spec.tss_address {
             vm.set_tss_address(at)?;

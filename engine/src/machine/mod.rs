@@ -27,7 +27,7 @@ use crate::memory::{MemoryError, OutOfRam};
 use crate::outcome::{Outcome, Unsupported};
 use crate::paging::TablesFull;
 use crate::rewind::{HostRewind, Patches, Rewound};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Blob, HasBlobs, Snapshot};
 use crate::state::{self, Ending, Prepared, Ran, Reach};
 use hardware::{Hardware, VmSpec};
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs};
@@ -113,6 +113,14 @@ pub enum GuestState {
     Bare(bare::BareState),
 }
 
+impl HasBlobs for GuestState {
+    fn for_each_blob(&mut self, visit: &mut dyn FnMut(&mut Blob)) {
+        if let Self::Process(state) = self {
+            state.process.for_each_blob(visit);
+        }
+    }
+}
+
 /// A moment of a machine.
 pub type MachineSnapshot = Snapshot<GuestState>;
 
@@ -135,7 +143,7 @@ pub fn host_lacks(system: &System, snapshot: &MachineSnapshot) -> Result<Vec<Str
     // Its dynamic linker asked how large the XSAVE area is and keeps that room on the stack. Where
     // more is enabled than then, XSAVE writes past it.
     let is_dynamic = state.process.images().len() > 1;
-    if let Some(fixed) = host::fixed_xcr0(system).filter(|_| is_dynamic) {
+    if let Some(fixed) = is_dynamic.then(|| host::fixed_xcr0(system)).flatten() {
         let wanted = snapshot.needs.xcr0;
         if fixed & !wanted & SAVED_BY_LINKER != 0 {
             missing.push(format!("an XCR0 of {wanted:#x} (every program here has {fixed:#x})"));
@@ -376,7 +384,8 @@ impl Machine {
     /// The host's CPU lacks what the snapshot needs, a KVM call failed, or the snapshot does not
     /// fit its own layout.
     pub fn load(system: &System, snapshot: Arc<MachineSnapshot>) -> Result<Self, MachineError> {
-        let mut spec = VmSpec { layout: snapshot.layout.clone(), ..VmSpec::default() };
+        let layout = snapshot.layout.clone();
+        let mut spec = VmSpec { layout, log_from_start: true, ..VmSpec::default() };
         if let GuestState::Bare(state) = &snapshot.guest {
             state.spec.vm_parts(&mut spec);
         }
@@ -395,13 +404,14 @@ impl Machine {
 
     fn at(
         mut hw: Hardware,
-        driver: Driver,
+        mut driver: Driver,
         snapshot: Arc<MachineSnapshot>,
         watchdog: Watchdog,
     ) -> Result<Self, MachineError> {
         let rewind = HostRewind::start(&mut hw.memory)?;
         let mut patches = Patches::default();
-        if let Driver::Process(driver) = &driver {
+        if let Driver::Process(driver) = &mut driver {
+            driver.at_snapshot(&hw)?;
             driver.install_crash_points(&mut hw, &mut patches)?;
         }
         if hw.parts.irqchip {
@@ -453,7 +463,7 @@ impl Machine {
             Readiness::Ran(_) => return Err(MachineError::NotRewound),
         }
         let start = Instant::now();
-        self.watchdog.arm(limit.time);
+        self.watchdog.arm(start, limit.time);
         let mut exits = 0;
         let stop = self.run_to_stop(input, &mut exits);
         self.watchdog.disarm();

@@ -1,6 +1,6 @@
 //! The time limit of a run: a thread that reads a shared deadline and kicks the vCPU's thread.
 //!
-//! A run costs two atomic stores and a clock read; no timer is armed. Never decides that a run
+//! A run costs two atomic stores; no timer is armed, and the clock is the caller's to read. Never decides that a run
 //! timed out: it only makes `KVM_RUN` return, and the machine looks at the clock itself, so that
 //! a late kick does no harm.
 
@@ -48,7 +48,9 @@ impl Watchdog {
             epoch: Instant::now(),
             deadline_ns: AtomicU64::new(0),
             thread: AtomicI32::new(0),
-            awake: AtomicBool::new(false),
+            // It looks before it ever sleeps. If this began as false, each run of a machine that is
+            // never idle would wake a thread that has never slept, by a system call.
+            awake: AtomicBool::new(true),
             polls: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             sleep: Mutex::new(()),
@@ -68,16 +70,16 @@ impl Watchdog {
         self.shared.polls.store(true, Ordering::Relaxed);
     }
 
-    /// Starts a limit for the calling thread's run. `None` is no limit.
-    pub fn arm(&self, limit: Option<Duration>) {
+    /// Starts a limit for the calling thread's run, which begins `now`. `None` is no limit.
+    pub fn arm(&self, now: Instant, limit: Option<Duration>) {
         let shared = &self.shared;
         let limit = match limit {
             Some(limit) => limit,
             None if shared.polls.load(Ordering::Relaxed) => Duration::MAX,
             None => return self.disarm(),
         };
-        let deadline =
-            shared.now_ns().saturating_add(limit.as_nanos().min(u128::from(u64::MAX / 2)) as u64);
+        let now_ns = now.saturating_duration_since(shared.epoch).as_nanos() as u64;
+        let deadline = now_ns.saturating_add(limit.as_nanos().min(u128::from(u64::MAX / 2)) as u64);
         shared.thread.store(current_thread(), Ordering::Relaxed);
         shared.deadline_ns.store(deadline.max(1), Ordering::SeqCst);
         if !shared.awake.load(Ordering::SeqCst) {

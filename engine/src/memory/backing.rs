@@ -105,6 +105,12 @@ impl PageFile {
         bytes.try_into().ok()
     }
 
+    /// The `length` bytes from `offset` on in the page data.
+    pub(super) fn bytes_at(&self, offset: u64, length: usize) -> Option<&[u8]> {
+        let from = usize::try_from(offset).ok()?;
+        self.data.as_ref()?.get(from..from.checked_add(length)?)
+    }
+
     /// The bytes of page `pfn`; `None` for a page of zeros.
     #[must_use]
     pub fn page(&self, pfn: Pfn) -> Option<&Page> {

@@ -8,8 +8,10 @@
 
 mod backing;
 mod pagemap;
+mod shared;
 
 pub use backing::{Extent, PageFile, PageFileBuilder};
+pub use shared::{SharedBytes, map_shared};
 
 use crate::address::{Gpa, PAGE_SIZE, Pfn};
 use crate::kvm::{DirtyBitmap, KvmError, Vm};
@@ -94,11 +96,26 @@ pub struct HotPage {
     pub source: Option<u64>,
 }
 
+impl HotPage {
+    /// Whether it lies `n` pages behind `first`, in its slot and in the page file.
+    fn follows(&self, first: Self, n: u32) -> bool {
+        let offset = u64::from(n) * PAGE_SIZE as u64;
+        self.index.checked_sub(first.index) == Some(n)
+            && self.source == first.source.map(|source| source.saturating_add(offset))
+    }
+}
+
+/// Neighbouring pages that are restored by one copy: so few that it does not bypass the cache
+/// on its way, as a C library's copy of megabytes does.
+const RUN_PAGES_MAX: u32 = 128;
+
 #[derive(Debug)]
 struct Slot {
     spec: SlotSpec,
     /// First byte in this process. Belongs to `GuestMemory::ram`.
     host: *mut u8,
+    /// Whether KVM logs its writes.
+    logged: bool,
     log: DirtyBitmap,
     /// Pages that the host wrote since the last `clear_touched`: as bits and as a list.
     touched: Vec<u64>,
@@ -106,10 +123,11 @@ struct Slot {
 }
 
 impl Slot {
-    fn new(spec: &SlotSpec, host: *mut u8) -> Self {
+    fn new(spec: &SlotSpec, host: *mut u8, logged: bool) -> Self {
         Self {
             spec: *spec,
             host,
+            logged,
             log: DirtyBitmap::for_pages(spec.pages()),
             touched: vec![0; spec.pages().div_ceil(64)],
             touched_list: Vec::new(),
@@ -135,6 +153,20 @@ impl GuestMemory {
     /// # Errors
     /// The layout is not one a VM can have, or the host refuses the mapping or a slot.
     pub fn new(vm: &Arc<Vm>, layout: &[SlotSpec]) -> Result<Self, MemoryError> {
+        Self::map(vm, layout, false)
+    }
+
+    /// As [`new`](Self::new), and logs the guest's writes from the start in the slots that ask for
+    /// it: turning the log on later makes KVM walk all of a slot's pages where it shadows page
+    /// tables (`kvm_mmu_slot_remove_write_access`, arch/x86/kvm/mmu/mmu.c).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn logged(vm: &Arc<Vm>, layout: &[SlotSpec]) -> Result<Self, MemoryError> {
+        Self::map(vm, layout, true)
+    }
+
+    fn map(vm: &Arc<Vm>, layout: &[SlotSpec], log: bool) -> Result<Self, MemoryError> {
         check_layout(layout)?;
         let ranges: Vec<_> =
             layout.iter().map(|s| (GuestAddress(s.start.0), s.bytes as usize)).collect();
@@ -144,10 +176,11 @@ impl GuestMemory {
             let host = memory.ram.get_host_address(GuestAddress(spec.start.0)).map_err(|_| {
                 MemoryError::Layout { start: spec.start, bytes: spec.bytes, problem: "not mapped" }
             })?;
+            let logged = log && spec.log_dirty;
             // SAFETY: the mapping belongs to `ram`, to which no references exist; `drop` deletes
             // the slots before `ram` is unmapped.
-            unsafe { vm.set_memory_region(number as u32, spec.start.0, host, spec.bytes, false) }?;
-            memory.slots.push(Slot::new(spec, host));
+            unsafe { vm.set_memory_region(number as u32, spec.start.0, host, spec.bytes, logged) }?;
+            memory.slots.push(Slot::new(spec, host, logged));
         }
         Ok(memory)
     }
@@ -178,7 +211,7 @@ impl GuestMemory {
             self.vm.set_memory_region(number as u32, spec.start.0, host, spec.bytes, false)?;
         }
         self.ram = ram;
-        self.slots.push(Slot::new(&spec, host));
+        self.slots.push(Slot::new(&spec, host, false));
         Ok(number)
     }
 
@@ -381,11 +414,12 @@ impl GuestMemory {
     /// # Errors
     /// KVM refused.
     pub fn start_dirty_log(&mut self) -> Result<(), KvmError> {
-        for (number, slot) in self.slots.iter().enumerate() {
-            if slot.spec.log_dirty {
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            if slot.spec.log_dirty && !slot.logged {
                 let (at, bytes) = (slot.spec.start.0, slot.spec.bytes);
                 // SAFETY: the same mapping as in `new`; only the flags change.
                 unsafe { self.vm.set_memory_region(number as u32, at, slot.host, bytes, true) }?;
+                slot.logged = true;
             }
         }
         Ok(())
@@ -417,18 +451,24 @@ impl GuestMemory {
     pub fn restore_pages(&mut self, slot: usize, pages: &[HotPage], pristine: &PageFile) {
         let slot = &mut self.slots[slot];
         let total = slot.spec.pages();
-        for page in pages {
-            if page.index as usize >= total {
+        let mut rest = pages;
+        while let Some((&first, others)) = rest.split_first() {
+            let more =
+                others.iter().zip(1..RUN_PAGES_MAX).take_while(|(page, n)| page.follows(first, *n));
+            let count = 1 + more.count();
+            rest = &rest[count..];
+            if first.index as usize + count > total {
                 continue;
             }
-            let source = page.source.and_then(|offset| pristine.page_at(offset));
-            // SAFETY: the index was checked against the slot; source and destination are
-            // different mappings, each a whole page; the guest does not run.
+            let bytes = count * PAGE_SIZE;
+            let source = first.source.and_then(|offset| pristine.bytes_at(offset, bytes));
+            // SAFETY: the range was checked against the slot; source and destination are different
+            // mappings, each of `bytes` bytes; the guest does not run.
             unsafe {
-                let to = slot.host.add(page.index as usize * PAGE_SIZE);
+                let to = slot.host.add(first.index as usize * PAGE_SIZE);
                 match source {
-                    Some(bytes) => std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, PAGE_SIZE),
-                    None => std::ptr::write_bytes(to, 0, PAGE_SIZE),
+                    Some(from) => std::ptr::copy_nonoverlapping(from.as_ptr(), to, bytes),
+                    None => std::ptr::write_bytes(to, 0, bytes),
                 }
             }
         }

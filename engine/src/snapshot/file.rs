@@ -1,14 +1,17 @@
 //! The snapshot file: a checksummed header, then page data that is mapped and never read.
 //!
 //! The format is described in `docs/snapshot-format.md`. It carries sections of bytes by name and
-//! does not know what they mean. It is the only place that uses bincode, whose releases ended
+//! does not know what they mean; long byte strings in them lie beside the pages and are mapped too
+//! ([`super::HasBlobs`]). It is the only place that uses bincode, whose releases ended
 //! with 2.0.1 (pinned): replacing it would change this file and the format's version, no more.
 //!
 //! Never trusts a file: lengths are checked before they are believed, and opening costs the
 //! header's size, not the memory's.
 
 use super::Snapshot;
-use crate::memory::{Extent, PageFile, SlotSpec};
+use super::blob::{self, HasBlobs};
+use crate::address::PAGE_SIZE;
+use crate::memory::{Extent, PageFile, SharedBytes, SlotSpec, map_shared};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -19,12 +22,12 @@ use std::path::{Path, PathBuf};
 /// First bytes of every snapshot file. The line ending shows a transfer that translated it.
 pub const MAGIC: [u8; 8] = *b"DEJAVM\r\n";
 /// The format's version; any change of the layout or of a section's contents raises it.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes before the header: magic, version, header length, header checksum, checksum of these.
 const PREFIX_BYTES: usize = 24;
-/// The longest header that is read, in bytes. It holds a process's in-memory files.
+/// The longest header that is read, in bytes. It holds the files that a process has written.
 const HEADER_BYTES_MAX: usize = 1 << 30;
-/// Page data starts at a multiple of this, so that it can be mapped.
+/// Page data, and each byte string, starts at a multiple of this, so that it can be mapped.
 const DATA_ALIGN: u64 = 4096;
 
 /// Why a snapshot file could not be written or read.
@@ -95,6 +98,9 @@ pub enum Problem {
     /// The pages do not fit together.
     #[error("{0}")]
     Pages(io::Error),
+    /// The byte strings do not, or cannot be mapped.
+    #[error("{0}")]
+    Blobs(io::Error),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -104,7 +110,19 @@ struct Header {
     /// CRC-32 of each extent's data.
     checksums: Vec<u32>,
     data_at: u64,
+    /// The byte strings that the sections refer to by number.
+    blobs: Vec<StoredBlob>,
     sections: Vec<(String, Vec<u8>)>,
+}
+
+/// Where a byte string lies, behind the pages.
+#[derive(Serialize, Deserialize)]
+struct StoredBlob {
+    /// From the start of the page data, in bytes; aligned.
+    offset: u64,
+    bytes: u64,
+    /// CRC-32.
+    checksum: u32,
 }
 
 /// What can be told of a file without loading it.
@@ -116,6 +134,8 @@ pub struct Info {
     pub layout: Vec<SlotSpec>,
     /// Pages that are stored.
     pub pages_stored: u64,
+    /// Bytes of the byte strings beside the pages: the files that a process can read.
+    pub blob_bytes: u64,
     /// The file's length in bytes.
     pub file_bytes: u64,
     /// Names and lengths in bytes of the sections.
@@ -140,32 +160,41 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     (used == bytes.len()).then_some(value)
 }
 
-impl<G: Serialize + DeserializeOwned> Snapshot<G> {
+impl<G: Clone + HasBlobs + Serialize + DeserializeOwned> Snapshot<G> {
     /// Writes the snapshot to `path`: to a temporary file beside it first, which is synced and
     /// then renamed, so that `path` is never half written.
     ///
     /// # Errors
     /// The folder cannot be written to, or is full.
     pub fn save(&self, path: &Path) -> Result<(), FileError> {
+        // A clone shares the bytes.
+        let mut guest = self.guest.clone();
+        let blobs = blob::number(&mut guest);
         let mut header = Header {
             layout: self.layout.clone(),
             extents: self.pages.extents().to_vec(),
             checksums: Vec::new(),
             data_at: 0,
+            blobs: place(&blobs, self.pages.extents()),
             sections: vec![
                 (CPU.to_owned(), encode(CPU, &self.needs)?),
                 (STATE.to_owned(), encode(STATE, &self.state)?),
-                (GUEST.to_owned(), encode(GUEST, &self.guest)?),
+                (GUEST.to_owned(), encode(GUEST, &guest)?),
             ],
         };
         for extent in &header.extents {
             let bytes = self.pages.extent_bytes(extent).unwrap_or_default();
             header.checksums.push(crc32fast::hash(bytes));
         }
-        write_atomically(path, |file| self.write_to(&mut header, file))
+        write_atomically(path, |file| self.write_to(&mut header, &blobs, file))
     }
 
-    fn write_to(&self, header: &mut Header, file: &mut File) -> Result<(), WriteError> {
+    fn write_to(
+        &self,
+        header: &mut Header,
+        blobs: &[SharedBytes],
+        file: &mut File,
+    ) -> Result<(), WriteError> {
         // The header's length depends on the offset it holds; one more round settles it, because
         // the offset is rounded up to whole pages.
         let mut bytes = encode("header", header)?;
@@ -179,15 +208,24 @@ impl<G: Serialize + DeserializeOwned> Snapshot<G> {
         out.write_all(&bytes)?;
         let padding = header.data_at - (PREFIX_BYTES + bytes.len()) as u64;
         out.write_all(&vec![0; padding as usize])?;
+        let mut written = 0;
         for extent in &header.extents {
-            out.write_all(self.pages.extent_bytes(extent).unwrap_or_default())?;
+            let bytes = self.pages.extent_bytes(extent).unwrap_or_default();
+            out.write_all(bytes)?;
+            written += bytes.len() as u64;
+        }
+        for (bytes, stored) in blobs.iter().zip(&header.blobs) {
+            let padding = stored.offset.saturating_sub(written);
+            out.write_all(&vec![0; padding as usize])?;
+            out.write_all(bytes)?;
+            written = stored.offset + stored.bytes;
         }
         out.flush()?;
         Ok(())
     }
 
-    /// Opens a snapshot file. The pages are mapped, not read: a change in them is noticed by
-    /// [`check_pages`], not here. Whether this host has what the snapshot needs is for who loads
+    /// Opens a snapshot file. Pages and byte strings are mapped, not read: a change in them is
+    /// noticed by [`check_data`], not here. Whether this host has what the snapshot needs is for who loads
     /// it to check.
     ///
     /// # Errors
@@ -197,20 +235,31 @@ impl<G: Serialize + DeserializeOwned> Snapshot<G> {
         let damaged = |problem| FileError::Damaged { path: path.to_owned(), problem };
         let needs = header.section(CPU).map_err(damaged)?;
         let state = header.section(STATE).map_err(damaged)?;
-        let guest = header.section(GUEST).map_err(damaged)?;
+        let mut guest = header.section(GUEST).map_err(damaged)?;
+        let blobs = header.map_blobs(&file).map_err(damaged)?;
+        if !blob::fill(&mut guest, &blobs) {
+            return Err(damaged(Problem::Section { section: GUEST }));
+        }
         let pages = PageFile::open(file, header.data_at, header.extents)
             .map_err(|e| damaged(Problem::Pages(e)))?;
         Ok(Self { layout: header.layout, needs, state, guest, pages })
     }
 }
 
-/// Reads the whole page data and compares it with the header's checksums.
+/// Reads all pages and byte strings and compares them with the header's checksums.
 ///
 /// # Errors
-/// As [`Snapshot::open`], and when a page was changed.
-pub fn check_pages(path: &Path) -> Result<(), FileError> {
+/// As [`Snapshot::open`], and when a byte was changed.
+pub fn check_data(path: &Path) -> Result<(), FileError> {
     let (file, header) = read_header(path)?;
     let damaged = |problem| FileError::Damaged { path: path.to_owned(), problem };
+    let blobs = header.map_blobs(&file).map_err(damaged)?;
+    for (number, (bytes, stored)) in blobs.iter().zip(&header.blobs).enumerate() {
+        if crc32fast::hash(bytes) != stored.checksum {
+            let part = format!("byte string {number}");
+            return Err(damaged(Problem::Checksum { part }));
+        }
+    }
     let pages = PageFile::open(file, header.data_at, header.extents)
         .map_err(|e| damaged(Problem::Pages(e)))?;
     for (extent, expected) in pages.extents().iter().zip(&header.checksums) {
@@ -234,6 +283,7 @@ pub fn info(path: &Path) -> Result<Info, FileError> {
         version: VERSION,
         layout: header.layout,
         pages_stored: header.extents.iter().map(|e| u64::from(e.pages)).sum(),
+        blob_bytes: header.blobs.iter().map(|blob| blob.bytes).sum(),
         file_bytes: length,
         sections: header.sections.into_iter().map(|(n, b)| (n, b.len() as u64)).collect(),
     })
@@ -247,6 +297,51 @@ impl Header {
             .and_then(|(_, bytes)| decode(bytes))
             .ok_or(Problem::Section { section: name })
     }
+
+    /// Maps the byte strings. `read_header` has checked that the file has them.
+    fn map_blobs(&self, file: &File) -> Result<Vec<SharedBytes>, Problem> {
+        let range = |blob: &StoredBlob| {
+            let start = self.data_at.saturating_add(blob.offset);
+            start..start.saturating_add(blob.bytes)
+        };
+        let ranges: Vec<_> = self.blobs.iter().map(range).collect();
+        map_shared(file, &ranges).map_err(Problem::Blobs)
+    }
+
+    /// Where the file must reach at least; saturates, for a header that lies.
+    fn end(&self) -> u64 {
+        let pages = self
+            .extents
+            .iter()
+            .map(|e| e.offset.saturating_add(u64::from(e.pages).saturating_mul(PAGE_SIZE as u64)));
+        let blobs = self.blobs.iter().map(|blob| blob.offset.saturating_add(blob.bytes));
+        pages.chain(blobs).max().map_or(0, |end| end.saturating_add(self.data_at))
+    }
+
+    /// Whether the offsets are aligned, and each byte string begins behind the one before it.
+    fn is_in_order(&self) -> bool {
+        let mut end = 0;
+        self.data_at.is_multiple_of(DATA_ALIGN)
+            && self.checksums.len() == self.extents.len()
+            && self.blobs.iter().all(|blob| {
+                let fits = blob.offset >= end && blob.offset.is_multiple_of(DATA_ALIGN);
+                end = blob.offset.saturating_add(blob.bytes);
+                fits
+            })
+    }
+}
+
+/// Places byte strings behind the pages, in order.
+fn place(blobs: &[SharedBytes], extents: &[Extent]) -> Vec<StoredBlob> {
+    let mut end = extents.iter().map(|e| u64::from(e.pages) * PAGE_SIZE as u64).sum::<u64>();
+    let mut stored = Vec::with_capacity(blobs.len());
+    for bytes in blobs {
+        let offset = end.next_multiple_of(DATA_ALIGN);
+        let length = bytes.len() as u64;
+        stored.push(StoredBlob { offset, bytes: length, checksum: crc32fast::hash(bytes) });
+        end = offset + length;
+    }
+    stored
 }
 
 fn prefix(header: &[u8]) -> [u8; PREFIX_BYTES] {
@@ -292,16 +387,10 @@ fn read_header(path: &Path) -> Result<(File, Header), FileError> {
     }
     let header: Header =
         decode(&bytes).ok_or_else(|| damaged(Problem::Section { section: "header" }))?;
-    if !header.data_at.is_multiple_of(DATA_ALIGN)
-        || header.data_at < end
-        || header.checksums.len() != header.extents.len()
-    {
+    if header.data_at < end || !header.is_in_order() {
         return Err(damaged(Problem::Section { section: "header" }));
     }
-    let data_end = header.extents.iter().map(|e| {
-        e.offset.saturating_add(u64::from(e.pages) * DATA_ALIGN).saturating_add(header.data_at)
-    });
-    let need = data_end.max().unwrap_or(0);
+    let need = header.end();
     if have < need {
         return Err(truncated(need));
     }

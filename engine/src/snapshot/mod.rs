@@ -3,9 +3,13 @@
 //! Never touches a vCPU: capturing is the machine's work, going back is `rewind`'s. [`mod@file`] is
 //! the format on disk, and does not know what the state means.
 
+mod blob;
 mod cpu;
 pub mod file;
 
+pub use blob::{Blob, HasBlobs};
+#[cfg(test)]
+pub(crate) use blob::{fill, number};
 pub use cpu::CpuNeeds;
 pub use file::{FileError, Info};
 

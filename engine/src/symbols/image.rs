@@ -8,8 +8,8 @@ use super::frames::Frames;
 use super::lines::Lines;
 use super::names::{NameError, Rule, Symbols};
 use super::place::{InFunction, InImage, Place};
+use crate::memory::SharedBytes;
 use std::cell::OnceCell;
-use std::sync::Arc;
 
 /// An ELF image as a guest has loaded it.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ pub struct Image {
     /// What the loader added to the image's own addresses.
     pub bias: u64,
     /// The whole file.
-    pub bytes: Arc<[u8]>,
+    pub bytes: SharedBytes,
 }
 
 /// The images of a guest, the executable first.

@@ -5,10 +5,10 @@
 
 use super::elf::Layout;
 use super::place::SourceFrame;
-use gimli::{EndianArcSlice, EndianReader, LittleEndian};
-use std::sync::Arc;
+use crate::memory::SharedBytes;
+use gimli::{EndianReader, LittleEndian};
 
-type Reader = EndianArcSlice<LittleEndian>;
+type Reader = EndianReader<LittleEndian, SharedBytes>;
 
 /// Inlined frames beyond this are cut.
 const INLINED_MAX: usize = 64;
@@ -19,8 +19,8 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub fn new(layout: &Layout, bytes: &Arc<[u8]>) -> Self {
-        let whole = EndianReader::new(Arc::clone(bytes), LittleEndian);
+    pub fn new(layout: &Layout, bytes: &SharedBytes) -> Self {
+        let whole = EndianReader::new(bytes.clone(), LittleEndian);
         let section = |id: gimli::SectionId| {
             let found = layout.section(id.name()).filter(|section| !section.compressed);
             let file = found.map_or(0..0, |section| section.file.clone());

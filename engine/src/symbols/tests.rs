@@ -4,8 +4,8 @@
 mod process;
 
 use super::*;
+use crate::memory::SharedBytes;
 use process::{Process, compile};
-use std::sync::Arc;
 
 const CRASHING: &str = r#"
 #include <stdlib.h>
@@ -152,7 +152,7 @@ fn shows_the_faulting_instruction_among_its_neighbours() {
 fn unwinds_inside_the_procedure_linkage_table() {
     let directory = tempfile::tempdir().unwrap();
     let Some(path) = compile(directory.path(), CRASHING, &["-O2", "-Wl,-z,lazy"]) else { return };
-    let bytes: Arc<[u8]> = std::fs::read(path).unwrap().into();
+    let bytes = SharedBytes::from(std::fs::read(path).unwrap());
     let layout = elf::Layout::parse(&bytes).unwrap();
     let Some(plt) = layout.section(".plt").map(|section| section.address) else { return };
     let symbolizer = Symbolizer::new(vec![Image { name: "program".to_owned(), bias: 0, bytes }]);
@@ -191,7 +191,7 @@ proptest::proptest! {
 
 fn this_program() -> Symbolizer {
     let path = std::env::current_exe().unwrap();
-    let bytes: Arc<[u8]> = std::fs::read(&path).unwrap().into();
+    let bytes = SharedBytes::from(std::fs::read(&path).unwrap());
     let name = path.to_string_lossy().into_owned();
     Symbolizer::new(vec![Image { name, bias: 0x5555_0000_0000, bytes }])
 }

@@ -2,17 +2,16 @@
 //! links on the way, or under a path of the caller's choice. The only module here that opens
 //! host files; nothing calls it once the guest runs.
 
-use super::blob::Blob;
 use super::errno::Errno;
 use super::files::{Found, Kind, Node, NodeId, Tree};
 use super::spec::LoadError;
+use crate::memory::SharedBytes;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 
 /// Symbolic links followed on the way to one file.
 const LINKS_MAX: u32 = 40;
@@ -23,7 +22,7 @@ const DEPTH_MAX: u32 = 64;
 #[derive(Clone, Debug)]
 pub(super) struct Imported {
     pub(super) node: NodeId,
-    pub(super) bytes: Arc<[u8]>,
+    pub(super) bytes: SharedBytes,
     /// Absolute, without symbolic links.
     pub(super) path: PathBuf,
 }
@@ -74,8 +73,8 @@ impl<'a> Importer<'a> {
         self.bytes_left = self.bytes_left.checked_sub(bytes.len() as u64).ok_or_else(|| {
             LoadError::TooManyBytes { path: path.to_owned(), max: self.bytes_max }
         })?;
-        let bytes: Arc<[u8]> = bytes.into();
-        let node = Node::new(Kind::Image(Blob(Arc::clone(&bytes))), 0o755, false);
+        let bytes = SharedBytes::from(bytes);
+        let node = Node::new(Kind::Image(bytes.clone().into()), 0o755, false);
         let node = self.tree.add(node).map_err(|errno| guest_path(path, errno))?;
         let imported = Imported { node, bytes, path: real.clone() };
         self.read.insert(real, imported.clone());

@@ -1,6 +1,6 @@
 //! From a program on the host to a process at its first instruction. Never runs it.
 
-use super::blob::{Blob, Bytes};
+use super::bytes::Bytes;
 use super::elf::{Elf, Segment};
 use super::errno::Errno;
 use super::files::{Device, Files, Kind, Node, NodeId, Target};
@@ -15,6 +15,7 @@ use super::stack::{self, Loaded, STACK_BYTES, STACK_READY_BYTES};
 use super::tracked::Tracked;
 use super::{Missing, Process};
 use crate::address::{Gva, PAGE_SIZE};
+use crate::memory::SharedBytes;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -99,7 +100,10 @@ fn furnish(
     program: &Imported,
 ) -> Result<(), LoadError> {
     let link = |to: &str| Node::new(Kind::Link(to.as_bytes().to_vec()), 0o777, false);
-    let constant = |text: &[u8]| Node::new(Kind::Image(Blob(text.into())), 0o444, false);
+    let constant = |text: &[u8]| {
+        let bytes = SharedBytes::from(text.to_vec());
+        Node::new(Kind::Image(bytes.into()), 0o444, false)
+    };
     let strings = |list: &[OsString]| {
         let mut text = Vec::new();
         for string in list {

@@ -5,7 +5,7 @@
 //! vCPU. Host files are read by [`Process::load`] and nowhere else.
 
 pub mod agent;
-mod blob;
+mod bytes;
 mod calls;
 mod elf;
 mod errno;
@@ -36,14 +36,15 @@ pub use spec::{
 };
 
 use crate::address::Gva;
+use crate::memory::SharedBytes;
 use crate::outcome::{Access, Signal};
+use crate::snapshot::{Blob, HasBlobs};
 use files::Files;
 use memory::UserMemory;
 use serde::{Deserialize, Serialize};
 use settings::{Images, Scalars, Settings};
 use space::Space;
 use std::path::PathBuf;
-use std::sync::Arc;
 use tracked::Tracked;
 use user::User;
 
@@ -126,7 +127,7 @@ pub struct LoadedImage {
     /// Address of the image's entry point, its bias included.
     pub entry: u64,
     /// The ELF file.
-    pub bytes: Arc<[u8]>,
+    pub bytes: SharedBytes,
 }
 
 /// Numbers of system calls answered with `ENOSYS`, each once, in the order they came.
@@ -144,6 +145,12 @@ impl Missing {
         if self.0.len() < MISSING_MAX && !self.0.contains(&nr) {
             self.0.push(nr);
         }
+    }
+}
+
+impl HasBlobs for Process {
+    fn for_each_blob(&mut self, visit: &mut dyn FnMut(&mut Blob)) {
+        self.files.for_each_blob(visit);
     }
 }
 

@@ -35,6 +35,14 @@ impl<T> Tracked<T> {
     }
 }
 
+impl<T> Tracked<T> {
+    /// The value under a fresh name, to complete it before anything is put back to it.
+    pub(super) fn renamed(&mut self) -> &mut T {
+        (self.name, self.touched) = (fresh_name(), false);
+        &mut self.value
+    }
+}
+
 impl<T: Rewind> Tracked<T> {
     /// Puts the value back to `snapshot`, at no cost when neither was touched since the last time.
     pub(super) fn rewind_to(&mut self, snapshot: &Self) {

@@ -20,6 +20,7 @@ use crate::paging::{GUARDED, PRESENT, WRITABLE, frame_of, may_write};
 use crate::rewind::{HostRewind, Patches};
 use crate::state::{Ending, Prepared, Ran, RewindMode};
 use kvm_bindings::{kvm_regs, kvm_sregs};
+use std::time::Instant;
 
 /// The parts of a machine that a batch needs.
 pub(in crate::machine) struct BatchParts<'m> {
@@ -260,7 +261,7 @@ impl Run<'_, '_> {
                 let Some(index) = self.index() else { return self.lost() };
                 let index = index.min(self.batch.len());
                 // At least one run is over, or the program has jumped here by itself.
-                if index == self.report.runs.len() && exit != AgentExit::Segments {
+                if index == self.report.runs.len() {
                     return self.lost();
                 }
                 self.fill(index);
@@ -298,7 +299,7 @@ impl Run<'_, '_> {
     fn time(&mut self, index: usize) {
         self.timed = index;
         self.interruptions = 0;
-        self.parts.watchdog.arm(self.options.limit);
+        self.parts.watchdog.arm(Instant::now(), self.options.limit);
     }
 
     /// Tells the runs before `index`, which ended by themselves.
@@ -380,7 +381,7 @@ impl Run<'_, '_> {
             if std::mem::replace(&mut self.in_doubt, true) {
                 return self.lost();
             }
-            self.parts.watchdog.arm(self.options.limit);
+            self.parts.watchdog.arm(Instant::now(), self.options.limit);
             return Ok(Next::Go);
         };
         self.in_doubt = false;

@@ -10,6 +10,9 @@ use crate::machine::{Flow, MachineError};
 use crate::state::{CpuState, XSAVE_BYTES, XSTATE_BV_AT};
 use kvm_bindings::{kvm_regs, kvm_sregs};
 
+/// RAX, RDX and RIP, as the trampoline loads them.
+pub(super) const RESUME_BYTES: usize = 24;
+
 impl ProcessDriver {
     /// Sets the registers so that the next run goes on in the program as `regs` say; through the
     /// rewriting stub when page-table entries lost a permission.
@@ -47,6 +50,8 @@ impl ProcessDriver {
         hw: &mut Hardware,
         then: &ProcessState,
     ) -> Result<(), MachineError> {
+        // Only the words, not their whole page: every run writes these and no more of it.
+        hw.memory.write_unmarked(trap::RESUME, &self.resume)?;
         self.state.process.rewind_to(&then.process);
         self.state.tables.rewind_to(&mut hw.memory, &then.tables)?;
         // A run that was stopped before its first exit may not have written them.
@@ -55,6 +60,11 @@ impl ProcessDriver {
         (self.system_calls, self.traps) = (0, 0);
         self.debug_exception = false;
         Ok(())
+    }
+
+    /// Remembers what a rewind has to put where runs write their entry. Memory is the snapshot's.
+    pub(in crate::machine) fn at_snapshot(&mut self, hw: &Hardware) -> Result<(), MachineError> {
+        Ok(hw.memory.read(trap::RESUME, &mut self.resume)?)
     }
 
     /// Starts a run at the snapshot with `input`: makes the system call that the snapshot stands
@@ -87,11 +97,12 @@ impl ProcessDriver {
         xcr0: u64,
     ) -> Result<Flow, MachineError> {
         let words = [regs.rax, regs.rdx, regs.rip];
-        let mut bytes = [0; 24];
+        let mut bytes = [0; RESUME_BYTES];
         for (out, word) in bytes.chunks_exact_mut(8).zip(words) {
             out.copy_from_slice(&word.to_le_bytes());
         }
-        hw.memory.write(trap::RESUME, &bytes)?;
+        // `rewind_to` knows of it.
+        hw.memory.write_unmarked(trap::RESUME, &bytes)?;
         let rip = trap::trampoline_entry().0;
         let (rax, rdx) = (xcr0 & 0xffff_ffff, xcr0 >> 32);
         self.resume(hw, kvm_regs { rax, rdx, rip, ..*regs })?;

@@ -78,6 +78,8 @@ pub struct ProcessDriver {
     agent: Option<Box<Agent>>,
     /// The machine stands under the agent's page tables.
     under_agent: bool,
+    /// The snapshot's bytes where each run's entry is written.
+    resume: [u8; entry::RESUME_BYTES],
 }
 
 /// An exit, without its borrow of the vCPU.
@@ -103,6 +105,7 @@ impl ProcessDriver {
             stale: Vec::new(),
             agent: None,
             under_agent: false,
+            resume: [0; entry::RESUME_BYTES],
         }
     }
 

@@ -1,7 +1,7 @@
 //! `open` in all its forms, and where relative paths start.
 
 use super::super::Process;
-use super::super::blob::Bytes;
+use super::super::bytes::Bytes;
 use super::super::errno::{
     Answer, EACCES, EBADF, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, Errno,
 };

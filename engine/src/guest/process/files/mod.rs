@@ -7,12 +7,13 @@ mod tree;
 pub(super) use table::{Open, PIPE_ATOMIC_BYTES, PIPE_BYTES_MAX, Table, Target};
 pub(super) use tree::{Device, Found, Kind, Node, NodeId, Tree};
 
-use super::blob::Bytes;
+use super::bytes::Bytes;
 use super::errno::Errno;
 use super::spec::Limits;
 use super::tracked::{Rewind, Tracked};
+use crate::memory::SharedBytes;
+use crate::snapshot::{Blob, HasBlobs};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 
 /// Bytes the process wrote to standard output or error; only grows during a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,6 +45,12 @@ impl Output {
         }
         self.bytes.0.extend_from_slice(data);
         true
+    }
+}
+
+impl HasBlobs for Files {
+    fn for_each_blob(&mut self, visit: &mut dyn FnMut(&mut Blob)) {
+        self.tree.renamed().for_each_blob(visit);
     }
 }
 
@@ -83,7 +90,7 @@ impl Files {
     /// A regular file's bytes; none for anything else.
     pub(super) fn content(&self, node: NodeId) -> &[u8] {
         match self.tree.node(node).map(|node| &node.kind) {
-            Some(Kind::Image(blob)) => &blob.0,
+            Some(Kind::Image(blob)) => blob,
             Some(Kind::File(bytes)) => &bytes.0,
             Some(Kind::Input) => &self.input.0,
             _ => &[],
@@ -91,9 +98,9 @@ impl Files {
     }
 
     /// The bytes of a host file.
-    pub(super) fn image(&self, node: NodeId) -> Option<Arc<[u8]>> {
+    pub(super) fn image(&self, node: NodeId) -> Option<SharedBytes> {
         match &self.tree.node(node)?.kind {
-            Kind::Image(blob) => Some(Arc::clone(&blob.0)),
+            Kind::Image(blob) => Some(blob.bytes().clone()),
             _ => None,
         }
     }

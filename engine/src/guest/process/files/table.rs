@@ -1,6 +1,6 @@
 //! Descriptors, the open files behind them, and pipes. Never knows what a file contains.
 
-use super::super::blob::Bytes;
+use super::super::bytes::Bytes;
 use super::super::errno::{EBADF, EMFILE, Errno};
 use super::super::tracked::Rewind;
 use super::tree::NodeId;

@@ -4,11 +4,12 @@
 //! Never reads the host: whoever builds the tree hands the bytes in. Stored node numbers are
 //! never trusted: every look-up may fail.
 
-use super::super::blob::{Blob, Bytes};
+use super::super::bytes::Bytes;
 use super::super::errno::{
     EEXIST, EFBIG, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, Errno,
 };
 use super::super::tracked::Rewind;
+use crate::snapshot::{Blob, HasBlobs};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -399,6 +400,16 @@ impl Tree {
                 "{} bytes in files were {}",
                 self.written_bytes, other.written_bytes
             ));
+        }
+    }
+}
+
+impl HasBlobs for Tree {
+    fn for_each_blob(&mut self, visit: &mut dyn FnMut(&mut Blob)) {
+        for node in self.nodes.iter_mut().flatten() {
+            if let Kind::Image(blob) = &mut node.kind {
+                visit(blob);
+            }
         }
     }
 }

@@ -88,17 +88,17 @@ proptest! {
     ) {
         let config = bincode::config::standard().with_limit::<{ 64 << 20 }>();
         let mut guest = prepared();
-        // The bytes of host files are not worth changing: what surrounds them is.
+        let blobs = crate::snapshot::number(&mut guest.process);
         let mut bytes = bincode::serde::encode_to_vec(&guest.process, config).unwrap();
         let len = bytes.len();
         for (index, byte) in changes {
-            let at = index.index(4096);
-            let at = if at < 1024 { at } else { len - (at - 1023) };
-            bytes[at] = byte;
+            bytes[index.index(len)] = byte;
         }
         let decoded: Result<(Process, usize), _> =
             bincode::serde::decode_from_slice(&bytes, config);
-        if let Ok((process, _)) = decoded {
+        if let Ok((mut process, _)) = decoded {
+            // A number that is not there leaves an empty file, for a file to be refused by.
+            let _ = crate::snapshot::fill(&mut process, &blobs);
             guest.process = process;
             run(&mut guest, &calls);
             let _ = guest.process.images();

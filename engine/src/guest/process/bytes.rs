@@ -1,16 +1,11 @@
-//! Byte strings that serialise as one run of bytes instead of element by element: a snapshot's
-//! header holds whole libraries. Never looks at the bytes.
+//! Bytes that the guest changes, serialised as one run of bytes instead of element by element.
+//! Never looks at the bytes.
 //!
 //! A format that allocates by a stored length (bincode does) must be read with a limit.
 
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
-use std::sync::Arc;
-
-/// Immutable bytes, cheap to clone.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Blob(pub(super) Arc<[u8]>);
 
 /// Bytes that the guest changes.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -53,18 +48,6 @@ impl<'de> Visitor<'de> for BytesVisitor {
     }
 }
 
-impl Serialize for Blob {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Blob {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_byte_buf(BytesVisitor).map(|bytes| Self(bytes.into()))
-    }
-}
-
 impl Serialize for Bytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(&self.0)
@@ -74,12 +57,6 @@ impl Serialize for Bytes {
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_byte_buf(BytesVisitor).map(Self)
-    }
-}
-
-impl fmt::Debug for Blob {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.0.len())
     }
 }
 

@@ -1,0 +1,98 @@
+//! The parser's programs, compiled in a temporary folder. Never runs them.
+
+use super::INPUTS;
+use crate::error::CliError;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const PARSER: &str = include_str!("../../../../tests/guests/c/json.c");
+const HARNESS: &str = include_str!("harness.c");
+
+/// Why there are no programs.
+pub enum Failure {
+    /// There is no compiler, or it fails: in words.
+    Compiler(String),
+    /// There is no place for them.
+    Host(CliError),
+}
+
+/// The programs that every host with a compiler has, and where the others go.
+pub struct Programs {
+    folder: tempfile::TempDir,
+    /// The parser by itself: standard input to exit status, or a fork server.
+    pub parser: PathBuf,
+    /// The parser in a loop.
+    pub in_process: PathBuf,
+    /// The inputs in the form that the loop reads.
+    pub packed_inputs: PathBuf,
+    /// The inputs as files in a folder.
+    pub seeds: PathBuf,
+}
+
+impl Programs {
+    /// Compiles the parser and the loop with `cc`.
+    pub fn build() -> Result<Self, Failure> {
+        let folder = tempfile::tempdir().map_err(|e| Failure::Host(CliError::Temporary(e)))?;
+        let at = |name: &str| folder.path().join(name);
+        let mut programs = Self {
+            parser: at("json"),
+            in_process: at("loop"),
+            packed_inputs: at("inputs"),
+            seeds: at("seeds"),
+            folder,
+        };
+        programs.write_files().map_err(|e| Failure::Host(CliError::Temporary(e)))?;
+        // Static, so that fork and exec is not a measurement of a dynamic linker.
+        let cc = |source, out: &str| programs.compile("cc", &["-static"], source, out);
+        let parser = cc("json.c", "json").map_err(Failure::Compiler)?;
+        let in_process = cc("harness.c", "loop").map_err(Failure::Compiler)?;
+        (programs.parser, programs.in_process) = (parser, in_process);
+        Ok(programs)
+    }
+
+    fn write_files(&self) -> std::io::Result<()> {
+        fs::write(self.path("json.c"), PARSER)?;
+        fs::write(self.path("harness.c"), HARNESS)?;
+        fs::create_dir(&self.seeds)?;
+        let mut packed = Vec::new();
+        for (number, (input, _)) in INPUTS.iter().enumerate() {
+            fs::write(self.seeds.join(number.to_string()), input)?;
+            packed.extend((input.len() as u32).to_ne_bytes());
+            packed.extend_from_slice(input);
+        }
+        fs::write(&self.packed_inputs, packed)
+    }
+
+    /// A path in the programs' folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Compiles `source` to `out`; or says in words why that does not work.
+    pub fn compile(
+        &self,
+        compiler: &str,
+        flags: &[&str],
+        source: &str,
+        out: &str,
+    ) -> Result<PathBuf, String> {
+        let program = self.path(out);
+        let mut command = Command::new(compiler);
+        command.args(["-O2", "-w"]).args(flags).arg("-o").arg(&program);
+        let made = command.arg(self.path(source)).arg("-lm").output();
+        let made = made.map_err(|error| format!("no compiler {compiler}: {error}"))?;
+        if made.status.success() {
+            return Ok(program);
+        }
+        let said = String::from_utf8_lossy(&made.stderr);
+        let line = said.lines().find(|line| line.contains("error") || line.contains("cannot"));
+        let line = line.or(said.lines().next()).unwrap_or("it does not say why");
+        Err(format!("{compiler} fails: {}", without(line, self.folder.path())))
+    }
+}
+
+/// `line` without the temporary folder's name.
+fn without(line: &str, folder: &Path) -> String {
+    line.replace(&format!("{}/", folder.display()), "")
+}
