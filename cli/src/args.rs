@@ -204,6 +204,28 @@ impl From<Rewind> for RewindMode {
     }
 }
 
+/// How a campaign's guest is put back after a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum CampaignRewind {
+    /// A program puts itself back, many runs to one exit; what has something to say is run once
+    /// more by itself. As `lazy` for a bare guest.
+    #[default]
+    Agent,
+    /// The host puts back what the run can have changed, by the engine's rules.
+    Lazy,
+    /// The host puts back all of it, always: slower, and right even if a rule were wrong.
+    Full,
+}
+
+impl From<CampaignRewind> for RewindMode {
+    fn from(rewind: CampaignRewind) -> Self {
+        match rewind {
+            CampaignRewind::Agent | CampaignRewind::Lazy => Self::Lazy,
+            CampaignRewind::Full => Self::Full,
+        }
+    }
+}
+
 const FUZZ_EXAMPLES: &str = "\
 Examples:
     dejavm fuzz -i seeds -o out -x xml.dict --cover libxml2 -- xmllint --noout @@
@@ -250,9 +272,9 @@ pub struct Fuzz {
     /// Compare the whole machine with its snapshot after every N runs, and stop at a difference.
     #[arg(long, value_name = "N", default_value = "0")]
     pub verify_every: u64,
-    /// How much of the CPU's state is put back after a run. Memory is put back in either way.
-    #[arg(long, value_name = "HOW", default_value = "lazy")]
-    pub rewind: Rewind,
+    /// How the guest is put back after a run. All of memory is, in any way.
+    #[arg(long, value_name = "HOW", default_value = "agent")]
+    pub rewind: CampaignRewind,
     /// Guide by the blocks of these images too, not only the program's; a part of an image's
     /// name, or `all`. May be repeated.
     #[arg(long, value_name = "IMAGE")]

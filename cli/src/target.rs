@@ -4,10 +4,12 @@
 
 use crate::boot;
 use crate::crash;
-use dejavm_corpus::{CrashFacts, Run, Target, TargetError, Verdict};
+use dejavm_corpus::{CrashFacts, Dull, Inputs, Run, Target, TargetError, Verdict};
 use dejavm_engine::coverage::Arm;
 use dejavm_engine::guest::process::Process;
-use dejavm_engine::machine::{Limit, Machine, MachineError, RunReport};
+use dejavm_engine::machine::{
+    Batch, BatchOptions, BatchPace, BatchReport, Limit, Machine, MachineError, RunReport,
+};
 use dejavm_engine::outcome::{Fault, Outcome};
 use dejavm_engine::state::Difference;
 use dejavm_engine::symbols::Symbolizer;
@@ -27,9 +29,24 @@ pub struct GuestTarget {
     /// Runs between two verifications; 0 is never.
     verify_every: u64,
     runs: u64,
+    /// Many runs to one entry into the guest, if that is wanted and possible.
+    batches: Option<Batches>,
     /// What a verification found.
     pub differences: Vec<Difference>,
 }
+
+/// What batches need from one to the next.
+#[derive(Default)]
+struct Batches {
+    batch: Batch,
+    report: BatchReport,
+    pace: BatchPace,
+    /// Batches in a row of which nothing could be believed.
+    distrusted: u32,
+}
+
+/// After so many batches in a row that are of no use there are no more.
+const DISTRUSTED_MAX: u32 = 64;
 
 /// A rewind left the machine in another state than its snapshot's.
 #[derive(Debug, thiserror::Error)]
@@ -65,8 +82,19 @@ impl GuestTarget {
             limit: Duration::MAX,
             verify_every,
             runs: 0,
+            batches: None,
             differences: Vec::new(),
         })
+    }
+
+    /// From now on runs many inputs to one entry into the guest.
+    ///
+    /// # Errors
+    /// The machine cannot; it runs one by one.
+    pub fn use_batches(&mut self) -> Result<(), MachineError> {
+        self.machine.prepare_batches()?;
+        self.batches = Some(Batches::default());
+        Ok(())
     }
 
     /// Number of blocks that can never be seen to be reached.
@@ -85,11 +113,18 @@ impl GuestTarget {
         self.hits.extend_from_slice(self.machine.blocks_hit());
         let verdict = self.verdict(&report);
         self.machine.rewind().map_err(TargetError::new)?;
-        self.runs += 1;
-        if self.verify_every > 0 && self.runs.is_multiple_of(self.verify_every) {
+        self.ran(1)?;
+        Ok((verdict, report.duration))
+    }
+
+    /// Counts runs, and verifies when it is time to.
+    fn ran(&mut self, runs: usize) -> Result<(), TargetError> {
+        let before = self.runs;
+        self.runs += runs as u64;
+        if self.verify_every > 0 && before / self.verify_every != self.runs / self.verify_every {
             self.verify()?;
         }
-        Ok((verdict, report.duration))
+        Ok(())
     }
 
     fn verify(&mut self) -> Result<(), TargetError> {
@@ -143,6 +178,39 @@ impl Target for GuestTarget {
         let (verdict, duration) = self.once(input)?;
         know(&mut self.known, &self.hits, true);
         Ok(Run { verdict, blocks: &self.hits, duration })
+    }
+
+    fn batch_len(&self) -> usize {
+        self.batches.as_ref().map_or(1, |batches| batches.pace.len())
+    }
+
+    fn run_dull(&mut self, inputs: &Inputs) -> Result<Dull, TargetError> {
+        let Some(mut batches) = self.batches.take() else { return Ok(Dull::default()) };
+        let Batches { batch, report, pace, distrusted } = &mut batches;
+        batch.clear();
+        // One that is too long for any batch ends this one.
+        let _ = inputs.iter().all(|input| batch.push(input));
+        let options = BatchOptions { limit: Some(self.limit), stop_at_finding: true };
+        self.machine.run_batch(batch, options, report).map_err(TargetError::new)?;
+        let hit = report.hits.iter().map(|(run, _)| *run as usize).min();
+        let is_dull = |run: &&Option<Outcome>| matches!(run, Some(Outcome::Exited { .. }));
+        let runs = report.runs.iter().take_while(is_dull).count().min(hit.unwrap_or(usize::MAX));
+        pace.ran(report.runs.len(), report.duration);
+        // `run` shall report them, of the same input.
+        let blocks: Vec<u32> = report.hits.iter().map(|(_, block)| *block).collect();
+        if !blocks.is_empty() {
+            self.machine.forget_blocks(&blocks);
+            self.machine.arm_blocks(Arm::Unknown);
+        }
+        *distrusted = if report.is_distrusted && runs == 0 { *distrusted + 1 } else { 0 };
+        let duration = report.duration;
+        if *distrusted < DISTRUSTED_MAX {
+            self.batches = Some(batches);
+        } else {
+            tracing::warn!("batches are of no use with this program: one run to an entry");
+        }
+        self.ran(runs)?;
+        Ok(Dull { runs, duration })
     }
 
     fn trace(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError> {

@@ -1,6 +1,6 @@
 //! `dejavm fuzz`: a campaign on a guest.
 
-use crate::args::Fuzz;
+use crate::args::{CampaignRewind, Fuzz};
 use crate::blocks::Blocks;
 use crate::boot;
 use crate::error::CliError;
@@ -46,6 +46,12 @@ pub fn run(args: &Fuzz) -> Result<ExitCode, CliError> {
     status.line(&in_words(&blocks));
     let target = GuestTarget::new(machine, &blocks.starts, args.verify_every);
     let mut target = target.map_err(CliError::machine("set breakpoints"))?;
+    if args.rewind == CampaignRewind::Agent
+        && matches!(guest, Resolved::Process(_))
+        && let Err(error) = target.use_batches()
+    {
+        status.line(&format!("warning: one run to an entry: {error}"));
+    }
     match target.blocks_unseen() {
         0 => {}
         unseen => status.line(&format!(

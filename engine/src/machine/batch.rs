@@ -112,7 +112,59 @@ impl BatchReport {
     }
 }
 
+/// How many inputs make a batch of about a millisecond: enough to make the exit cheap, and few
+/// enough that a finding does not wait.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchPace {
+    len: usize,
+}
+
+impl Default for BatchPace {
+    fn default() -> Self {
+        Self { len: Self::LEN_FIRST }
+    }
+}
+
+impl BatchPace {
+    const TIME: Duration = Duration::from_millis(1);
+    const LEN_FIRST: usize = 16;
+
+    /// The length that the next batch should have; at least 1.
+    #[must_use]
+    pub const fn len(self) -> usize {
+        self.len
+    }
+
+    /// Takes into account that `runs` runs took `time`. The length at most doubles or halves.
+    pub fn ran(&mut self, runs: usize, time: Duration) {
+        let each = time.as_nanos() / runs.max(1) as u128;
+        let fitting = usize::try_from(Self::TIME.as_nanos() / each.max(1)).unwrap_or(usize::MAX);
+        let (low, high) = ((self.len / 2).max(1), (self.len * 2).min(Batch::LEN_MAX));
+        self.len = fitting.clamp(low, high);
+    }
+}
+
 impl Machine {
+    /// Puts the agent into the guest, as the first batch does otherwise.
+    ///
+    /// # Errors
+    /// The guest is no process, the machine was not rewound, or there is no room for the agent;
+    /// the machine is as before, and runs one input at a time.
+    pub fn prepare_batches(&mut self) -> Result<(), MachineError> {
+        match self.readiness {
+            Readiness::Ready => {}
+            Readiness::Poisoned => return Err(MachineError::Poisoned),
+            Readiness::Ran(_) => return Err(MachineError::NotRewound),
+        }
+        let Self { hw, driver, snapshot, .. } = self;
+        match (driver, &snapshot.guest) {
+            (Driver::Process(driver), GuestState::Process(then)) => {
+                driver.prepare_agent(hw, snapshot, then)
+            }
+            _ => Err(MachineError::NotAProcess { operation: "a batch" }),
+        }
+    }
+
     /// Runs every input of `batch` from the snapshot, and tells in `report` what became of it.
     /// The machine is left rewound. The first batch puts the agent into the guest.
     ///
@@ -125,11 +177,7 @@ impl Machine {
         options: BatchOptions,
         report: &mut BatchReport,
     ) -> Result<(), MachineError> {
-        match self.readiness {
-            Readiness::Ready => {}
-            Readiness::Poisoned => return Err(MachineError::Poisoned),
-            Readiness::Ran(_) => return Err(MachineError::NotRewound),
-        }
+        self.prepare_batches()?;
         let start = Instant::now();
         report.clear();
         let Self { hw, driver, patches, rewind, watchdog, snapshot, prepared, readiness, .. } =
@@ -180,6 +228,19 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_comes_to_take_a_millisecond() {
+        let mut pace = BatchPace::default();
+        let mut settle = |each: Duration| {
+            (0..20).for_each(|_| pace.ran(pace.len(), each * pace.len() as u32));
+            pace.len()
+        };
+        assert_eq!(settle(Duration::from_micros(2)), 500);
+        assert_eq!(settle(Duration::from_micros(100)), 10);
+        assert_eq!(settle(Duration::from_secs(1)), 1);
+        assert_eq!(settle(Duration::ZERO), Batch::LEN_MAX);
+    }
 
     #[test]
     fn a_batch_gives_its_inputs_back() {

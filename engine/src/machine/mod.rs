@@ -15,7 +15,7 @@ mod verify;
 mod watchdog;
 
 pub use crate::state::RewindMode;
-pub use batch::{Batch, BatchOptions, BatchReport};
+pub use batch::{Batch, BatchOptions, BatchPace, BatchReport};
 pub use boot::{Boot, Ended, Started};
 pub use process::{ProcessPoint, ProcessState};
 

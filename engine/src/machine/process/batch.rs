@@ -77,7 +77,20 @@ impl ProcessDriver {
         self.under_agent
     }
 
-    /// Runs a batch; see `Machine::run_batch`.
+    /// Puts the agent into the guest if it is not there.
+    pub(in crate::machine) fn prepare_agent(
+        &mut self,
+        hw: &mut Hardware,
+        snapshot: &MachineSnapshot,
+        then: &ProcessState,
+    ) -> Result<(), MachineError> {
+        if self.agent.is_none() {
+            self.agent = Some(install(hw, snapshot, then)?);
+        }
+        Ok(())
+    }
+
+    /// Runs a batch, the agent being prepared; see `Machine::run_batch`.
     pub(in crate::machine) fn run_batch(
         &mut self,
         parts: BatchParts<'_>,
@@ -85,10 +98,7 @@ impl ProcessDriver {
         options: BatchOptions,
         report: &mut BatchReport,
     ) -> Result<(), MachineError> {
-        let mut agent = match self.agent.take() {
-            Some(agent) => agent,
-            None => install(parts.hw, parts.snapshot, parts.then)?,
-        };
+        let Some(mut agent) = self.agent.take() else { return Ok(()) };
         if !self.under_agent {
             std::mem::swap(&mut self.state.tables, &mut agent.tables);
             self.under_agent = true;
