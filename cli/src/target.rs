@@ -181,7 +181,7 @@ impl Target for GuestTarget {
     }
 
     fn batch_len(&self) -> usize {
-        self.batches.as_ref().map_or(1, |batches| batches.pace.len())
+        self.batches.as_ref().map_or(1, |batches| batches.pace.batch_len())
     }
 
     fn run_dull(&mut self, inputs: &Inputs) -> Result<Dull, TargetError> {

@@ -82,6 +82,23 @@ fn a_batch_ends_as_runs_of_their_own_do() {
 }
 
 #[test]
+fn an_input_is_found_by_its_path_as_in_runs_of_their_own() {
+    let Some(system) = kvm() else { return };
+    let mut machine = machine(&system, &spec(&build_c("batch", &[]), &["@@"]));
+    let deeds: [&[u8]; 5] = [b"plain", b"i by path", b"g again", b"e addresses", b"i once more"];
+    let expected = one_by_one(&mut machine, deeds);
+    assert!(expected.iter().all(|end| *end == Some(Outcome::Exited { status: 0 })), "{expected:?}");
+    let batch = batch_of(deeds.iter().copied().cycle().take(50));
+    for _ in 0..rounds(20) {
+        let report = run(&mut machine, &batch);
+        for (index, outcome) in report.runs.iter().enumerate() {
+            assert_eq!(*outcome, expected[index % deeds.len()], "{:?}", deeds[index % deeds.len()]);
+        }
+    }
+    assert_eq!(machine.verify().unwrap(), []);
+}
+
+#[test]
 fn a_settled_batch_is_one_exit() {
     let Some(system) = kvm() else { return };
     let mut machine = machine(&system, &spec(&build_c("json", &["-O2"]), &[]));

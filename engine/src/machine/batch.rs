@@ -131,7 +131,7 @@ impl BatchPace {
 
     /// The length that the next batch should have; at least 1.
     #[must_use]
-    pub const fn len(self) -> usize {
+    pub const fn batch_len(self) -> usize {
         self.len
     }
 
@@ -233,8 +233,8 @@ mod tests {
     fn a_batch_comes_to_take_a_millisecond() {
         let mut pace = BatchPace::default();
         let mut settle = |each: Duration| {
-            (0..20).for_each(|_| pace.ran(pace.len(), each * pace.len() as u32));
-            pace.len()
+            (0..20).for_each(|_| pace.ran(pace.batch_len(), each * pace.batch_len() as u32));
+            pace.batch_len()
         };
         assert_eq!(settle(Duration::from_micros(2)), 500);
         assert_eq!(settle(Duration::from_micros(100)), 10);

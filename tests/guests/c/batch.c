@@ -68,10 +68,35 @@ static void again(void) {
     CHECK(fstat(1, &facts) == 0 && S_ISFIFO(facts.st_mode));
     char *mapped = mmap(NULL, length, PROT_READ, MAP_PRIVATE, 0, 0);
     CHECK(mapped != MAP_FAILED && memcmp(mapped, input, length) == 0);
-    CHECK(dup(0) == 3 && lseek(0, 1, SEEK_SET) == 1 && lseek(3, 0, SEEK_CUR) == 1);
-    CHECK(read(3, copy, 1) == 1 && copy[0] == input[1] && lseek(0, 0, SEEK_CUR) == 2);
+    CHECK(dup(0) == 4 && lseek(0, 1, SEEK_SET) == 1 && lseek(4, 0, SEEK_CUR) == 1);
+    CHECK(read(4, copy, 1) == 1 && copy[0] == input[1] && lseek(0, 0, SEEK_CUR) == 2);
     CHECK(close(0) == 0 && read(0, copy, 1) < 0 && errno == EBADF);
     CHECK(close(0) < 0 && errno == EBADF && lseek(0, 0, SEEK_CUR) < 0 && errno == EBADF);
+}
+
+/* The input by its path. */
+static void by_path(const char *path) {
+    struct stat facts;
+    struct statx more;
+    char copy[16];
+    CHECK(stat(path, &facts) == 0 && facts.st_size == length && facts.st_nlink == 1);
+    CHECK(statx(AT_FDCWD, path, 0, STATX_BASIC_STATS, &more) == 0 && more.stx_size == length);
+    CHECK(more.stx_ino == facts.st_ino && more.stx_blocks == (length + 511) / 512);
+    int first = open(path, O_RDONLY), second = open(path, O_RDONLY | O_CLOEXEC);
+    CHECK(first == 4 && second == 5);
+    CHECK(read(first, copy, 3) == 3 && read(second, copy + 3, 2) == 2);
+    CHECK(memcmp(copy, input, 3) == 0 && memcmp(copy + 3, input, 2) == 0);
+    CHECK(statx(first, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &more) == 0);
+    CHECK(more.stx_size == length && (more.stx_mode & S_IFMT) == S_IFREG);
+    CHECK(close(first) == 0 && open(path, O_RDONLY) == 4 && lseek(4, 0, SEEK_CUR) == 0);
+    /* What the host is asked next must know all of it. */
+    CHECK(fcntl(4, F_GETFD) == 0 && fcntl(5, F_GETFD) == FD_CLOEXEC && fcntl(5, F_GETFL) >= 0);
+    CHECK(lseek(5, 0, SEEK_CUR) == 2 && open(path, O_RDONLY) == 6 && close(4) == 0);
+    CHECK(dup(5) == 4 && read(4, copy, 1) == 1 && copy[0] == input[2]);
+    CHECK(open("input", O_RDONLY) == 7 && open(path, O_RDONLY | O_NONBLOCK) == 8);
+    CHECK(open(path, O_RDONLY) == 9 && close(9) == 0);
+    CHECK(unlink(path) == 0 && open(path, O_RDONLY) < 0 && errno == ENOENT);
+    CHECK(stat(path, &facts) < 0 && errno == ENOENT);
 }
 
 /* Addresses that a system call must refuse, or bring in. */
@@ -144,11 +169,15 @@ static void segments(void) {
     syscall(SYS_exit_group, 0);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     mapping = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     strcpy(mapping, "mapped");
     strcpy(mapping + PAGE, "mapped too");
     heap_end = sbrk(0);
+    if (argc > 1)
+        CHECK(open(argv[1], O_RDONLY) == 3 && dup2(3, 0) == 0 && close(3) == 0);
+    /* The first that is opened later is 4. */
+    CHECK(open("/dev/null", O_RDONLY) == 3);
     length = read(0, input, sizeof input);
     pristine();
     switch (length > 0 ? input[0] : 0) {
@@ -160,6 +189,7 @@ int main(void) {
     case 'l': for (;;) lseek(0, 0, SEEK_SET);
     case 'm': remap(); break;
     case 'n': segments(); break;
+    case 'i': by_path(argv[1]); break;
     case 'o': for (;;) write(1, data, sizeof data);
     case 's': spoil(); break;
     /* Pokes at any address; the program's own are fine. */

@@ -9,7 +9,7 @@
 
 use super::super::trap::{self, GATE_AT};
 use super::layout::{CODE, FACTS, HOT, INPUTS, STATE, STATUS, facts, shim, state};
-use super::shim::{CLOSED, INPUT, OUTPUT_MAX, STDERR, STDOUT};
+use super::shim::{CLOSE_ON_EXEC, FREE, INPUT, OUTPUT_MAX, STAT, STATX, STDERR, STDOUT, Told};
 use iced_x86::code_asm::*;
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register};
 
@@ -256,13 +256,15 @@ fn start(asm: &mut Asm, labels: &mut Labels, by_call: bool) -> Emit {
 }
 
 /// What the shim serves, the most frequent first.
-const SERVICES: [Service; 10] = [
+const SERVICES: [Service; 12] = [
     (libc::SYS_read, read),
     (libc::SYS_exit_group, exit),
     (libc::SYS_write, write),
     (libc::SYS_lseek, seek),
     (libc::SYS_fstat, fstat),
     (libc::SYS_newfstatat, fstat_by_path),
+    (libc::SYS_openat, open),
+    (libc::SYS_statx, statx),
     (libc::SYS_pread64, read_at),
     (libc::SYS_close, close),
     (libc::SYS_ioctl, ioctl),
@@ -328,18 +330,18 @@ fn descriptor(asm: &mut Asm, labels: &Labels) -> Emit {
 
 fn input_only(asm: &mut Asm, labels: &Labels) -> Emit {
     descriptor(asm, labels)?;
-    asm.code.cmp(qword_ptr(rcx), INPUT as i32)?;
+    asm.code.cmp(dword_ptr(rcx), INPUT as i32)?;
     asm.code.jne(labels.forward)
 }
 
 /// R11 becomes the kind of descriptor EDI, one of input, standard output and standard error.
 fn known_only(asm: &mut Asm, labels: &Labels) -> Emit {
     descriptor(asm, labels)?;
-    asm.code.mov(r11, qword_ptr(rcx))?;
-    asm.code.dec(r11)?;
-    asm.code.cmp(r11, STDERR as i32)?;
+    asm.code.mov(r11d, dword_ptr(rcx))?;
+    asm.code.dec(r11d)?;
+    asm.code.cmp(r11d, STDERR as i32)?;
     asm.code.jae(labels.forward)?;
-    asm.code.inc(r11)
+    asm.code.inc(r11d)
 }
 
 /// To the host when the address in `register` is one of the engine's, where a system call
@@ -468,11 +470,62 @@ fn write(asm: &mut Asm, labels: &Labels) -> Emit {
 
 fn close(asm: &mut Asm, labels: &Labels) -> Emit {
     known_only(asm, labels)?;
-    asm.code.mov(qword_ptr(rcx), CLOSED as i32)?;
-    asm.code.neg(r11)?;
-    asm.code.add(r11, CLOSED as i32)?;
+    asm.code.mov(r11d, FREE as u32)?;
+    asm.code.sub(r11, qword_ptr(rcx))?;
+    asm.code.sub(r11, qword_ptr(rcx + 8))?;
     asm.op_m_r(Code::Add_rm64_r64, STATE.va(state::SHIM + shim::SUM), r11)?;
+    asm.code.mov(qword_ptr(rcx), FREE as i32)?;
+    asm.code.mov(qword_ptr(rcx + 8), 0)?;
     asm.code.xor(eax, eax)?;
+    asm.code.jmp(labels.back)
+}
+
+/// To the host unless RSI is the input's path. RDI and RSI are the program's again afterwards.
+fn input_path_only(asm: &mut Asm, labels: &Labels) -> Emit {
+    let mut same = asm.code.create_label();
+    not_the_engines(asm, labels, rsi)?;
+    asm.load(rcx, STATE.va(state::SHIM + shim::PATH))?;
+    asm.code.test(rcx, rcx)?;
+    asm.code.je(labels.forward)?;
+    asm.address(rdi, FACTS.va(facts::PATH))?;
+    asm.code.repe().cmpsb()?;
+    asm.code.je(same)?;
+    asm.load(rdi, STATE.va(state::RDI))?;
+    asm.load(rsi, STATE.va(state::RSI))?;
+    asm.code.jmp(labels.forward)?;
+    asm.code.set_label(&mut same)?;
+    asm.load(rdi, STATE.va(state::RDI))?;
+    asm.load(rsi, STATE.va(state::RSI))
+}
+
+/// Opens the input for reading.
+fn open(asm: &mut Asm, labels: &Labels) -> Emit {
+    let (mut next, mut found) = (asm.code.create_label(), asm.code.create_label());
+    asm.code.cmp(edi, libc::AT_FDCWD)?;
+    asm.code.jne(labels.forward)?;
+    asm.code.test(edx, !libc::O_CLOEXEC as u32)?;
+    asm.code.jne(labels.forward)?;
+    input_path_only(asm, labels)?;
+    // The lowest descriptor that is free.
+    asm.address(rcx, STATE.va(state::SHIM + shim::FDS))?;
+    asm.code.xor(r11d, r11d)?;
+    asm.code.set_label(&mut next)?;
+    asm.code.cmp(dword_ptr(rcx), FREE as i32)?;
+    asm.code.je(found)?;
+    asm.code.add(rcx, 16)?;
+    asm.code.inc(r11d)?;
+    asm.code.cmp(r11d, shim::FDS_MAX as i32)?;
+    asm.code.jb(next)?;
+    asm.code.jmp(labels.forward)?;
+    asm.code.set_label(&mut found)?;
+    asm.code.mov(eax, r11d)?;
+    // O_CLOEXEC becomes CLOSE_ON_EXEC.
+    asm.code.mov(r11d, edx)?;
+    asm.code.shl(r11, CLOSE_ON_EXEC.trailing_zeros() - libc::O_CLOEXEC.trailing_zeros())?;
+    asm.code.or(r11, INPUT as i32)?;
+    asm.code.mov(qword_ptr(rcx), r11)?;
+    asm.code.sub(r11, FREE as i32)?;
+    asm.op_m_r(Code::Add_rm64_r64, STATE.va(state::SHIM + shim::SUM), r11)?;
     asm.code.jmp(labels.back)
 }
 
@@ -489,41 +542,76 @@ fn fstat(asm: &mut Asm, labels: &Labels) -> Emit {
     not_the_engines(asm, labels, rsi)?;
     known_only(asm, labels)?;
     asm.code.mov(rdi, rsi)?;
-    give_stat(asm, labels)
+    tell(asm, labels, facts::STAT, STAT)
 }
 
-/// `fstatat` of the descriptor itself, by which glibc makes its `fstat`.
+/// `fstatat` of the input's path, or of a descriptor, by which glibc makes its `fstat`.
 fn fstat_by_path(asm: &mut Asm, labels: &Labels) -> Emit {
-    asm.code.cmp(r10, libc::AT_EMPTY_PATH)?;
-    asm.code.jne(labels.forward)?;
-    not_the_engines(asm, labels, rsi)?;
+    let (mut by_descriptor, mut known) = (asm.code.create_label(), asm.code.create_label());
     not_the_engines(asm, labels, rdx)?;
+    asm.code.cmp(r10, libc::AT_EMPTY_PATH)?;
+    asm.code.je(by_descriptor)?;
+    asm.code.test(r10, r10)?;
+    asm.code.jne(labels.forward)?;
+    by_path(asm, labels)?;
+    asm.code.jmp(known)?;
+    asm.code.set_label(&mut by_descriptor)?;
+    by_empty_path(asm, labels)?;
+    asm.code.set_label(&mut known)?;
+    asm.code.mov(rdi, rdx)?;
+    tell(asm, labels, facts::STAT, STAT)
+}
+
+/// The same as `statx`, whatever is asked for: all is told.
+fn statx(asm: &mut Asm, labels: &Labels) -> Emit {
+    let (mut by_descriptor, mut known) = (asm.code.create_label(), asm.code.create_label());
+    not_the_engines(asm, labels, r8)?;
+    asm.code.cmp(rdx, libc::AT_EMPTY_PATH)?;
+    asm.code.je(by_descriptor)?;
+    asm.code.test(rdx, rdx)?;
+    asm.code.jne(labels.forward)?;
+    by_path(asm, labels)?;
+    asm.code.jmp(known)?;
+    asm.code.set_label(&mut by_descriptor)?;
+    by_empty_path(asm, labels)?;
+    asm.code.set_label(&mut known)?;
+    asm.code.mov(rdi, r8)?;
+    tell(asm, labels, facts::STATX, STATX)
+}
+
+/// R11 becomes the input's kind if RSI is its path.
+fn by_path(asm: &mut Asm, labels: &Labels) -> Emit {
+    asm.code.cmp(edi, libc::AT_FDCWD)?;
+    asm.code.jne(labels.forward)?;
+    input_path_only(asm, labels)?;
+    asm.code.mov(r11d, INPUT as u32)
+}
+
+/// R11 becomes the kind of descriptor EDI, if RSI is an empty path.
+fn by_empty_path(asm: &mut Asm, labels: &Labels) -> Emit {
+    not_the_engines(asm, labels, rsi)?;
     asm.code.cmp(byte_ptr(rsi), 0)?;
     asm.code.jne(labels.forward)?;
-    known_only(asm, labels)?;
-    asm.code.mov(rdi, rdx)?;
-    give_stat(asm, labels)
+    known_only(asm, labels)
 }
 
-/// Copies the `struct stat` of kind R11 to RDI, with the input's size.
-fn give_stat(asm: &mut Asm, labels: &Labels) -> Emit {
+/// Copies what there is to tell of kind R11 from the table at `table` to RDI, with the input's
+/// size.
+fn tell(asm: &mut Asm, labels: &Labels, table: u64, told: Told) -> Emit {
     let mut done = asm.code.create_label();
-    asm.code.imul_3(rcx, r11, super::shim::STAT_BYTES as i32)?;
-    asm.address(rsi, FACTS.va(facts::STAT) - INPUT * super::shim::STAT_BYTES)?;
+    let behind = |at: u64| (at as i64 - told.bytes as i64) as i32;
+    asm.code.imul_3(rcx, r11, told.bytes as i32)?;
+    asm.address(rsi, FACTS.va(table) - INPUT * told.bytes)?;
     asm.code.add(rsi, rcx)?;
-    asm.code.mov(ecx, super::shim::STAT_BYTES as i32)?;
+    asm.code.mov(ecx, told.bytes as i32)?;
     asm.code.rep().movsb()?;
     asm.code.cmp(r11, INPUT as i32)?;
     asm.code.jne(done)?;
     asm.load(rcx, STATE.va(state::INPUT_LEN))?;
-    asm.code
-        .mov(qword_ptr(rdi - (super::shim::STAT_BYTES - super::shim::STAT_SIZE_AT) as i32), rcx)?;
+    asm.code.mov(qword_ptr(rdi + behind(told.size_at)), rcx)?;
     asm.code.add(rcx, 511)?;
     asm.code.shr(rcx, 9)?;
-    asm.code.mov(
-        qword_ptr(rdi - (super::shim::STAT_BYTES - super::shim::STAT_BLOCKS_AT) as i32),
-        rcx,
-    )?;
+    asm.code.mov(qword_ptr(rdi + behind(told.blocks_at)), rcx)?;
     asm.code.set_label(&mut done)?;
     asm.code.xor(eax, eax)?;
     asm.code.jmp(labels.back)

@@ -118,6 +118,11 @@ pub(super) mod facts {
     pub(in super::super) const SHIM: u64 = 0x200;
     /// `struct stat` of the input, standard output and standard error.
     pub(in super::super) const STAT: u64 = 0x400;
+    /// `struct statx` of the same.
+    pub(in super::super) const STATX: u64 = 0x600;
+    /// The input's path, and how long it may be with its NUL.
+    pub(in super::super) const PATH: u64 = 0xa00;
+    pub(in super::super) const PATH_BYTES: u64 = 0x200;
 }
 
 /// Offsets in [`STATE`].
@@ -160,8 +165,11 @@ pub(super) mod shim {
     pub(in super::super) const OUTPUT: u64 = 8;
     /// The cookie plus every other word of the shim's memory; u64.
     pub(in super::super) const SUM: u64 = 24;
-    /// Descriptors: kind and position, u64 each.
-    pub(in super::super) const FDS: u64 = 32;
+    /// Bytes of the input's path, with its NUL, as long as the path leads to the input; else 0;
+    /// u64. The next word is not used.
+    pub(in super::super) const PATH: u64 = 32;
+    /// Descriptors: kind (u32), whether `exec` closes it (u32), and position (u64).
+    pub(in super::super) const FDS: u64 = 48;
     /// Descriptors that the shim knows.
     pub(in super::super) const FDS_MAX: u64 = 8;
     /// Length.

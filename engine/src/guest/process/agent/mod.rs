@@ -97,6 +97,8 @@ pub struct Agent {
     exported: shim::Words,
     /// The shim's memory at the snapshot.
     pristine: shim::Words,
+    /// What the shim tells about the input, but for its size.
+    told: [u8; 144],
     /// Entries of pages that are no longer hot; kept for its capacity.
     cold: Vec<Gpa>,
     sites: Sites,
@@ -148,7 +150,7 @@ impl Agent {
         memory.write_unmarked(CODE.gpa(0), &blob.code)?;
         memory.write_unmarked(HOT.gpa(0), &[0; layout::HOT_ENTRY as usize])?;
         let cookie = RandomState::new().build_hasher().finish();
-        let pristine = shim::export(process, cookie);
+        let pristine = shim::export(process, cookie, true);
         let agent = Self {
             tables: guarded,
             then,
@@ -159,6 +161,7 @@ impl Agent {
             batches: 0,
             exported: pristine,
             pristine,
+            told: without_size(process),
             cold: Vec::new(),
             sites: Sites::default(),
             is_learning: false,
@@ -184,11 +187,13 @@ impl Agent {
         ];
         write_words(memory, FACTS.gpa(facts::REGS), &regs)?;
         write_words(memory, FACTS.gpa(facts::SHIM), &self.pristine)?;
-        for (index, stat) in (0..).zip(process.stats_of_the_shim()) {
-            let at = facts::STAT + index * shim::STAT_BYTES;
-            memory.write_unmarked(FACTS.gpa(at), &stat)?;
+        for (index, (stat, statx)) in (0..).zip(process.told_by_the_shim()) {
+            memory.write_unmarked(FACTS.gpa(facts::STAT + index * shim::STAT.bytes), &stat)?;
+            memory.write_unmarked(FACTS.gpa(facts::STATX + index * shim::STATX.bytes), &statx)?;
         }
-        Ok(())
+        let mut path = shim::path(process).unwrap_or_default();
+        path.push(0);
+        memory.write_unmarked(FACTS.gpa(facts::PATH), &path)
     }
 
     /// Gives the agent a batch, and clears its memory.
@@ -387,7 +392,8 @@ impl Agent {
     /// # Errors
     /// The agent's memory is missing.
     pub fn export(&mut self, memory: &mut GuestMemory, process: &Process) -> Result<(), OutOfRam> {
-        self.exported = shim::export(process, self.cookie);
+        let input_as_told = without_size(process) == self.told;
+        self.exported = shim::export(process, self.cookie, input_as_told);
         write_words(memory, STATE.gpa(state::SHIM), &self.exported)
     }
 
@@ -516,6 +522,15 @@ fn map(memory: &mut GuestMemory, tables: &mut Tables) -> Result<(), TablesFull> 
     // Nothing was translated under these tables yet.
     tables.take_stale(&mut Vec::new());
     Ok(())
+}
+
+/// What there is to tell about the input, but for its size.
+fn without_size(process: &Process) -> [u8; 144] {
+    let [(mut stat, _), ..] = process.told_by_the_shim();
+    for at in [shim::STAT.size_at, shim::STAT.blocks_at] {
+        stat[at as usize..][..8].fill(0);
+    }
+    stat
 }
 
 fn write_words(memory: &mut GuestMemory, at: Gpa, words: &[u64]) -> Result<(), OutOfRam> {

@@ -4,8 +4,10 @@
 //! Never touches guest memory. What the shim does with the words is in `code`.
 
 use super::super::Process;
+use super::super::calls::{AT_FDCWD, locate};
+use super::super::errno::Errno;
 use super::super::files::{NodeId, Output, Target};
-use super::layout::shim;
+use super::layout::{facts, shim};
 
 /// The shim leaves the descriptor to the host.
 pub(super) const HOST: u64 = 0;
@@ -15,16 +17,27 @@ pub(super) const INPUT: u64 = 1;
 pub(super) const STDOUT: u64 = 2;
 /// Standard error.
 pub(super) const STDERR: u64 = 3;
-/// Closed by the shim.
-pub(super) const CLOSED: u64 = 4;
+/// Not in use: the next one that is opened, if it is the lowest.
+pub(super) const FREE: u64 = 4;
+/// Beside a kind: `exec` closes the descriptor.
+pub(super) const CLOSE_ON_EXEC: u64 = 1 << 32;
 
 /// Bytes of output that the shim counts in one run before it leaves writing to the host.
 pub(super) const OUTPUT_MAX: u64 = 1 << 16;
 
-/// Length of `struct stat`, and where in it the size and the number of 512-byte blocks are.
-pub(super) const STAT_BYTES: u64 = 144;
-pub(super) const STAT_SIZE_AT: u64 = 48;
-pub(super) const STAT_BLOCKS_AT: u64 = 64;
+/// Length of a structure that tells about a file, and where in it the size and the number of
+/// 512-byte blocks are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    pub(super) bytes: u64,
+    pub(super) size_at: u64,
+    pub(super) blocks_at: u64,
+}
+
+/// `struct stat`.
+pub(super) const STAT: Told = Told { bytes: 144, size_at: 48, blocks_at: 64 };
+/// `struct statx`.
+pub(super) const STATX: Told = Told { bytes: 256, size_at: 40, blocks_at: 48 };
 
 /// The shim's memory.
 pub(super) type Words = [u64; (shim::BYTES / 8) as usize];
@@ -44,13 +57,20 @@ pub(super) fn is_whole(words: &Words, cookie: u64) -> bool {
     words[word(shim::SUM)] == sum(words, cookie)
 }
 
-/// The process as the shim may see it.
-pub(super) fn export(process: &Process, cookie: u64) -> Words {
+/// The process as the shim may see it; `input_as_told` when what the shim tells about the input is
+/// true.
+pub(super) fn export(process: &Process, cookie: u64, input_as_told: bool) -> Words {
     let mut words = [0; (shim::BYTES / 8) as usize];
     for fd in 0..shim::FDS_MAX {
-        let (kind, position) = descriptor(process, fd);
+        let (kind, position) = match descriptor(process, fd) {
+            (kind, _) if kind & !CLOSE_ON_EXEC == INPUT && !input_as_told => (HOST, 0),
+            known => known,
+        };
         let at = word(shim::FDS + fd * 16);
         (words[at], words[at + 1]) = (kind, position);
+    }
+    if input_as_told {
+        words[word(shim::PATH)] = path(process).map_or(0, |path| path.len() as u64 + 1);
     }
     words[word(shim::SUM)] = sum(&words, cookie);
     words
@@ -63,13 +83,26 @@ pub(super) fn nothing(cookie: u64) -> Words {
     words
 }
 
+/// The input's path, if it is one that the shim can know and that leads to the input.
+pub(super) fn path(process: &Process) -> Option<Vec<u8>> {
+    let path = process.files.tree.path_of(NodeId::INPUT)?;
+    let leads_there = locate(&process.files, AT_FDCWD, &path, 0) == Ok(Target::Node(NodeId::INPUT));
+    (leads_there && (path.len() as u64) < facts::PATH_BYTES).then_some(path)
+}
+
 fn descriptor(process: &Process, fd: u64) -> (u64, u64) {
-    let Ok(open) = process.files.table.get(fd) else { return (HOST, 0) };
+    let table = &process.files.table;
+    let Ok(open) = table.get(fd) else {
+        let may_be_used = fd < table.descriptors_max() as u64;
+        return (if may_be_used { FREE } else { HOST }, 0);
+    };
     let has_room = |output: &Output| output.room() >= OUTPUT_MAX;
+    let close_on_exec = table.is_close_on_exec(fd).unwrap_or(false);
     match open.target {
-        // Descriptors that share a position are the host's.
-        Target::Node(NodeId::INPUT) if open.may_read() && open.references == 1 => {
-            (INPUT, open.offset)
+        // Descriptors that share a position are the host's, and so are those with flags that the
+        // shim could not give them.
+        Target::Node(NodeId::INPUT) if open.flags == libc::O_RDONLY && open.references == 1 => {
+            (INPUT | if close_on_exec { CLOSE_ON_EXEC } else { 0 }, open.offset)
         }
         Target::Stdout if open.may_write() && has_room(&process.files.stdout) => (STDOUT, 0),
         Target::Stderr if open.may_write() && has_room(&process.files.stderr) => (STDERR, 0),
@@ -90,17 +123,42 @@ pub(super) fn import(process: &mut Process, words: &Words, then: &Words) {
             output.append_unknown(bytes.min(OUTPUT_MAX));
         }
     }
-    for fd in 0..shim::FDS_MAX {
+    let changed = |fd: &u64| {
         let at = word(shim::FDS + fd * 16);
-        if words[at] == CLOSED && then[at] != CLOSED {
-            // The shim closes only what is open.
-            let _ = process.files.close(fd);
-        } else if words[at + 1] != then[at + 1]
-            && let Ok(open) = process.files.table.get_mut(fd)
-        {
-            open.offset = words[at + 1];
+        words[at..at + 2] != then[at..at + 2]
+    };
+    for fd in (0..shim::FDS_MAX).filter(changed) {
+        let at = word(shim::FDS + fd * 16);
+        if words[at] == then[at] {
+            if let Ok(open) = process.files.table.get_mut(fd) {
+                open.offset = words[at + 1];
+            }
+            continue;
+        }
+        // Neither can fail: the shim closes what is open, and opens what is free.
+        let _ = process.files.close(fd);
+        if words[at] & !CLOSE_ON_EXEC == INPUT {
+            let _ = open_input(process, fd, words[at] & CLOSE_ON_EXEC != 0, words[at + 1]);
         }
     }
+}
+
+/// Opens the input as descriptor `fd`, which is free.
+fn open_input(
+    process: &mut Process,
+    fd: u64,
+    close_on_exec: bool,
+    offset: u64,
+) -> Result<(), Errno> {
+    let table = &mut process.files.table;
+    let flags = libc::O_RDONLY | if close_on_exec { libc::O_CLOEXEC } else { 0 };
+    let lowest = table.open(Target::Node(NodeId::INPUT), flags)?;
+    if lowest != fd {
+        table.duplicate_to(lowest, fd, close_on_exec)?;
+        table.close(lowest)?;
+    }
+    table.get_mut(fd)?.offset = offset;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -112,16 +170,18 @@ mod tests {
     #[test]
     fn what_the_shim_did_is_done_to_the_process() {
         let mut process = Guest::simple().process;
-        let then = export(&process, 7);
+        let then = export(&process, 7, true);
         assert_eq!(then[word(shim::FDS)], INPUT, "standard input is the input");
         assert_eq!(then[word(shim::FDS + 16)], STDOUT);
-        assert_eq!(then[word(shim::FDS + 3 * 16)], HOST, "not open");
+        assert_eq!(then[word(shim::FDS + 3 * 16)], FREE, "not open");
         assert!(is_whole(&then, 7) && !is_whole(&then, 8));
         let mut words = then;
         words[word(shim::CALLS)] = 3;
         words[word(shim::OUTPUT)] = 5;
         words[word(shim::FDS) + 1] = 4;
-        words[word(shim::FDS + 2 * 16)] = CLOSED;
+        words[word(shim::FDS + 2 * 16)] = FREE;
+        words[word(shim::FDS + 4 * 16)] = INPUT | CLOSE_ON_EXEC;
+        words[word(shim::FDS + 4 * 16) + 1] = 2;
         assert!(!is_whole(&words, 7));
         let clock = process.scalars.clock_ns;
         import(&mut process, &words, &then);
@@ -129,7 +189,11 @@ mod tests {
         assert_eq!(process.stdout().len(), 5);
         assert_eq!(process.files.table.get(0).unwrap().offset, 4);
         assert!(process.files.table.get(2).is_err());
-        let after = export(&process, 7);
+        assert!(process.files.table.get(3).is_err(), "only 4 was opened");
+        assert!(process.files.table.is_close_on_exec(4).unwrap());
+        let after = export(&process, 7, true);
+        assert_eq!(after[word(shim::FDS + 4 * 16)], INPUT | CLOSE_ON_EXEC);
+        assert_eq!(after[word(shim::FDS + 4 * 16) + 1], 2);
         assert_eq!(after[word(shim::FDS) + 1], 4);
         assert_eq!(after[word(shim::CALLS)], 0);
     }

@@ -59,10 +59,16 @@ fn facts(files: &Files, target: Target) -> Result<Facts, Errno> {
             (libc::S_IFCHR, 0, (1, minor))
         }
     };
+    // The engine's own hold on the input is no link, but stands for the file's name where it comes
+    // by standard input.
+    let links = match node.links {
+        held @ 2.. if id == NodeId::INPUT => held - 1,
+        links => links,
+    };
     Ok(Facts {
         inode: u64::from(id.0) + 1,
         mode: kind | node.mode,
-        links: u64::from(node.links.max(u32::from(node.is_directory()) * 2)),
+        links: u64::from(links.max(u32::from(node.is_directory()) * 2)),
         owner: if node.owned { USER_ID } else { 0 },
         size,
         device,
@@ -137,11 +143,12 @@ impl Facts {
 }
 
 impl Process {
-    /// `struct stat` of the input, of standard output and of standard error.
-    pub(in super::super) fn stats_of_the_shim(&self) -> [[u8; 144]; 3] {
+    /// `struct stat` and `struct statx` of the input, of standard output and of standard error.
+    pub(in super::super) fn told_by_the_shim(&self) -> [([u8; 144], [u8; 256]); 3] {
         let targets = [Target::Node(NodeId::INPUT), Target::Stdout, Target::Stderr];
         // The input's node is never freed.
-        targets.map(|target| facts(&self.files, target).map_or([0; 144], |facts| facts.stat()))
+        let told = |facts: Facts| (facts.stat(), facts.statx());
+        targets.map(|target| facts(&self.files, target).map_or(([0; 144], [0; 256]), told))
     }
 
     /// What is at a path, for the calls that take a descriptor, a path and flags.
