@@ -65,6 +65,9 @@ pub struct Guest {
     /// have read its input by then.
     #[arg(long, value_name = "SYMBOL|ADDRESS", value_parser = values::point)]
     pub at: Option<Point>,
+    /// A run ends, with status 0, when the function returns that --at names the start of.
+    #[arg(long, requires = "at", conflicts_with = "bare")]
+    pub until_return: bool,
     /// It is a crash, as if abort were called there, to reach this function, address or +OFFSET
     /// after the snapshot; `rust_panic` makes every panic of a Rust program one. May be repeated.
     #[arg(long, value_name = "SYMBOL|ADDRESS", value_parser = values::point)]

@@ -40,6 +40,9 @@ pub fn start(
                 None => ProcessPoint::Input,
                 Some(at) => ProcessPoint::Address(resolve(at, &images)?),
             };
+            if program.until_return {
+                boot.end_at_return();
+            }
             for at in &program.crash_at {
                 boot.crash_at(resolve(at, &images)?);
             }

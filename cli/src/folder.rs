@@ -29,7 +29,7 @@ impl Source {
         let mut arguments = vec![
             format!("from {:?}", std::env::current_dir().ok()),
             format!("ram {:?}", guest.ram),
-            format!("at {:?}", guest.at),
+            format!("at {:?} {}", guest.at, guest.until_return),
             format!("crash at {:?}", guest.crash_at),
             format!("input {:?}", guest.input_path),
             format!("bare {:?} {:?} {:?}", guest.bare, guest.load_at, guest.entry),

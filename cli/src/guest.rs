@@ -35,6 +35,8 @@ pub struct Program {
     pub ram_bytes: u64,
     /// Where to take the snapshot, if not where the input is about to be seen.
     pub at: Option<Point>,
+    /// Whether a run ends where the function at that point returns.
+    pub until_return: bool,
     /// Where it is a crash to be.
     pub crash_at: Vec<Point>,
 }
@@ -59,6 +61,7 @@ impl Guest {
                     spec,
                     ram_bytes,
                     at: self.at.clone(),
+                    until_return: self.until_return,
                     crash_at: self.crash_at.clone(),
                 };
                 Ok(Resolved::Process(Box::new(program)))

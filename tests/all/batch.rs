@@ -1,10 +1,13 @@
 //! A batch of runs gives what as many runs of their own give, and leaves nothing behind.
 
-use crate::support::{build_c, installed, kvm, limit, machine, patience, rounds, spec};
+use crate::support::{RAM_BYTES, build_c, installed, kvm, limit, machine, patience, rounds, spec};
 use dejavm_engine::coverage::{Arm, blocks};
 use dejavm_engine::kvm::System;
-use dejavm_engine::machine::{Batch, BatchOptions, BatchReport, Limit, Machine};
+use dejavm_engine::machine::{
+    Batch, BatchOptions, BatchReport, Boot, Limit, Machine, ProcessPoint, Started,
+};
 use dejavm_engine::outcome::{Outcome, Signal};
+use dejavm_engine::symbols::{Image, Symbolizer};
 use std::time::Duration;
 
 fn options() -> BatchOptions {
@@ -95,6 +98,36 @@ fn an_input_is_found_by_its_path_as_in_runs_of_their_own() {
             assert_eq!(*outcome, expected[index % deeds.len()], "{:?}", deeds[index % deeds.len()]);
         }
     }
+    assert_eq!(machine.verify().unwrap(), []);
+}
+
+#[test]
+fn a_run_may_end_where_a_function_returns() {
+    let Some(system) = kvm() else { return };
+    let spec = spec(&build_c("harness", &[]), &[]);
+    let mut boot = Boot::process(&system, &spec, RAM_BYTES, b"").unwrap();
+    let images = boot.process_images().into_iter().map(|image| Image {
+        name: image.path.to_string_lossy().into_owned(),
+        bias: image.base,
+        bytes: image.bytes,
+    });
+    let parse = Symbolizer::new(images.collect()).address_of("parse").unwrap();
+    boot.end_at_return();
+    let Started::AtSnapshot(mut machine) =
+        boot.start(ProcessPoint::Address(parse), limit()).unwrap()
+    else {
+        panic!("it reads its input");
+    };
+    let fine = Some(Outcome::Exited { status: 0 });
+    let alone = one_by_one(&mut machine, [&b"{"[..], b"!", b""]);
+    assert_eq!([&alone[0], &alone[2]], [&fine, &fine]);
+    assert!(matches!(&alone[1], Some(Outcome::Crashed(fault)) if fault.signal == Signal::ABRT));
+    for _ in 0..5 {
+        assert_eq!(run(&mut machine, &batch_of([&b"{"[..], b"!", b""])).runs, alone);
+    }
+    machine.run(b"{", limit()).unwrap();
+    assert_eq!(machine.stdout(), b"", "main was never gone back to");
+    machine.rewind().unwrap();
     assert_eq!(machine.verify().unwrap(), []);
 }
 

@@ -4,8 +4,9 @@ use super::hardware::{Hardware, VmSpec};
 use super::process::{self, ProcessDriver, ProcessPoint, ProcessState};
 use super::watchdog::Watchdog;
 use super::{Driver, GuestState, Limit, Machine, MachineError, RunReport, Stop, bare, drive};
-use crate::address::{Gpa, PAGE_SIZE};
+use crate::address::{Gpa, Gva, PAGE_SIZE};
 use crate::guest::bare::BareSpec;
+use crate::guest::process::memory::UserMemory;
 use crate::guest::process::pages::ProcessPages;
 use crate::guest::process::{CpuFacts, Process, ProcessSpec, Start, trap};
 use crate::host;
@@ -31,6 +32,8 @@ pub struct Boot {
     /// CPUID as the guest sees it.
     cpuid: Vec<kvm_cpuid_entry2>,
     watchdog: Watchdog,
+    /// A run ends when the function that the snapshot point is the start of returns.
+    ends_at_return: bool,
 }
 
 /// Where a boot came to.
@@ -119,7 +122,7 @@ impl Boot {
         if hw.parts.irqchip {
             watchdog.poll();
         }
-        Ok(Self { hw, driver, cpuid, watchdog })
+        Ok(Self { hw, driver, cpuid, watchdog, ends_at_return: false })
     }
 
     /// Where the program's images are, for resolving a symbol to a snapshot point.
@@ -139,6 +142,12 @@ impl Boot {
         {
             driver.state.crash_points.push(address);
         }
+    }
+
+    /// Ends every run, with status 0, when the function returns whose first instruction the
+    /// snapshot point is. Ignored for a bare guest.
+    pub fn end_at_return(&mut self) {
+        self.ends_at_return = true;
     }
 
     /// Runs to the snapshot point and takes the snapshot. `point` is for process guests; a bare
@@ -177,6 +186,15 @@ impl Boot {
 
     fn take_snapshot(mut self) -> Result<Machine, MachineError> {
         let state = self.hw.capture()?;
+        if let (Driver::Process(driver), true) = (&mut self.driver, self.ends_at_return) {
+            // Where CALL has left the address to return to.
+            let address = state.regs.rsp;
+            let tables = &mut driver.state.tables;
+            let mut pages = ProcessPages { memory: &mut self.hw.memory, tables };
+            pages
+                .write(Gva(address), &trap::returned_entry().0.to_le_bytes())
+                .map_err(|_| MachineError::PointNotMapped { address })?;
+        }
         if let Driver::Process(driver) = &mut self.driver {
             process::install_xsave(&mut self.hw, &state)?;
             driver.state.tables.mark();

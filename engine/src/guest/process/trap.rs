@@ -170,10 +170,17 @@ fn user_code() -> Vec<u8> {
     code[1..9].copy_from_slice(&GATE_AT.to_le_bytes());
     let at = TRAMPOLINE as usize;
     code[at..at + 28].copy_from_slice(&trampoline());
+    let at = RETURNED as usize;
+    code[at..at + 7].copy_from_slice(&RETURNED_CODE);
+    code[at + 7..at + 9].copy_from_slice(&[0x0f, 0x05]);
     code
 }
 
 const TRAMPOLINE: u64 = 0x40;
+/// Where [`returned_entry`] is in its page.
+pub(super) const RETURNED: u64 = 0x80;
+/// `xor edi, edi; mov eax, exit_group`, and what is behind it.
+pub(super) const RETURNED_CODE: [u8; 7] = [0x31, 0xff, 0xb8, libc::SYS_exit_group as u8, 0, 0, 0];
 
 /// Loads extended state, then RAX, RDX and RIP, changing nothing else:
 /// `xrstor64 [area]; mov rax, [resume]; mov rdx, [resume+8]; jmp [resume+16]`.
@@ -204,6 +211,12 @@ pub const fn syscall_entry() -> Gva {
 #[must_use]
 pub const fn trampoline_entry() -> Gva {
     Gva(engine_va(USER_CODE).0 + TRAMPOLINE)
+}
+
+/// Where a function returns to at whose end a run ends: the program exits with status 0.
+#[must_use]
+pub const fn returned_entry() -> Gva {
+    Gva(engine_va(USER_CODE).0 + RETURNED)
 }
 
 /// Whether `rip` is at, or just past, the gate's store. By range, because hosts differ in whether

@@ -138,7 +138,15 @@ fn gate(shim: u64) -> Result<Vec<u8>, IcedError> {
     asm.code.sysretq()?;
     asm.code.set_label(&mut at_user)?;
     asm.jump(shim)?;
-    asm.code.assemble(trap::syscall_entry().0)
+    let mut page = asm.code.assemble(trap::syscall_entry().0)?;
+    // The end of a function at which a run ends needs no SYSCALL here.
+    let mut asm = Asm::new()?;
+    asm.jump(shim)?;
+    let at = trap::RETURNED as usize;
+    page.resize(page.len().max(at), 0xf4);
+    page.extend_from_slice(&trap::RETURNED_CODE);
+    page.extend(asm.code.assemble(trap::returned_entry().0 + trap::RETURNED_CODE.len() as u64)?);
+    Ok(page)
 }
 
 struct Labels {
@@ -795,6 +803,7 @@ mod tests {
     #[test]
     fn the_gate_leaves_cpl_0_before_anything_else() {
         let blob = assemble(true).unwrap();
+        assert!(blob.gate[..trap::RETURNED as usize].ends_with(&[0xf4]), "apart from what follows");
         let gate = decode(&blob.gate, trap::syscall_entry().0);
         assert!(gate.iter().any(|instruction| instruction.mnemonic() == Mnemonic::Sysretq));
         assert_eq!(gate.last().unwrap().near_branch_target(), blob.entries.shim);
