@@ -197,6 +197,7 @@ impl Boot {
         }
         if let Driver::Process(driver) = &mut self.driver {
             process::install_xsave(&mut self.hw, &state)?;
+            driver.state.tables.clear_free(&mut self.hw.memory)?;
             driver.state.tables.mark();
             // The boot's calls and faults are no run's.
             (driver.system_calls, driver.traps) = (0, 0);

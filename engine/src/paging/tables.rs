@@ -225,6 +225,15 @@ impl Tables {
         Ok(())
     }
 
+    /// Clears the pages that were given back, so that every free page holds zeros.
+    ///
+    /// # Errors
+    /// A page does not lie in RAM.
+    pub fn clear_free(&self, memory: &mut GuestMemory) -> Result<(), TablesFull> {
+        let all = self.frames.free.iter();
+        Ok(all.map(|pfn| Pfn(*pfn)).try_for_each(|pfn| memory.zero(pfn.gpa(), PAGE_SIZE))?)
+    }
+
     /// Forgets the log: what the tables are now is what a rewind goes back to.
     pub fn mark(&mut self) {
         self.log.clear();
@@ -334,6 +343,33 @@ impl Tables {
         }
         guard.open(pfn);
         memory.write_unmarked(slot, &guard.filter(entry).to_le_bytes())?;
+        Ok(())
+    }
+
+    /// Whether an entry was changed since the mark.
+    #[must_use]
+    pub fn is_changed(&self, slot: Gpa) -> bool {
+        self.log.iter().any(|(changed, _)| *changed == slot)
+    }
+
+    /// The frames that were mapped since the mark.
+    pub fn frames_mapped<'a>(&'a self, memory: &'a GuestMemory) -> impl Iterator<Item = Pfn> + 'a {
+        let entries = self.log.iter().filter_map(|(slot, _)| memory.read_u64(*slot).ok());
+        entries.filter(|entry| entry & PRESENT != 0).map(super::frame_of)
+    }
+
+    /// Makes the pages that were mapped since the mark, all of them absent before, part of what a
+    /// rewind goes back to, and guards them. The guest has not run since.
+    ///
+    /// # Errors
+    /// An entry does not lie in RAM.
+    pub fn keep_mapped(&mut self, memory: &mut GuestMemory) -> Result<(), TablesFull> {
+        let Some(guard) = &mut self.guard else { return Ok(()) };
+        guard.end_run();
+        for (slot, _) in self.log.drain(..) {
+            let entry = memory.read_u64(slot)?;
+            memory.write_unmarked(slot, &guard.filter(entry).to_le_bytes())?;
+        }
         Ok(())
     }
 

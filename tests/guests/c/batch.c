@@ -27,6 +27,8 @@ static ssize_t length;
 static char data[8 * PAGE] __attribute__((aligned(PAGE)));
 static const char constant[PAGE] __attribute__((aligned(PAGE))) = "constant";
 static char *mapping;
+/* Too large to be there before it is touched. */
+static char lazy[16 << 20];
 static void *heap_end;
 
 static uint64_t number(void) {
@@ -45,6 +47,8 @@ static void pristine(void) {
     CHECK(strcmp(mapping, "mapped") == 0 && strcmp(mapping + PAGE, "mapped too") == 0);
     CHECK(syscall(SYS_brk, 0) == (long)heap_end);
     CHECK(access("made-in-a-run", F_OK) < 0 && errno == ENOENT);
+    for (size_t at = 0; at < sizeof lazy; at += 1 << 20)
+        CHECK(lazy[at] == 0 && lazy[at + PAGE] == 0);
     struct sigaction action;
     CHECK(sigaction(SIGUSR1, NULL, &action) == 0 && action.sa_handler == SIG_DFL);
 }
@@ -124,7 +128,17 @@ static void addresses(void) {
 
 static void handler(int signal) { (void)signal; }
 
+/* A deep stack: frames of 8 KiB. */
+static int deep(int frames) {
+    volatile char frame[2 * PAGE];
+    frame[0] = frame[PAGE] = (char)frames;
+    return frames > 0 ? deep(frames - 1) + frame[0] : 0;
+}
+
 static void spoil(void) {
+    for (size_t at = 0; at < sizeof lazy; at += 1 << 20)
+        lazy[at] = lazy[at + PAGE] = 1;
+    deep(100);
     memset(data, 0x5a, sizeof data);
     strcpy(mapping, "spoilt");
     strcpy(mapping + PAGE, "spoilt");

@@ -180,6 +180,15 @@ impl Process {
         self.space.fault(at, access, &self.files, mem)
     }
 
+    /// Whether `at` lies in a mapping that is as it was in `then` and starts as zeros: bringing in
+    /// a page of it changes nothing that the process can notice.
+    #[must_use]
+    pub fn is_lazily_zero(&self, then: &Self, at: Gva) -> bool {
+        let area = self.space.area_at(at.0);
+        area.is_some_and(|area| !matches!(area.backing, space::Backing::File { .. }))
+            && area == then.space.area_at(at.0)
+    }
+
     /// Whether `call` would see the input's contents or size. The first such call is the default
     /// snapshot point: up to it every input gives the same process.
     #[must_use]

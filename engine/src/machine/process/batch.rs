@@ -16,7 +16,7 @@ use crate::machine::hardware::Hardware;
 use crate::machine::watchdog::Watchdog;
 use crate::machine::{Flow, HIT_ALLOWANCE, MachineError, MachineSnapshot, Stop, ending};
 use crate::outcome::{Access, Fault, MemoryAccess, Outcome};
-use crate::paging::{GUARDED, PRESENT, WRITABLE, frame_of, may_write};
+use crate::paging::{GUARDED, PRESENT, WRITABLE, frame_of};
 use crate::rewind::{HostRewind, Patches};
 use crate::state::{Ending, Prepared, Ran, RewindMode};
 use kvm_bindings::{kvm_regs, kvm_sregs};
@@ -32,6 +32,10 @@ pub(in crate::machine) struct BatchParts<'m> {
     pub(in crate::machine) prepared: &'m Prepared,
     pub(in crate::machine) then: &'m ProcessState,
 }
+
+/// Free frames below which pages that are brought in do not stay: a run must find about as many as
+/// it would alone.
+const FRAMES_RESERVED: u64 = 4096;
 
 /// Whether a batch goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -505,13 +509,29 @@ impl Run<'_, '_> {
         if pages.allows(at, access) {
             return Ok(FaultVerdict::Retry);
         }
+        // What was mapped at the snapshot already may stay when it is brought in: the next run
+        // need not fault there again.
+        let stays = pages.tables.unchanged()
+            && pages.tables.frames_free() > FRAMES_RESERVED
+            && process.is_lazily_zero(&self.parts.then.process, at);
         let verdict = process.page_fault(at, access, &mut pages);
-        self.agent.set_touched(&mut self.parts.hw.memory, true)?;
+        let tables = &mut self.driver.state.tables;
+        let BatchParts { hw, snapshot, .. } = &mut self.parts;
+        // Free frames are zeros in a snapshot, unless its file says otherwise.
+        let is_zero = |pfn| snapshot.pages.page(pfn).is_none();
+        if stays && verdict == FaultVerdict::Retry && tables.frames_mapped(&hw.memory).all(is_zero)
+        {
+            tables.keep_mapped(&mut hw.memory)?;
+            self.agent.then = tables.clone();
+        } else {
+            self.agent.set_touched(&mut self.parts.hw.memory, true)?;
+        }
+        self.interruptions += 1;
         Ok(verdict)
     }
 
-    /// A guarded page's first write: the page is hot from now on if it is the snapshot's and
-    /// where the snapshot has it; else it is open until the run is over.
+    /// A guarded page's first write: the page is hot from now on if it is where a rewind has it;
+    /// else it is open until the run is over.
     fn open(
         &mut self,
         at: Gva,
@@ -521,14 +541,9 @@ impl Run<'_, '_> {
         let page = at.page_floor();
         let pfn = frame_of(entry);
         let memory = &mut self.parts.hw.memory;
-        // While the machine is under the agent's tables, the agent holds the exact ones.
-        let exact = self.agent.tables.leaf(memory, page);
-        let is_the_snapshots = exact.is_some_and(|(_, entry)| {
-            entry & PRESENT != 0 && may_write(entry) && frame_of(entry) == pfn
-        });
+        let is_in_place = !self.driver.state.tables.is_changed(slot);
         // A page with breakpoints in it is restored by who knows of them.
-        let stays =
-            is_the_snapshots && !self.agent.is_full() && self.parts.patches.of(pfn).is_empty();
+        let stays = is_in_place && !self.agent.is_full() && self.parts.patches.of(pfn).is_empty();
         self.driver.state.tables.open(memory, slot, entry, !stays)?;
         if stays {
             self.agent.add_hot(memory, (page, pfn, slot), &self.parts.snapshot.pages)?;
