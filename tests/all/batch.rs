@@ -11,7 +11,7 @@ fn options() -> BatchOptions {
     BatchOptions { limit: limit().time, stop_at_finding: false }
 }
 
-fn batch_of<'i>(inputs: impl IntoIterator<Item = &'i [u8]>) -> Batch {
+pub fn batch_of<'i>(inputs: impl IntoIterator<Item = &'i [u8]>) -> Batch {
     let mut batch = Batch::default();
     assert!(inputs.into_iter().all(|input| batch.push(input)));
     batch
@@ -36,12 +36,12 @@ fn run(machine: &mut Machine, batch: &Batch) -> BatchReport {
     report
 }
 
-fn guest(system: &System) -> Machine {
+pub fn guest(system: &System) -> Machine {
     machine(system, &spec(&build_c("batch", &[]), &[]))
 }
 
 /// Inputs of `batch.c` that are served in the guest or on the host, crash, or spoil what they can.
-const DEEDS: [&[u8]; 12] = [
+pub const DEEDS: [&[u8]; 12] = [
     b"plain",
     b"s spoil",
     b"g again and again",
