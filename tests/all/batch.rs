@@ -269,6 +269,22 @@ fn a_program_that_jumps_into_the_agent_harms_only_itself() {
 }
 
 #[test]
+fn a_run_that_takes_the_agents_addresses_is_the_only_one_that_is_not_told() {
+    let Some(system) = kvm() else { return };
+    let mut machine = guest(&system);
+    let fine = Some(Outcome::Exited { status: 0 });
+    assert_eq!(one_by_one(&mut machine, [&b"r"[..]]), [fine.clone()]);
+    // System calls are replaced by now, so that there is code of the agent's in the way.
+    (0..4).for_each(|_| drop(run(&mut machine, &batch_of([&b"plain"[..], b"s"]))));
+    for _ in 0..rounds(20) {
+        let report = run(&mut machine, &batch_of([&b"plain"[..], b"r", b"s", b"plain"]));
+        assert_eq!(report.runs, [fine.clone(), None, fine.clone(), fine.clone()]);
+        assert!(!report.is_distrusted);
+        assert_eq!(machine.verify().unwrap(), []);
+    }
+}
+
+#[test]
 fn a_page_that_is_no_longer_written_leaves_the_hot_ones() {
     let Some(system) = kvm() else { return };
     let mut machine = guest(&system);

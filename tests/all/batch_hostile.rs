@@ -21,10 +21,6 @@ const REPEATS: usize = 3;
 struct Compared {
     /// As alone.
     same: u32,
-    /// A crash as alone, but not in every detail: a program sees the jumps that take the place of
-    /// its SYSCALL instructions when it reads its code, and stops a little later when it unmaps it.
-    /// A crash in a batch is looked at in a run of its own anyway.
-    alike: u32,
     /// Not told, or out of time.
     open: u32,
     /// Not the same alone from one time to the next.
@@ -33,7 +29,7 @@ struct Compared {
 
 impl Compared {
     fn all(&self) -> u32 {
-        self.same + self.alike + self.open + self.unstable
+        self.same + self.open + self.unstable
     }
 }
 
@@ -55,14 +51,11 @@ fn compare(machine: &mut Machine, inputs: &[Vec<u8>], time: Duration) -> Compare
         for _ in 0..REPEATS {
             machine.run_batch(&batch, options, &mut report).unwrap();
             assert_eq!(report.runs.len(), inputs.len());
-            if let Some(at)=report.runs.iter().position(|r| r.is_none()) { println!("DBG first none: {} alone {:?} prev alone {:?}", chunk*CHUNK+at+1, expected[at], expected[at.saturating_sub(1)]); }
-            let to=report.runs.iter().filter(|r| **r==Some(Outcome::TimedOut)).count(); if to>0 { println!("DBG timeouts {to}"); }
             let told: Vec<_> = report.runs.drain(..).zip(inputs).zip(&expected).collect();
             for (index, ((told, input), expected)) in told.into_iter().enumerate() {
                 match told {
                     None | Some(Outcome::TimedOut) => compared.open += 1,
                     Some(told) if told == *expected => compared.same += 1,
-                    Some(told) if is_alike(&told, expected) => compared.alike += 1,
                     Some(told) => {
                         // It read a clock or a random number, or was out of time alone.
                         let again: Vec<_> =
@@ -83,14 +76,6 @@ fn compare(machine: &mut Machine, inputs: &[Vec<u8>], time: Duration) -> Compare
     }
     println!("{compared:?}");
     compared
-}
-
-/// Whether both are crashes by one signal.
-fn is_alike(told: &Outcome, expected: &Outcome) -> bool {
-    let (Outcome::Crashed(told), Outcome::Crashed(expected)) = (told, expected) else {
-        return false;
-    };
-    told.signal == expected.signal
 }
 
 const SECOND: Duration = Duration::from_secs(1);

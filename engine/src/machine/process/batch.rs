@@ -216,6 +216,13 @@ fn undo(
     Ok(agent.end_run(&mut hw.memory)?)
 }
 
+/// The registers to go on with after a fault. The shim runs with the program's rights, and its
+/// flags are restored by it.
+fn back_to(frame: &TrapFrame, regs: &kvm_regs) -> kvm_regs {
+    let (rip, rsp, rflags) = (frame.rip, frame.rsp, trap::user_flags(frame.rflags));
+    kvm_regs { rip, rsp, rflags, ..*regs }
+}
+
 impl Run<'_, '_> {
     fn run(&mut self) -> Result<(), MachineError> {
         let memory = &mut self.parts.hw.memory;
@@ -313,9 +320,14 @@ impl Run<'_, '_> {
 
     /// The present run is over, seen by the host.
     fn ended(&mut self, outcome: Outcome) -> Result<Next, MachineError> {
+        self.over(Some(outcome))
+    }
+
+    /// The present run is over, `None` if only a run of its own can tell how.
+    fn over(&mut self, outcome: Option<Outcome>) -> Result<Next, MachineError> {
         let Some(index) = self.current() else { return self.lost() };
-        let ending = ending(&outcome);
-        self.report.runs.push(Some(outcome));
+        let ending = outcome.as_ref().map_or(Ending::Cut, ending);
+        self.report.runs.push(outcome);
         self.report.by_host.push(true);
         let next = index + 1;
         self.agent.set_index(&mut self.parts.hw.memory, next)?;
@@ -404,13 +416,14 @@ impl Run<'_, '_> {
             self.driver.state.process.set_input(self.batch.input(index));
         }
         self.agent.set_touched(&mut hw.memory, true)?;
-        let regs = hw.vcpu.regs();
+        let regs = *hw.vcpu.regs();
         self.agent.note_call(regs.rax, regs.rcx);
         match self.driver.system_call(hw)? {
             Flow::Stop(Stop::Ended(outcome)) => self.ended(outcome),
             Flow::Stop(Stop::Snapshot) | Flow::Continue | Flow::Interrupted => {
-                if self.agent.collides(&self.driver.state.process) {
-                    return self.lost();
+                let ProcessState { process, tables, .. } = &self.driver.state;
+                if self.agent.collides(regs.rax, &hw.memory, tables, process) {
+                    return self.over(None);
                 }
                 self.agent.export(&mut hw.memory, &self.driver.state.process)?;
                 Ok(Next::Go)
@@ -427,8 +440,10 @@ impl Run<'_, '_> {
         if let (14, Some(frame)) = (vector, &frame) {
             return self.page_fault(frame, &regs);
         }
-        if frame.is_some_and(|frame| self.agent.contains(frame.rip)) {
-            return self.lost();
+        if let Some(frame) = frame.filter(|frame| self.agent.contains(frame.rip)) {
+            // An address that is not canonical faults so (Intel SDM vol. 1, 3.3.7.1).
+            let is_call = vector == 13 && self.agent.in_shim(frame.rip);
+            return if is_call { self.take_over(&back_to(&frame, &regs)) } else { self.lost() };
         }
         let Some(index) = self.current() else { return self.lost() };
         let flow = self.driver.trap(self.parts.hw, self.parts.patches, vector)?;
@@ -455,21 +470,14 @@ impl Run<'_, '_> {
         if self.current().is_none() {
             return self.lost();
         }
-        // The shim runs with the program's rights, and its flags are restored by it.
-        let (rip, rsp, rflags) = (frame.rip, frame.rsp, trap::user_flags(frame.rflags));
-        let back = kvm_regs { rip, rsp, rflags, ..*regs };
+        let back = back_to(frame, regs);
         match self.resolve(Gva(at), access)? {
             FaultVerdict::Retry => {
                 self.driver.resume(self.parts.hw, back)?;
                 Ok(Next::Go)
             }
             FaultVerdict::OutOfMemory => self.ended(Outcome::OutOfMemory),
-            // A system call's answer to a bad address is an error, which the host gives.
-            FaultVerdict::Signal(_) if in_shim => {
-                let hw = &mut *self.parts.hw;
-                *hw.vcpu.regs_mut() = self.agent.unserved(&hw.memory, &back);
-                self.system_call()
-            }
+            FaultVerdict::Signal(_) if in_shim => self.take_over(&back),
             FaultVerdict::Signal(signal) => self.ended(Outcome::Crashed(Fault {
                 signal,
                 rip: frame.rip,
@@ -478,6 +486,14 @@ impl Run<'_, '_> {
                 error_code: frame.error_code,
             })),
         }
+    }
+
+    /// Serves the system call whose address the shim, stopped at `back`, could not use: the answer
+    /// is an error, which the host gives.
+    fn take_over(&mut self, back: &kvm_regs) -> Result<Next, MachineError> {
+        let hw = &mut *self.parts.hw;
+        *hw.vcpu.regs_mut() = self.agent.unserved(&hw.memory, back);
+        self.system_call()
     }
 
     /// Opens a page at its first write, or brings in one that is mapped lazily.
