@@ -84,8 +84,8 @@ pub struct BatchOptions {
 pub struct BatchReport {
     /// Why each run ended, in the order of the inputs; fewer than there are inputs when the batch
     /// stopped at a finding. `None` is not known, because the program wrote to the agent's own
-    /// memory, or mapped something where the agent has code: such an input must have a run of its
-    /// own.
+    /// memory, mapped something where the agent has code, or trapped in code of the agent's: such
+    /// an input must have a run of its own.
     pub runs: Vec<Option<Outcome>>,
     /// The blocks that were reached first, with the number of the run.
     pub hits: Vec<(u32, u32)>,

@@ -1,6 +1,7 @@
 // Makes the system calls that its input lists, and says with its exit status what they gave: a hash
 // of all results and of the memory that they may have written. Input: records of eight 64-bit
-// numbers, the call's and its six arguments'; bit 0 of the last says by which instruction. Arguments
+// numbers, the call's and its six arguments'; bit 0 of the last says by which instruction, and the
+// rest which flags are set when it is made (TF, DF, NT, AC, ID). Arguments
 // that are addresses are the caller's to know: `arena` is mapped at a fixed place, with nothing
 // before and behind it, a page that is only readable and one never touched at its end.
 #include <errno.h>
@@ -22,10 +23,13 @@ static uint64_t input[512], hash = 0xcbf29ce484222325;
 static void add(uint64_t value) { hash = (hash ^ value) * 0x100000001b3; }
 
 // Two instructions, because one that few bytes follow cannot be replaced by a jump.
-#define CALL(behind)                                                                              \
-    __asm__ volatile("syscall\n" behind                                                           \
-                     : "+a"(out)                                                                  \
-                     : "D"(r->args[0]), "S"(r->args[1]), "d"(r->args[2]), "r"(r10), "r"(r8), "r"(r9) \
+#define CALL(behind)                                                                             \
+    __asm__ volatile("pushf; or %1, (%%rsp); popf\n"                                             \
+                     "syscall\n" behind "\n"                                                     \
+                     "pushf; andl $~0x244500, (%%rsp); popf"                                     \
+                     : "+a"(out)                                                                 \
+                     : "b"(r->how & 0x244500), "D"(r->args[0]), "S"(r->args[1]),                 \
+                       "d"(r->args[2]), "r"(r10), "r"(r8), "r"(r9)                               \
                      : "rcx", "r11", "memory", "cc")
 
 static long call(const struct record *r) {

@@ -320,7 +320,12 @@ impl Run<'_, '_> {
 
     /// The present run is over, seen by the host.
     fn ended(&mut self, outcome: Outcome) -> Result<Next, MachineError> {
-        self.over(Some(outcome))
+        // Alone the program would have been somewhere else.
+        let is_moved = |fault: &Fault| self.agent.is_moved_code(fault.rip);
+        match &outcome {
+            Outcome::Crashed(fault) if is_moved(fault) => self.over(None),
+            _ => self.over(Some(outcome)),
+        }
     }
 
     /// The present run is over, `None` if only a run of its own can tell how.
@@ -441,9 +446,7 @@ impl Run<'_, '_> {
             return self.page_fault(frame, &regs);
         }
         if let Some(frame) = frame.filter(|frame| self.agent.contains(frame.rip)) {
-            // An address that is not canonical faults so (Intel SDM vol. 1, 3.3.7.1).
-            let is_call = vector == 13 && self.agent.in_shim(frame.rip);
-            return if is_call { self.take_over(&back_to(&frame, &regs)) } else { self.lost() };
+            return self.agent_trap(vector, &frame, &regs);
         }
         let Some(index) = self.current() else { return self.lost() };
         let flow = self.driver.trap(self.parts.hw, self.parts.patches, vector)?;
@@ -457,6 +460,25 @@ impl Run<'_, '_> {
             self.agent.set_touched(&mut self.parts.hw.memory, true)?;
         }
         Ok(Next::Go)
+    }
+
+    /// An exception in the agent's own code that is no page fault.
+    fn agent_trap(
+        &mut self,
+        vector: u8,
+        frame: &TrapFrame,
+        regs: &kvm_regs,
+    ) -> Result<Next, MachineError> {
+        match vector {
+            // An address that is not canonical faults so (Intel SDM vol. 1, 3.3.7.1).
+            13 if self.agent.in_shim(frame.rip) => self.take_over(&back_to(frame, regs)),
+            // The program steps itself: alone its first step is behind the system call.
+            1 if self.agent.in_shim(frame.rip) => {
+                self.driver.debug_exception = true;
+                self.over(None)
+            }
+            _ => self.lost(),
+        }
     }
 
     fn page_fault(&mut self, frame: &TrapFrame, regs: &kvm_regs) -> Result<Next, MachineError> {

@@ -303,6 +303,12 @@ impl Agent {
         maps && (self.sites.collide(process) || !self.sites.are_in_place(memory, tables))
     }
 
+    /// Whether `rip` is in the program's code that was moved for a jump.
+    #[must_use]
+    pub fn is_moved_code(&self, rip: u64) -> bool {
+        self.sites.has_moved(rip)
+    }
+
     /// Number of SYSCALL instructions that jump into the shim.
     #[must_use]
     pub fn calls_replaced(&self) -> usize {

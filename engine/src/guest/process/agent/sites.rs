@@ -87,7 +87,7 @@ impl Sites {
         let known = self.judged.len() + self.seen.len() >= SITES_MAX
             || self.judged.contains(&at)
             || self.seen.contains(&at)
-            || self.pages.iter().any(|page| (page.va..page.va + PAGE).contains(&at));
+            || self.has_moved(at);
         if !known {
             self.seen.push(at);
         }
@@ -255,6 +255,11 @@ impl Sites {
             let place = code_byte(memory, tables, at).map(|(place, _)| place);
             place == site.bytes.first().map(|(place, ..)| *place)
         })
+    }
+
+    /// Whether `at` is in a page of moved code.
+    pub(super) fn has_moved(&self, at: u64) -> bool {
+        self.pages.iter().any(|page| (page.va..page.va + PAGE).contains(&at))
     }
 
     /// Where the program goes on after a system call that returns to `next`.
