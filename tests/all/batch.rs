@@ -14,7 +14,7 @@ fn options() -> BatchOptions {
     BatchOptions { limit: limit().time, stop_at_finding: false }
 }
 
-fn batch_of<'i>(inputs: impl IntoIterator<Item = &'i [u8]>) -> Batch {
+pub fn batch_of<'i>(inputs: impl IntoIterator<Item = &'i [u8]>) -> Batch {
     let mut batch = Batch::default();
     assert!(inputs.into_iter().all(|input| batch.push(input)));
     batch
@@ -39,12 +39,12 @@ fn run(machine: &mut Machine, batch: &Batch) -> BatchReport {
     report
 }
 
-fn guest(system: &System) -> Machine {
+pub fn guest(system: &System) -> Machine {
     machine(system, &spec(&build_c("batch", &[]), &[]))
 }
 
 /// Inputs of `batch.c` that are served in the guest or on the host, crash, or spoil what they can.
-const DEEDS: [&[u8]; 12] = [
+pub const DEEDS: [&[u8]; 12] = [
     b"plain",
     b"s spoil",
     b"g again and again",
@@ -315,6 +315,22 @@ fn a_program_that_jumps_into_the_agent_harms_only_itself() {
             assert!(is_fine(&report.runs[index]), "{place:#x}: {:?}", report.runs);
         }
         assert_eq!(machine.verify().unwrap(), [], "{place:#x}");
+    }
+}
+
+#[test]
+fn a_run_that_takes_the_agents_addresses_is_the_only_one_that_is_not_told() {
+    let Some(system) = kvm() else { return };
+    let mut machine = guest(&system);
+    let fine = Some(Outcome::Exited { status: 0 });
+    assert_eq!(one_by_one(&mut machine, [&b"r"[..]])[0], fine);
+    // System calls are replaced by now, so that there is code of the agent's in the way.
+    (0..4).for_each(|_| drop(run(&mut machine, &batch_of([&b"plain"[..], b"s"]))));
+    for _ in 0..rounds(20) {
+        let report = run(&mut machine, &batch_of([&b"plain"[..], b"r", b"s", b"plain"]));
+        assert_eq!(report.runs, [fine.clone(), None, fine.clone(), fine.clone()]);
+        assert!(!report.is_distrusted);
+        assert_eq!(machine.verify().unwrap(), []);
     }
 }
 

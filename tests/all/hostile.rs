@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use std::time::Duration;
 
 /// Noise that a failing case's seed gives again.
-fn noise(seed: u64) -> StdRng {
+pub fn noise(seed: u64) -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
@@ -29,7 +29,7 @@ fn survives_a_guest_that_jumps_to_noise() {
 }
 
 /// Bytes of a program that makes system calls with random numbers and arguments.
-fn random_calls(mut noise: StdRng) -> Vec<u8> {
+pub fn random_calls(mut noise: StdRng) -> Vec<u8> {
     let mut code = Vec::new();
     for _ in 0..20 {
         // mov r64, imm64 for RAX, RDI, RSI, RDX, R10, R8, R9; syscall.

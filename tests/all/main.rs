@@ -8,6 +8,7 @@
 
 mod bare;
 mod batch;
+mod batch_hostile;
 mod command;
 mod examples;
 mod faults;

@@ -3,7 +3,8 @@
 //! Each item is told by the guest four times: by a run that finds the snapshot, by a run that has
 //! changed it first (the control: it must tell something else), and, after a run that only changed
 //! it, by another, which must tell what the first did. After every rewind `verify` must be clean.
-//! Where a host cannot change an item, the test prints what showed it and goes on; items that every
+//! A program's runs are runs of their own, and runs of one batch, between which the guest puts
+//! itself back; what a batch has written is looked for by a run of its own too. Where a host cannot change an item, the test prints what showed it and goes on; items that every
 //! host has must work.
 
 use crate::support::{build_c, build_elf, build_flat, kvm, limit, machine, spec};
@@ -11,13 +12,31 @@ use dejavm_engine::address::Gpa;
 use dejavm_engine::guest::bare::{BareSpec, Mode};
 use dejavm_engine::host::{self, Answer};
 use dejavm_engine::kvm::System;
-use dejavm_engine::machine::{Boot, Machine, ProcessPoint, RewindMode, Started};
+use dejavm_engine::machine::{
+    Batch, BatchOptions, BatchReport, Boot, Machine, ProcessPoint, RewindMode, Started,
+};
 use dejavm_engine::outcome::Outcome;
 use std::path::Path;
 
-const MODES: [RewindMode; 2] = [RewindMode::Lazy, RewindMode::Full];
+/// What goes back to the snapshot between two runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Runs {
+    /// The host, after each.
+    Alone(RewindMode),
+    /// The guest, but for what only the host can.
+    Batched,
+}
+
+const ALONE: [Runs; 2] = [Runs::Alone(RewindMode::Lazy), Runs::Alone(RewindMode::Full)];
+/// Batches that an item is probed in, one after another: pages are opened and system calls are
+/// replaced in the first ones.
+const BATCHES: usize = 3;
 const CHANGE: u8 = 1;
 const TELL: u8 = 2;
+/// Tell by exit status, because what a run of a batch writes is not kept.
+const HASH: u8 = 4;
+/// The runs of a probe.
+const PROBE: [u8; 4] = [TELL, CHANGE | TELL, CHANGE, TELL];
 
 /// What a guest must be able to do with an item.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,14 +89,65 @@ impl Item {
         }
     }
 
+    /// The runs of [`PROBE`], again and again in one batch; what each told is its hash.
+    fn run_batch(&self, machine: &mut Machine) -> [Told; PROBE.len()] {
+        // Eight statuses are a hash.
+        let inputs = (0..8).flat_map(|byte| PROBE.map(|what| (what, byte)));
+        let mut batch = Batch::default();
+        for (what, byte) in inputs {
+            let ignored = [self.ignored.start as u16, self.ignored.end as u16];
+            let ignored = ignored.map(u16::to_le_bytes).concat();
+            assert!(batch.push(&[&[self.number, what | HASH, byte][..], &ignored].concat()));
+        }
+        let mut report = BatchReport::default();
+        let options = BatchOptions { limit: limit().time, stop_at_finding: false };
+        machine.run_batch(&batch, options, &mut report).unwrap();
+        assert!(!report.is_distrusted, "{}: {:?}", self.name, report.runs);
+        let mut told = PROBE.map(|_| Ok(Vec::new()));
+        for (run, outcome) in report.runs.into_iter().enumerate() {
+            let told = &mut told[run % PROBE.len()];
+            match (outcome.unwrap(), &mut *told) {
+                (Outcome::Exited { status }, Ok(hash)) => hash.push(status),
+                (Outcome::Exited { status }, Err(end)) => panic!("{status}, not {end}"),
+                (other, Ok(hash)) if hash.is_empty() => *told = Err(other),
+                (other, told) => assert_eq!(Err(other), *told, "{}, run {run}", self.name),
+            }
+        }
+        told
+    }
+
     /// Probes it; the error is why the item cannot be changed here.
-    fn probe(&self, machine: &mut Machine) -> Result<(), String> {
+    fn probe(&self, machine: &mut Machine, runs: Runs) -> Result<(), String> {
+        match runs {
+            Runs::Alone(mode) => {
+                machine.set_rewind_mode(mode);
+                let told = PROBE.map(|what| self.run(machine, what));
+                self.judge(told, runs)
+            }
+            Runs::Batched => self.probe_batch(machine),
+        }
+    }
+
+    fn probe_batch(&self, machine: &mut Machine) -> Result<(), String> {
         let name = &self.name;
-        let pristine = self.run(machine, TELL);
-        let changed = self.run(machine, CHANGE | TELL);
-        let only_changed = self.run(machine, CHANGE);
-        let after = self.run(machine, TELL);
-        assert_eq!(after, pristine, "{name} leaks, {:?}", machine.rewind_mode());
+        let alone = self.run(machine, TELL);
+        let mut verdict = Ok(());
+        for _ in 0..BATCHES {
+            let told = self.run_batch(machine);
+            let pristine = alone.clone().map(|told| fnv1a(&told).to_le_bytes().to_vec());
+            assert_eq!(told[0], pristine, "{name}: not in a batch what it is alone");
+            verdict = self.judge(told, Runs::Batched);
+        }
+        assert_eq!(machine.verify().unwrap(), [], "{name}, after its batches");
+        assert_eq!(self.run(machine, TELL), alone, "{name} leaks from a batch");
+        verdict
+    }
+
+    /// What the runs of [`PROBE`] told must be.
+    fn judge(&self, told: [Told; PROBE.len()], runs: Runs) -> Result<(), String> {
+        let name = &self.name;
+        let [pristine, changed, only_changed, after] = told;
+        assert_eq!(after, pristine, "{name} leaks, {runs:?}");
         match (pristine, changed, only_changed) {
             (Err(end), ..) => Err(format!("telling it {end}")),
             (_, Err(end), _) | (_, _, Err(end)) => Err(format!("changing it {end}")),
@@ -90,17 +160,22 @@ impl Item {
     }
 }
 
-/// Probes all of `items` in both modes; each must do what it must.
-fn probe_all(machine: &mut Machine, items: &[Item]) {
+/// The hash by which `probes.c` tells in a batch.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+/// Probes all of `items` in every one of `ways`; each must do what it must.
+fn probe_all(machine: &mut Machine, items: &[Item], ways: &[Runs]) {
     let doctor = host::doctor(Path::new(System::DEFAULT_PATH));
     let says_yes = |name: &str| {
         let probe = doctor.probes.iter().find(|probe| probe.name == name);
         probe.unwrap_or_else(|| panic!("no probe {name}")).answer == Answer::Yes
     };
-    for mode in MODES {
-        machine.set_rewind_mode(mode);
+    for &runs in ways {
         for item in items {
-            let result = item.probe(machine);
+            let result = item.probe(machine, runs);
             let must_work = match item.must {
                 Must::Work => true,
                 Must::WorkIf(name) => says_yes(name),
@@ -112,7 +187,7 @@ fn probe_all(machine: &mut Machine, items: &[Item]) {
             };
             match result {
                 Ok(()) => {}
-                Err(why) if must_work => panic!("{}: {why}", item.name),
+                Err(why) if must_work => panic!("{}, {runs:?}: {why}", item.name),
                 Err(why) => match item.must {
                     Must::WorkIf(probe) => {
                         println!("{}: not here, `{probe}` says no: {why}", item.name);
@@ -218,13 +293,13 @@ fn msr_items() -> Vec<Item> {
 #[test]
 fn nothing_of_the_cpu_or_memory_leaks_to_the_next_run_of_a_bare_guest() {
     let Some(system) = kvm() else { return };
-    probe_all(&mut bare(&system, false), &kernel_items());
+    probe_all(&mut bare(&system, false), &kernel_items(), &ALONE);
 }
 
 #[test]
 fn no_msr_leaks_to_the_next_run_of_a_bare_guest() {
     let Some(system) = kvm() else { return };
-    probe_all(&mut bare(&system, false), &msr_items());
+    probe_all(&mut bare(&system, false), &msr_items(), &ALONE);
 }
 
 /// The usual ranges of MSRs: their first and how many.
@@ -236,7 +311,7 @@ fn no_msr_of_all_that_there_are_leaks_to_the_next_run_of_a_bare_guest() {
     let mut machine = bare(&system, false);
     // Clocks, which go on; and those that have a test of their own.
     let goes_on = [0x10, 0xe7, 0xe8, 0xc000_00e7, 0xc000_00e8, HWCR.0, VM_CR.0];
-    for mode in MODES {
+    for mode in [RewindMode::Lazy, RewindMode::Full] {
         machine.set_rewind_mode(mode);
         for (first, count) in SWEPT {
             let mut run = |what| {
@@ -306,7 +381,7 @@ fn nothing_leaks_to_the_next_run_of_a_guest_in_real_mode() {
     let spec = BareSpec::flat(Mode::Real, code, Gpa(0x7c00), 1 << 20);
     for irqchip in [false, true] {
         let mut machine = boot(&system, &BareSpec { irqchip, ..spec.clone() });
-        probe_all(&mut machine, &[item("registers and mode", 0, Must::Work)]);
+        probe_all(&mut machine, &[item("registers and mode", 0, Must::Work)], &ALONE);
     }
 }
 
@@ -324,7 +399,7 @@ fn nothing_leaks_to_the_next_run_of_a_bare_guest_with_interrupt_controllers() {
         item("NMI mask", 18, Must::Work),
         item("pending interrupt", 19, Must::Work),
     ]);
-    probe_all(&mut bare(&system, true), &items);
+    probe_all(&mut bare(&system, true), &items, &ALONE);
 }
 
 /// What a program can change, and what it must not reach.
@@ -364,13 +439,24 @@ fn program_items() -> Vec<Item> {
         item("signal handlers, mask and stack, umask, folder", 11, Must::Work),
     ];
     items.extend(out_of_reach.map(|(name, number)| item(name, number, Must::Fault)));
-    items
+    // As long as the inputs in a batch, because a register tells how long the input was.
+    items.into_iter().map(|item| Item { rest: vec![0; 5], ..item }).collect()
+}
+
+fn program(system: &System) -> Machine {
+    let flags = ["-static", "-nostdlib", "-mgeneral-regs-only", "-fno-stack-protector"];
+    let program = build_c("probes", &[&flags[..], &["-mfsgsbase"]].concat());
+    machine(system, &spec(&program, &[]))
 }
 
 #[test]
 fn nothing_leaks_to_the_next_run_of_a_program() {
     let Some(system) = kvm() else { return };
-    let flags = ["-static", "-nostdlib", "-mgeneral-regs-only", "-fno-stack-protector"];
-    let program = build_c("probes", &[&flags[..], &["-mfsgsbase"]].concat());
-    probe_all(&mut machine(&system, &spec(&program, &[])), &program_items());
+    probe_all(&mut program(&system), &program_items(), &ALONE);
+}
+
+#[test]
+fn nothing_leaks_to_the_next_run_of_a_batch_or_after_it() {
+    let Some(system) = kvm() else { return };
+    probe_all(&mut program(&system), &program_items(), &[Runs::Batched]);
 }

@@ -5,7 +5,8 @@
 //! interprets an exit.
 
 use super::{Driver, GuestState, Machine, MachineError, Readiness};
-use crate::guest::process::agent::{BATCH_BYTES_MAX, BATCH_MAX};
+use crate::guest::process::agent::{AgentError, BATCH_BYTES_MAX, BATCH_MAX};
+use crate::guest::process::trap::CR4_FSGSBASE;
 use crate::outcome::Outcome;
 use std::time::{Duration, Instant};
 
@@ -83,7 +84,8 @@ pub struct BatchOptions {
 pub struct BatchReport {
     /// Why each run ended, in the order of the inputs; fewer than there are inputs when the batch
     /// stopped at a finding. `None` is not known, because the program wrote to the agent's own
-    /// memory: such an input must have a run of its own.
+    /// memory, mapped something where the agent has code, or trapped in code of the agent's: such
+    /// an input must have a run of its own.
     pub runs: Vec<Option<Outcome>>,
     /// The blocks that were reached first, with the number of the run.
     pub hits: Vec<(u32, u32)>,
@@ -169,8 +171,8 @@ impl Machine {
     /// The machine is left rewound. The first batch puts the agent into the guest.
     ///
     /// # Errors
-    /// The guest is no process, the machine was not rewound, there is no room for the agent, or
-    /// the host failed; the machine then refuses to run.
+    /// The guest is no process, its CPU has no RDFSBASE, or the machine was not rewound. Or there
+    /// is no room for the agent, or the host failed; the machine then refuses to run.
     pub fn run_batch(
         &mut self,
         batch: &Batch,
@@ -187,6 +189,9 @@ impl Machine {
         };
         if batch.is_empty() {
             return Ok(());
+        }
+        if snapshot.state.sregs.cr4 & CR4_FSGSBASE == 0 {
+            return Err(AgentError::NoFsGsBase.into());
         }
         *readiness = Readiness::Poisoned;
         let parts =

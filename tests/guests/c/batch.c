@@ -109,6 +109,10 @@ static void addresses(void) {
     CHECK(read(0, (void *)constant, 4) < 0 && errno == EFAULT);
     CHECK(read(0, NULL, 4) < 0 && errno == EFAULT);
     CHECK(read(0, (void *)-8, 4) < 0 && errno == EFAULT);
+    CHECK(read(0, (void *)(1UL << 63), 4) < 0 && errno == EFAULT);
+    CHECK(write(1, (void *)(1UL << 47), 4) < 0 && errno == EFAULT);
+    CHECK(syscall(SYS_fstat, 0, 1UL << 62) < 0 && errno == EFAULT);
+    CHECK(syscall(SYS_newfstatat, 0, 1UL << 61, data, AT_EMPTY_PATH) < 0 && errno == EFAULT);
     CHECK(read(0, (void *)(0x7fULL << 40 | 0x40005000), 4) < 0 && errno == EFAULT);
     CHECK(lseek(0, 0, SEEK_CUR) == 0);
     CHECK(write(1, NULL, 4) < 0 && errno == EFAULT);
@@ -174,6 +178,12 @@ static void remap(void) {
     CHECK(mprotect(data + 5 * PAGE, PAGE, PROT_READ | PROT_WRITE) == 0 && data[5 * PAGE] == 9);
 }
 
+/* As many addresses as a sanitizer takes: the agent's code may be among them. */
+static void reserve(void) {
+    char *much = mmap(NULL, 16UL << 30, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(much != MAP_FAILED);
+}
+
 /* What user code can do to segments and flags. */
 static void segments(void) {
     __asm__ volatile("mov %0, %%ds; mov %0, %%es" ::"r"(0x1b));
@@ -205,6 +215,7 @@ int main(int argc, char **argv) {
     case 'n': segments(); break;
     case 'i': by_path(argv[1]); break;
     case 'o': for (;;) write(1, data, sizeof data);
+    case 'r': reserve(); break;
     case 's': spoil(); break;
     /* Pokes at any address; the program's own are fine. */
     case 'w': *(volatile uint64_t *)number() = 0x1122334455667788; break;

@@ -1,4 +1,6 @@
-// Runs its input as code, in a page that may be written, read and executed.
+// Runs its input as code, in a page that may be written, read and executed. The registers that
+// system calls change lead there too, and not into this program's code: what a program reads of
+// that differs where the engine has replaced an instruction.
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -9,6 +11,6 @@ int main(void) {
     memset(page, 0xcc, 65536);
     long bytes = read(0, page, 4096);
     if (bytes <= 0) return 1;
-    ((void (*)(void))page)();
+    ((void (*)(void *, void *, void *, void *))page)(page, page, page, page);
     return 0;
 }

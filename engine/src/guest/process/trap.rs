@@ -275,6 +275,11 @@ pub fn read_frame(memory: &GuestMemory, vector: u8, rsp: u64) -> Option<TrapFram
     })
 }
 
+/// CR4.FSGSBASE (Intel SDM vol. 3, 2.5). The agent looks at the bases by itself. Programs are not
+/// told (AT_HWCAP2), and what one does to them regardless is undone like any other change of a
+/// segment.
+pub const CR4_FSGSBASE: u64 = 1 << 16;
+
 /// The special registers of a process guest at CPL 3. `template` gives what the engine does not
 /// decide (APIC base).
 #[must_use]
@@ -291,9 +296,6 @@ pub fn special_registers(
     // runs at CPL 0 where SYSCALL changes the privilege.
     const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10;
     const CR4_OSXSAVE: u64 = 1 << 18;
-    // The agent looks at the bases by itself. Programs are not told (AT_HWCAP2), and what one
-    // does to them regardless is undone like any other change of a segment.
-    const CR4_FSGSBASE: u64 = 1 << 16;
     // SCE, LME, LMA, NXE.
     const EFER: u64 = 1 | 1 << 8 | 1 << 10 | 1 << 11;
     let null = kvm_segment { unusable: 1, ..Default::default() };

@@ -230,6 +230,13 @@ fn undo(
     Ok(agent.end_run(&mut hw.memory)?)
 }
 
+/// The registers to go on with after a fault. The shim runs with the program's rights, and its
+/// flags are restored by it.
+fn back_to(frame: &TrapFrame, regs: &kvm_regs) -> kvm_regs {
+    let (rip, rsp, rflags) = (frame.rip, frame.rsp, trap::user_flags(frame.rflags));
+    kvm_regs { rip, rsp, rflags, ..*regs }
+}
+
 impl Run<'_, '_> {
     fn run(&mut self) -> Result<(), MachineError> {
         let memory = &mut self.parts.hw.memory;
@@ -327,9 +334,19 @@ impl Run<'_, '_> {
 
     /// The present run is over, seen by the host.
     fn ended(&mut self, outcome: Outcome) -> Result<Next, MachineError> {
+        // Alone the program would have been somewhere else.
+        let is_moved = |fault: &Fault| self.agent.is_moved_code(fault.rip);
+        match &outcome {
+            Outcome::Crashed(fault) if is_moved(fault) => self.over(None),
+            _ => self.over(Some(outcome)),
+        }
+    }
+
+    /// The present run is over, `None` if only a run of its own can tell how.
+    fn over(&mut self, outcome: Option<Outcome>) -> Result<Next, MachineError> {
         let Some(index) = self.current() else { return self.lost() };
-        let ending = ending(&outcome);
-        self.report.runs.push(Some(outcome));
+        let ending = outcome.as_ref().map_or(Ending::Cut, ending);
+        self.report.runs.push(outcome);
         self.report.by_host.push(true);
         let next = index + 1;
         self.agent.set_index(&mut self.parts.hw.memory, next)?;
@@ -418,13 +435,14 @@ impl Run<'_, '_> {
             self.driver.state.process.set_input(self.batch.input(index));
         }
         self.agent.set_touched(&mut hw.memory, true)?;
-        let regs = hw.vcpu.regs();
+        let regs = *hw.vcpu.regs();
         self.agent.note_call(regs.rax, regs.rcx);
         match self.driver.system_call(hw)? {
             Flow::Stop(Stop::Ended(outcome)) => self.ended(outcome),
             Flow::Stop(Stop::Snapshot) | Flow::Continue | Flow::Interrupted => {
-                if self.agent.collides(&self.driver.state.process) {
-                    return self.lost();
+                let ProcessState { process, tables, .. } = &self.driver.state;
+                if self.agent.collides(regs.rax, &hw.memory, tables, process) {
+                    return self.over(None);
                 }
                 self.agent.export(&mut hw.memory, &self.driver.state.process)?;
                 Ok(Next::Go)
@@ -441,8 +459,8 @@ impl Run<'_, '_> {
         if let (14, Some(frame)) = (vector, &frame) {
             return self.page_fault(frame, &regs);
         }
-        if frame.is_some_and(|frame| self.agent.contains(frame.rip)) {
-            return self.lost();
+        if let Some(frame) = frame.filter(|frame| self.agent.contains(frame.rip)) {
+            return self.agent_trap(vector, &frame, &regs);
         }
         let Some(index) = self.current() else { return self.lost() };
         let flow = self.driver.trap(self.parts.hw, self.parts.patches, vector)?;
@@ -458,6 +476,25 @@ impl Run<'_, '_> {
         Ok(Next::Go)
     }
 
+    /// An exception in the agent's own code that is no page fault.
+    fn agent_trap(
+        &mut self,
+        vector: u8,
+        frame: &TrapFrame,
+        regs: &kvm_regs,
+    ) -> Result<Next, MachineError> {
+        match vector {
+            // An address that is not canonical faults so (Intel SDM vol. 1, 3.3.7.1).
+            13 if self.agent.in_shim(frame.rip) => self.take_over(&back_to(frame, regs)),
+            // The program steps itself: alone its first step is behind the system call.
+            1 if self.agent.in_shim(frame.rip) => {
+                self.driver.debug_exception = true;
+                self.over(None)
+            }
+            _ => self.lost(),
+        }
+    }
+
     fn page_fault(&mut self, frame: &TrapFrame, regs: &kvm_regs) -> Result<Next, MachineError> {
         let at = self.parts.hw.vcpu.sregs().cr2;
         let code = frame.error_code.unwrap_or(0);
@@ -469,21 +506,14 @@ impl Run<'_, '_> {
         if self.current().is_none() {
             return self.lost();
         }
-        // The shim runs with the program's rights, and its flags are restored by it.
-        let (rip, rsp, rflags) = (frame.rip, frame.rsp, trap::user_flags(frame.rflags));
-        let back = kvm_regs { rip, rsp, rflags, ..*regs };
+        let back = back_to(frame, regs);
         match self.resolve(Gva(at), access)? {
             FaultVerdict::Retry => {
                 self.driver.resume(self.parts.hw, back)?;
                 Ok(Next::Go)
             }
             FaultVerdict::OutOfMemory => self.ended(Outcome::OutOfMemory),
-            // A system call's answer to a bad address is an error, which the host gives.
-            FaultVerdict::Signal(_) if in_shim => {
-                let hw = &mut *self.parts.hw;
-                *hw.vcpu.regs_mut() = self.agent.unserved(&hw.memory, &back);
-                self.system_call()
-            }
+            FaultVerdict::Signal(_) if in_shim => self.take_over(&back),
             FaultVerdict::Signal(signal) => self.ended(Outcome::Crashed(Fault {
                 signal,
                 rip: frame.rip,
@@ -492,6 +522,14 @@ impl Run<'_, '_> {
                 error_code: frame.error_code,
             })),
         }
+    }
+
+    /// Serves the system call whose address the shim, stopped at `back`, could not use: the answer
+    /// is an error, which the host gives.
+    fn take_over(&mut self, back: &kvm_regs) -> Result<Next, MachineError> {
+        let hw = &mut *self.parts.hw;
+        *hw.vcpu.regs_mut() = self.agent.unserved(&hw.memory, back);
+        self.system_call()
     }
 
     /// Opens a page at its first write, or brings in one that is mapped lazily.

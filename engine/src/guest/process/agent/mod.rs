@@ -44,6 +44,10 @@ const AUDIT_EVERY: u64 = 16;
 /// A page found unchanged in so many audits in a row is no longer hot.
 const AUDITS_UNCHANGED: u8 = 4;
 
+/// System calls that can put something else where code was.
+const REMAPPING: [i64; 5] =
+    [libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mprotect, libc::SYS_mremap, libc::SYS_brk];
+
 /// The last batch whose first run shows its system calls; those before it are the powers of two.
 const LEARN_LAST: u64 = 1 << 12;
 
@@ -56,6 +60,9 @@ pub enum AgentError {
     /// The page tables do not fit.
     #[error("the agent's page tables do not fit: {0}")]
     Tables(#[from] TablesFull),
+    /// The agent could not see what a run does to the FS and GS bases.
+    #[error("the guest's CPU has no RDFSBASE, or its snapshot was taken without it")]
+    NoFsGsBase,
     /// A page that must be RAM is not.
     #[error("the agent's pages are not where they should be: {0}")]
     OutOfRam(#[from] OutOfRam),
@@ -287,10 +294,24 @@ impl Agent {
         self.sites.forget();
     }
 
-    /// Whether the program has mapped something of its own where the agent has code.
+    /// Whether the system call `number`, just served, has mapped something where the agent has
+    /// code, or where the program had code that jumps into it. `tables` are the guarded ones.
     #[must_use]
-    pub fn collides(&self, process: &Process) -> bool {
-        self.sites.collide(process)
+    pub fn collides(
+        &self,
+        number: u64,
+        memory: &GuestMemory,
+        tables: &Tables,
+        process: &Process,
+    ) -> bool {
+        let maps = REMAPPING.iter().any(|call| *call as u64 == number);
+        maps && (self.sites.collide(process) || !self.sites.are_in_place(memory, tables))
+    }
+
+    /// Whether `rip` is in the program's code that was moved for a jump.
+    #[must_use]
+    pub fn is_moved_code(&self, rip: u64) -> bool {
+        self.sites.has_moved(rip)
     }
 
     /// Number of SYSCALL instructions that jump into the shim.

@@ -9,6 +9,8 @@
 //! An instruction is left alone unless it is certain that nothing else arrives among the bytes
 //! that a jump takes: no basic block starts there, no breakpoint is there, and what moves is
 //! plain code that does not care where it is.
+//!
+//! A program that reads its own code sees the jump, as it sees a breakpoint.
 
 use super::super::Process;
 use super::code::Entries;
@@ -85,7 +87,7 @@ impl Sites {
         let known = self.judged.len() + self.seen.len() >= SITES_MAX
             || self.judged.contains(&at)
             || self.seen.contains(&at)
-            || self.pages.iter().any(|page| (page.va..page.va + PAGE).contains(&at));
+            || self.has_moved(at);
         if !known {
             self.seen.push(at);
         }
@@ -242,6 +244,22 @@ impl Sites {
     /// Whether the program has mapped something where moved code is.
     pub(super) fn collide(&self, process: &Process) -> bool {
         self.pages.iter().any(|page| !process.is_unmapped(page.va, PAGE))
+    }
+
+    /// Whether the program still runs the code that was replaced, `tables` being the present ones:
+    /// where something else is mapped now, a system call must not go on behind the old
+    /// instruction.
+    pub(super) fn are_in_place(&self, memory: &GuestMemory, tables: &Tables) -> bool {
+        self.sites.iter().all(|site| {
+            let at = site.next.wrapping_sub(SYSCALL.len() as u64);
+            let place = code_byte(memory, tables, at).map(|(place, _)| place);
+            place == site.bytes.first().map(|(place, ..)| *place)
+        })
+    }
+
+    /// Whether `at` is in a page of moved code.
+    pub(super) fn has_moved(&self, at: u64) -> bool {
+        self.pages.iter().any(|page| (page.va..page.va + PAGE).contains(&at))
     }
 
     /// Where the program goes on after a system call that returns to `next`.
