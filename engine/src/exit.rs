@@ -112,6 +112,8 @@ pub enum Exit<'a> {
         /// `KVM_SYSTEM_EVENT_*`.
         kind: u32,
     },
+    /// `KVM_EXIT_DIRTY_RING_FULL`: the guest cannot be entered until the dirty ring has room.
+    DirtyRingFull,
     /// EINTR: a signal or a kick.
     Interrupted,
     /// Any reason that has no variant here, with the first words of its data.
@@ -155,6 +157,7 @@ impl<'a> Exit<'a> {
             RawExit::Plain { reason: k::KVM_EXIT_INTR, .. } => Self::Interrupted,
             RawExit::Plain { reason: k::KVM_EXIT_IRQ_WINDOW_OPEN, .. } => Self::InterruptWindow,
             RawExit::Plain { reason: k::KVM_EXIT_SET_TPR, .. } => Self::TaskPriority,
+            RawExit::Plain { reason: k::KVM_EXIT_DIRTY_RING_FULL, .. } => Self::DirtyRingFull,
             RawExit::Plain { reason, detail } => Self::Unexpected { reason, detail },
         }
     }
@@ -192,6 +195,7 @@ impl<'a> Exit<'a> {
             Self::InterruptWindow => exit(k::KVM_EXIT_IRQ_WINDOW_OPEN, rip, 0),
             Self::TaskPriority => exit(k::KVM_EXIT_SET_TPR, rip, 0),
             Self::SystemEvent { kind } => exit(k::KVM_EXIT_SYSTEM_EVENT, u64::from(kind), 0),
+            Self::DirtyRingFull => exit(k::KVM_EXIT_DIRTY_RING_FULL, rip, 0),
             Self::Interrupted => exit(k::KVM_EXIT_INTR, rip, 0),
             Self::Unexpected { reason, detail } => Unsupported::Exit { reason, detail },
         }

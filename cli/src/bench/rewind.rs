@@ -10,8 +10,10 @@ use super::{Context, Layer, Row, Sampled, code, guests};
 use crate::error::CliError;
 use dejavm_engine::address::PAGE_SIZE;
 use dejavm_engine::machine::Machine;
+use dejavm_engine::machine::hardware::DirtySource;
 use dejavm_engine::outcome::Outcome;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const PAGES: [u32; 6] = [0, 1, 8, 64, 512, 4096];
@@ -21,8 +23,11 @@ const RAM: [(&str, u64); 3] = [("64M", 64 << 20), ("1G", 1 << 30), ("4G", 4 << 3
 /// Who puts memory back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Strategy {
-    /// The host copies.
+    /// The host copies what the dirty ring tells, or the dirty log where there is no ring: a
+    /// machine as it is.
     Host,
+    /// The host copies what the dirty log tells, though there is a ring.
+    HostByLog,
 }
 
 /// Which classes of the CPU's state a rewind puts back.
@@ -43,9 +48,10 @@ struct Cell {
 }
 
 impl Cell {
-    /// The whole matrix.
-    fn all() -> impl Iterator<Item = Self> {
-        let by_strategy = [Strategy::Host].into_iter();
+    /// The whole matrix; machines as they are have a dirty ring if `by_ring`.
+    fn all(by_ring: bool) -> impl Iterator<Item = Self> {
+        let by_log = by_ring.then_some(Strategy::HostByLog);
+        let by_strategy = [Strategy::Host].into_iter().chain(by_log);
         let by_states = by_strategy.flat_map(|strategy| [(strategy, States::Lazy)]);
         let by_ram = by_states.flat_map(|kind| RAM.map(|ram| (kind, ram)));
         by_ram.flat_map(|((strategy, states), (ram, ram_bytes))| {
@@ -57,11 +63,16 @@ impl Cell {
     fn kind(self) -> &'static str {
         match (self.strategy, self.states) {
             (Strategy::Host, States::Lazy) => "",
+            (Strategy::HostByLog, States::Lazy) => "dirty log, ",
         }
     }
 
     fn name(self) -> String {
-        format!("{}{}_{}", self.kind(), self.ram.to_lowercase(), self.pages)
+        let kind = match self.strategy {
+            Strategy::Host => "",
+            Strategy::HostByLog => "log_",
+        };
+        format!("{kind}{}_{}", self.ram.to_lowercase(), self.pages)
     }
 
     fn what(self) -> String {
@@ -73,7 +84,7 @@ impl Cell {
 /// Measures the rows that are asked for.
 pub fn measure(context: &mut Context<'_>) -> Result<Vec<Row>, CliError> {
     let mut rows = Vec::new();
-    for cell in Cell::all() {
+    for cell in Cell::all(context.system.dirty_ring().is_some()) {
         if !context.wants(&cell.name()) {
             continue;
         }
@@ -88,6 +99,11 @@ fn sample(context: &Context<'_>, cell: Cell) -> Result<Sampled, CliError> {
     let pages = cell.pages;
     let writes = code::page_writes(pages);
     let mut machine = guests::process(context.system, &writes, &writes, cell.ram_bytes)?;
+    if cell.strategy == Strategy::HostByLog {
+        let snapshot = Arc::clone(machine.snapshot());
+        machine = Machine::load_with(context.system, snapshot, DirtySource::Log)
+            .map_err(CliError::machine("load a snapshot"))?;
+    }
     // Under a limit first: the floor has none.
     let _ = run_and_rewind(&mut machine)?;
     let mut rig = Rig::new(context.system, machine.snapshot())?;

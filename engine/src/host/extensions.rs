@@ -161,7 +161,7 @@ pub(super) const EXTENSIONS: [Known; 25] = [
     optional(
         k::KVM_CAP_DIRTY_LOG_RING,
         "KVM_CAP_DIRTY_LOG_RING",
-        "none today: measured, a ring gains nothing over the log with a sticky hot set",
+        "a program's rewind costs 1 us more, and more with its RAM, for the dirty log (Linux 5.11)",
     ),
     optional(k::KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD", BENCH_ROWS),
     optional(k::KVM_CAP_IRQFD, "KVM_CAP_IRQFD", BENCH_ROWS),

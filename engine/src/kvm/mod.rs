@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod coalesced;
+mod dirty_ring;
 mod eventfd;
 mod msr_filter;
 mod raw;
@@ -15,6 +16,7 @@ mod vcpu;
 mod vm;
 
 pub use coalesced::{COALESCED_MAX, COALESCED_MIN, CoalescedWrite};
+pub use dirty_ring::{DIRTY_RING_ENTRIES_MAX, DIRTY_RING_ENTRIES_MIN, DirtyPage, DirtyRing};
 pub use eventfd::{DataMatch, EventFd, IoAddress, event_fd};
 pub use msr_filter::{FilteredMsr, MsrAccess};
 pub use run_page::{Kicker, RawExit, RunPage, install_kick_handler};

@@ -1,6 +1,6 @@
 //! From an image to a machine at its snapshot. Never runs past the snapshot point.
 
-use super::hardware::{Hardware, VmSpec};
+use super::hardware::{DirtySource, Hardware, VmSpec};
 use super::process::{self, ProcessDriver, ProcessPoint, ProcessState};
 use super::watchdog::Watchdog;
 use super::{Driver, GuestState, Limit, Machine, MachineError, RunReport, Stop, bare, drive};
@@ -88,7 +88,8 @@ impl Boot {
         let engine = SlotSpec { start: Gpa(0), bytes: trap::ENGINE_BYTES, log_dirty: false };
         let user =
             SlotSpec { start: trap::USER_BASE, bytes: pages * PAGE_SIZE as u64, log_dirty: true };
-        let spec_vm = VmSpec { layout: vec![engine, user], ..VmSpec::default() };
+        let dirty = DirtySource::RingOrLog;
+        let spec_vm = VmSpec { layout: vec![engine, user], dirty, ..VmSpec::default() };
         let mut hw = Hardware::new(system, &spec_vm)?;
         let cpuid = host::program_cpuid(system)?;
         let spec = ProcessSpec { cpu: cpu_facts(&hw.vcpu.fd().cpuid()?), ..spec.clone() };

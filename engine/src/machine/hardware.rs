@@ -2,11 +2,12 @@
 
 use super::MachineError;
 use crate::host;
-use crate::kvm::{System, Vm};
+use crate::kvm::{DIRTY_RING_ENTRIES_MAX, KvmError, System, Vm};
 use crate::memory::{GuestMemory, SlotSpec};
 use crate::state::{self, CpuState, Parts};
 use crate::vcpu::Vcpu;
 use kvm_bindings as k;
+use nix::errno::Errno;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -24,6 +25,53 @@ pub struct Hardware {
     pub vm: Arc<Vm>,
 }
 
+/// Where a VM tells which pages the guest has written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DirtySource {
+    /// KVM's dirty log: a bitmap for each slot, whose copy costs more the larger the slot is.
+    #[default]
+    Log,
+    /// A dirty ring of at least so many entries: the kernel rounds up. Whoever runs the vCPU must
+    /// answer [`Exit::DirtyRingFull`](crate::exit::Exit).
+    Ring {
+        /// Entries.
+        entries: u32,
+    },
+    /// A ring with room for every page, as far as the kernel makes such rings, where the host has
+    /// any; else the log.
+    RingOrLog,
+}
+
+/// Entries that a ring has beyond the pages that all fit in it: what the kernel keeps back for
+/// itself, at most 576 (`kvm_dirty_ring_get_rsvd_entries`, virt/kvm/dirty_ring.c), and a few for
+/// pages that have more than one.
+const SPARE_ENTRIES: u64 = 1024;
+
+impl DirtySource {
+    /// Gives `vm` its ring, if it shall have one; how many entries that has.
+    fn enable(
+        self,
+        system: &System,
+        vm: &Vm,
+        layout: &[SlotSpec],
+    ) -> Result<Option<u32>, KvmError> {
+        let capability = system.dirty_ring();
+        let entries = match self {
+            Self::Log => return Ok(None),
+            Self::RingOrLog if capability.is_none() => return Ok(None),
+            Self::RingOrLog => {
+                let logged = layout.iter().filter(|slot| slot.log_dirty);
+                let pages: u64 = logged.map(|slot| slot.pages() as u64).sum();
+                let wanted = pages.saturating_add(SPARE_ENTRIES);
+                u32::try_from(wanted).unwrap_or(u32::MAX).min(DIRTY_RING_ENTRIES_MAX)
+            }
+            Self::Ring { entries } => entries,
+        };
+        let missing = || KvmError::Ioctl { call: "KVM_CAP_DIRTY_LOG_RING", source: Errno::ENOTSUP };
+        vm.enable_dirty_ring(capability.ok_or_else(missing)?, entries).map(Some)
+    }
+}
+
 /// How a VM is made.
 #[derive(Clone, Debug, Default)]
 pub struct VmSpec {
@@ -31,6 +79,8 @@ pub struct VmSpec {
     pub layout: Vec<SlotSpec>,
     /// Log the guest's writes, in slots that want it, before anything is in them.
     pub log_from_start: bool,
+    /// Where the guest's writes are told.
+    pub dirty: DirtySource,
     /// `KVM_CREATE_IRQCHIP`.
     pub irqchip: bool,
     /// `KVM_CREATE_PIT2`.
@@ -67,8 +117,12 @@ impl Hardware {
         host::require(system)?;
         crate::kvm::install_kick_handler()?;
         let vm = Arc::new(system.create_vm()?);
-        // Manual protection, without INITIALLY_SET: the log starts with every page protected.
-        vm.enable(k::KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, 1)?;
+        // Before the first vCPU.
+        let ring_entries = spec.dirty.enable(system, &vm, &spec.layout)?;
+        if ring_entries.is_none() {
+            // Manual protection, without INITIALLY_SET: the log starts with every page protected.
+            vm.enable(k::KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, 1)?;
+        }
         if system.check_extension(k::KVM_CAP_EXIT_ON_EMULATION_FAILURE) > 0 {
             // So that an outcome can name the instruction that KVM cannot emulate.
             vm.enable(k::KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1)?;
@@ -78,7 +132,7 @@ impl Hardware {
             // So that one which a stopped run left pending is among the events, and goes.
             vm.enable(k::KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1)?;
         }
-        let memory = if spec.log_from_start {
+        let mut memory = if spec.log_from_start {
             GuestMemory::logged(&vm, &spec.layout)?
         } else {
             GuestMemory::new(&vm, &spec.layout)?
@@ -97,6 +151,9 @@ impl Hardware {
             vm.create_pit()?;
         }
         let mut vcpu = Vcpu::new(vm.create_vcpu()?)?;
+        if let Some(entries) = ring_entries {
+            memory.use_dirty_ring(vcpu.fd().map_dirty_ring(entries)?);
+        }
         let cpuid = host::offered_cpuid(system)?;
         vcpu.fd().set_cpuid(&cpuid)?;
         if system.check_extension(k::KVM_CAP_MCE) > 0 {

@@ -29,7 +29,7 @@ use crate::paging::TablesFull;
 use crate::rewind::{HostRewind, Patches, Rewound};
 use crate::snapshot::{Blob, HasBlobs, Snapshot};
 use crate::state::{self, Ending, Prepared, Ran, Reach};
-use hardware::{Hardware, VmSpec};
+use hardware::{DirtySource, Hardware, VmSpec};
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs};
 use process::ProcessDriver;
 use serde::{Deserialize, Serialize};
@@ -384,10 +384,25 @@ impl Machine {
     /// The host's CPU lacks what the snapshot needs, a KVM call failed, or the snapshot does not
     /// fit its own layout.
     pub fn load(system: &System, snapshot: Arc<MachineSnapshot>) -> Result<Self, MachineError> {
+        Self::load_with(system, snapshot, DirtySource::RingOrLog)
+    }
+
+    /// As [`load`](Self::load), with a choice of where a program's writes are told. Those of a bare
+    /// guest come from the log: KVM's emulator, which is what runs it on some hosts, takes an entry
+    /// in a ring for each of its stores.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and the host may have no ring.
+    pub fn load_with(
+        system: &System,
+        snapshot: Arc<MachineSnapshot>,
+        dirty: DirtySource,
+    ) -> Result<Self, MachineError> {
         let layout = snapshot.layout.clone();
         let mut spec = VmSpec { layout, log_from_start: true, ..VmSpec::default() };
-        if let GuestState::Bare(state) = &snapshot.guest {
-            state.spec.vm_parts(&mut spec);
+        match &snapshot.guest {
+            GuestState::Bare(state) => state.spec.vm_parts(&mut spec),
+            GuestState::Process(_) => spec.dirty = dirty,
         }
         let mut hw = Hardware::new(system, &spec)?;
         let missing = host_lacks(system, &snapshot)?;
@@ -519,6 +534,13 @@ impl Machine {
         self.last = rewind.rewind(&mut hw.memory, &snapshot.pages, patches)?;
         self.readiness = Readiness::Ready;
         Ok(self.last)
+    }
+
+    /// How many entries the dirty ring has that tells the guest's writes; `None` where KVM's log
+    /// does.
+    #[must_use]
+    pub fn dirty_ring_entries(&self) -> Option<u32> {
+        self.hw.memory.dirty_ring_entries()
     }
 
     /// What the last rewind did.

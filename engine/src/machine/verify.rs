@@ -116,6 +116,7 @@ fn run_to_gate(hw: &mut Hardware) -> Result<(), MachineError> {
         match hw.vcpu.run()? {
             Exit::MmioWrite { at, .. } if at.page_floor() == trap::GATE => return Ok(()),
             Exit::Interrupted => hw.vcpu.clear_kick(),
+            Exit::DirtyRingFull => hw.memory.drain_dirty_ring()?,
             other => return Err(MachineError::Stub { exit: other.unsupported(0) }),
         }
     }

@@ -8,6 +8,7 @@
 
 mod backing;
 mod pagemap;
+mod ring;
 mod shared;
 
 pub use backing::{Extent, PageFile, PageFileBuilder};
@@ -116,7 +117,10 @@ struct Slot {
     host: *mut u8,
     /// Whether KVM logs its writes.
     logged: bool,
+    /// Its dirty pages: as KVM's log has them or, with a dirty ring, as the ring told them.
     log: DirtyBitmap,
+    /// With a dirty ring: the pages that `log` has, as a list.
+    dirty: Vec<u32>,
     /// Pages that the host wrote since the last `clear_touched`: as bits and as a list.
     touched: Vec<u64>,
     touched_list: Vec<u32>,
@@ -129,6 +133,7 @@ impl Slot {
             host,
             logged,
             log: DirtyBitmap::for_pages(spec.pages()),
+            dirty: Vec::new(),
             touched: vec![0; spec.pages().div_ceil(64)],
             touched_list: Vec::new(),
         }
@@ -140,6 +145,8 @@ impl Slot {
 pub struct GuestMemory {
     slots: Vec<Slot>,
     ram: GuestMemoryMmap<()>,
+    /// Where the guest's writes come from, if not from KVM's log.
+    ring: Option<ring::RingLog>,
     vm: Arc<Vm>,
 }
 
@@ -171,7 +178,7 @@ impl GuestMemory {
         let ranges: Vec<_> =
             layout.iter().map(|s| (GuestAddress(s.start.0), s.bytes as usize)).collect();
         let ram = GuestMemoryMmap::from_ranges(&ranges)?;
-        let mut memory = Self { slots: Vec::new(), ram, vm: Arc::clone(vm) };
+        let mut memory = Self { slots: Vec::new(), ram, ring: None, vm: Arc::clone(vm) };
         for (number, spec) in layout.iter().enumerate() {
             let host = memory.ram.get_host_address(GuestAddress(spec.start.0)).map_err(|_| {
                 MemoryError::Layout { start: spec.start, bytes: spec.bytes, problem: "not mapped" }
@@ -409,7 +416,7 @@ impl GuestMemory {
     }
 
     /// Starts logging the guest's writes in the slots that asked for it, every page protected.
-    /// The VM must have manual protection enabled.
+    /// The VM must have manual protection enabled, or a dirty ring.
     ///
     /// # Errors
     /// KVM refused.
@@ -429,7 +436,7 @@ impl GuestMemory {
     /// writable, until [`protect_again`](Self::protect_again).
     ///
     /// # Errors
-    /// The slot is not logged.
+    /// The slot is not logged, or the VM has a dirty ring instead (ENXIO).
     pub fn dirty_log(&mut self, slot: usize) -> Result<&DirtyBitmap, KvmError> {
         let Slot { spec, log, .. } = &mut self.slots[slot];
         self.vm.get_dirty_log(slot as u32, spec.pages(), log)?;

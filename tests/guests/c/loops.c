@@ -11,6 +11,7 @@
  *            `movb $1, (%rdi)`, 3 bytes
  *   trap     UD2, once
  *   dirty    writes one byte to each of COUNT pages that had contents at the snapshot
+ *   once     the same, if there is any input
  *
  * Build: cc -O2 -static -nostdlib -fno-stack-protector
  */
@@ -44,9 +45,9 @@ static long number(const char *text) {
     return value;
 }
 
-static void wait_for_input(void) {
+static long wait_for_input(void) {
     static char input[64];
-    call(READ, 0, (long)input, sizeof input, 0, 0, 0);
+    return call(READ, 0, (long)input, sizeof input, 0, 0, 0);
 }
 
 static void mmio(long count) {
@@ -77,16 +78,17 @@ __attribute__((used)) static void start(long *stack) {
     long count = number((const char *)stack[3]);
     if (count > (mode[0] == 'f' ? FAULTS_MAX : DIRTY_MAX))
         finish(2);
-    for (long page = 0; mode[0] == 'd' && page < count; page++)
+    for (long page = 0; (mode[0] == 'd' || mode[0] == 'o') && page < count; page++)
         pages[page * PAGE] = 'a';
     /* PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE. */
     char *fresh = (char *)call(MMAP, 0, FAULTS_MAX * FAULT_STRIDE, 3, 0x4022, -1, 0);
-    wait_for_input();
+    long input = wait_for_input();
     switch (mode[0]) {
     case 'm': mmio(count); break;
     case 's': syscalls(count); break;
     case 'f': fault(fresh, count); break;
     case 'd': dirty(count); break;
+    case 'o': dirty(input > 0 ? count : 0); break;
     case 't': __asm__ volatile("ud2");
     default: finish(2);
     }

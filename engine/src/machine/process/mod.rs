@@ -384,12 +384,12 @@ enum Served {
 }
 
 fn next_event(hw: &mut Hardware) -> Result<Event, MachineError> {
-    let exit = hw.vcpu.run()?;
-    let event = match exit {
-        Exit::MmioWrite { at, .. } if at.page_floor() == trap::GATE => Event::Gate(0),
-        Exit::PortOut { port: trap::PORT_TRAP, .. } => Event::Trap(0),
-        Exit::Interrupted => return Ok(Event::Interrupted),
-        other => Event::Other(other.unsupported(0)),
+    let event = loop {
+        if let Some(event) = run_once(hw)? {
+            break event;
+        }
+        // Neither the program's doing nor its end: nothing has happened to its registers.
+        hw.memory.drain_dirty_ring()?;
     };
     let rip = hw.vcpu.regs().rip;
     Ok(match event {
@@ -404,6 +404,17 @@ fn next_event(hw: &mut Hardware) -> Result<Event, MachineError> {
         Event::Other(what) => Event::Other(what.at(rip, 64)),
         Event::Interrupted => Event::Interrupted,
     })
+}
+
+/// Runs to the next exit, of which the place is still to be told; `None` is a full dirty ring.
+fn run_once(hw: &mut Hardware) -> Result<Option<Event>, MachineError> {
+    Ok(Some(match hw.vcpu.run()? {
+        Exit::MmioWrite { at, .. } if at.page_floor() == trap::GATE => Event::Gate(0),
+        Exit::PortOut { port: trap::PORT_TRAP, .. } => Event::Trap(0),
+        Exit::Interrupted => Event::Interrupted,
+        Exit::DirtyRingFull => return Ok(None),
+        other => Event::Other(other.unsupported(0)),
+    }))
 }
 
 /// A store to the gate's page that is not the gate's.
