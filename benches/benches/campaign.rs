@@ -1,13 +1,16 @@
-//! Executions per second of one parser, three ways of running it: in a machine, by a native fork
-//! server, by native fork and exec.
+//! Executions per second of one parser, four ways of running it: in a machine, in batches between
+//! which the guest puts itself back, by a native fork server, by native fork and exec.
 //!
 //! First on the same inputs without anything around them, then end to end with the corpus crate's
 //! campaign choosing, mutating and judging. Only the machine reports coverage: beside it, a
-//! campaign over a native target mutates its seeds for ever. Every input gets an entry of its own.
+//! campaign over a native target mutates its seeds for ever. But in batches, every input gets an
+//! entry of its own.
 
 #![allow(clippy::expect_used, reason = "a bench has nobody to report an error to")]
 
-use criterion::Throughput;
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Throughput};
+use dejavm_benches::batches::Batches;
 use dejavm_benches::interleave::{self, Interleaved};
 use dejavm_benches::{criterion, guests, limit, system_or_skip};
 use dejavm_corpus::{Campaign, CrashFacts, Options, Run, Target, TargetError, Verdict};
@@ -24,6 +27,8 @@ use std::time::{Duration, Instant};
 
 /// Executions of one campaign.
 const CAMPAIGN: u64 = 1_500;
+/// The parser's exit status for each seed.
+const STATUSES: [u8; 4] = [0, 0, 0, 1];
 const SEEDS: [&[u8]; 4] = [
     b"{\"id\": 17, \"tags\": [\"a\", \"b\\n\", \"\\u00e9\"], \"ok\": true, \"next\": null}",
     b"[[1, 2.5, -3e7], [], {}, [[[[\"deep\"]]]], 0.001, false]",
@@ -254,6 +259,35 @@ fn campaigns<T: Target>(
     total
 }
 
+/// The same inputs, in batches of several sizes.
+fn in_batches(
+    system: &System,
+    program: &Path,
+    in_machine: &mut InMachine,
+    fork_server: &mut Blind<ForkServer>,
+    group: &mut BenchmarkGroup<'_, WallTime>,
+) -> Vec<interleave::Result> {
+    let inputs: [(&[u8], u8); 4] = std::array::from_fn(|index| (SEEDS[index], STATUSES[index]));
+    let [mut of_8, mut of_64, mut of_256, mut of_1024] = [8, 64, 256, 1024].map(|size| {
+        let machine = guests::process(system, &ProcessSpec::new(program), SEEDS[0]);
+        let mut batches = Batches::new(machine, size);
+        batches.time(64 * size as u64, &inputs);
+        batches
+    });
+    Interleaved::new(1024)
+        .with("fork server", |times| each_seed(times, |input| drop(fork_server.go(input))))
+        .with("machine", |times| {
+            each_seed(times, |input| {
+                in_machine.go(input, None).expect("a run");
+            })
+        })
+        .with("batches of 8", |times| of_8.time(times, &inputs))
+        .with("batches of 64", |times| of_64.time(times, &inputs))
+        .with("batches of 256", |times| of_256.time(times, &inputs))
+        .with("batches of 1024", |times| of_1024.time(times, &inputs))
+        .bench(group, "same inputs in batches")
+}
+
 fn main() {
     let Some(system) = system_or_skip("campaign") else { return };
     let program = guests::compile(Path::new(env!("CARGO_TARGET_TMPDIR")), "json", &[]);
@@ -273,6 +307,8 @@ fn main() {
             })
         })
         .bench(&mut group, "same inputs");
+
+    let in_batches = in_batches(&system, &program, &mut in_machine, &mut fork_server, &mut group);
 
     let seeds = tempfile::tempdir().expect("a folder");
     for (number, seed) in SEEDS.iter().enumerate() {
@@ -295,6 +331,7 @@ fn main() {
     group.finish();
     criterion.final_summary();
     say_rates("same inputs", &same, 1.0);
+    say_rates("same inputs, in batches", &in_batches, 1.0);
     say_rates("campaign, end to end", &driven, CAMPAIGN as f64);
 }
 

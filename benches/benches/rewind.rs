@@ -1,11 +1,13 @@
 //! What a rewind costs on top of running the guest at all, by pages written per run.
 //!
 //! Beside each figure: the bare run (the same guest and exits in a raw `KVM_RUN` loop, with only
-//! the registers put back) and a copy of the same number of pages. Says at its end whether the
+//! the registers put back), runs in batches between which the guest puts itself back, and a copy
+//! of the same number of pages. Says at its end whether the
 //! rewind stays within its limits, and counts the allocations of the hot path, which must be none.
 
 #![allow(clippy::expect_used, reason = "a bench has nobody to report an error to")]
 
+use dejavm_benches::batches::Batches;
 use dejavm_benches::floor::RawVm;
 use dejavm_benches::interleave::Interleaved;
 use dejavm_benches::{criterion, guests, limit, system_or_skip};
@@ -22,6 +24,12 @@ const PAGES: [(u64, Option<f64>); 4] = [(1, Some(1.10)), (8, None), (64, Some(1.
 /// Runs before anything is measured: past the first audit of the hot set.
 const SETTLING_RUNS: u64 = 300;
 const COUNTED_RUNS: u64 = 1_000;
+/// Runs of a batch.
+const BATCH: u64 = 256;
+/// Batches until the agent knows its pages, and those that are counted after them, before it looks
+/// at system calls again.
+const SETTLING_BATCHES: u64 = 66;
+const COUNTED_BATCHES: u64 = 40;
 
 /// The system's allocator, counted.
 struct Counting;
@@ -61,6 +69,15 @@ fn allocations(machine: &mut Machine) -> u64 {
     ALLOCATIONS.load(Ordering::Relaxed) - before
 }
 
+fn allocations_of_batches(batches: &mut Batches) -> u64 {
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    batches.time(COUNTED_BATCHES * BATCH, &ONE_RUN);
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+/// No input, and the status of every run.
+const ONE_RUN: [(&[u8], u8); 1] = [(b"", 0)];
+
 fn main() {
     let Some(system) = system_or_skip("rewind") else { return };
     let program = guests::compile_loops(Path::new(env!("CARGO_TARGET_TMPDIR")));
@@ -72,10 +89,15 @@ fn main() {
         run_and_rewind(&mut machine, SETTLING_RUNS);
         let allocated = allocations(&mut machine);
         assert_eq!(allocated, 0, "{COUNTED_RUNS} runs with {pages} pages allocated");
+        let mut batches =
+            Batches::new(guests::loops(&system, &program, "dirty", pages), BATCH as usize);
+        batches.time(SETTLING_BATCHES * BATCH, &ONE_RUN);
+        let allocated = allocations_of_batches(&mut batches);
+        assert_eq!(allocated, 0, "{COUNTED_BATCHES} batches with {pages} pages allocated");
         let mut bare = RawVm::new(machine.snapshot());
         let from = vec![1_u8; pages as usize * 4096];
         let mut to = from.clone();
-        let results = Interleaved::new(32)
+        let results = Interleaved::new(BATCH)
             .with("bare run", |times| {
                 let start = Instant::now();
                 for _ in 0..times {
@@ -84,6 +106,7 @@ fn main() {
                 start.elapsed()
             })
             .with("run + rewind", |times| run_and_rewind(&mut machine, times))
+            .with("agent", |times| batches.time(times, &ONE_RUN))
             .with("memcpy", |times| {
                 let start = Instant::now();
                 for _ in 0..times {
@@ -95,6 +118,8 @@ fn main() {
             .bench(&mut group, &format!("{pages} pages"));
         let rewound = machine.last_rewind();
         let found = machine.verify().expect("a comparison");
+        assert!(found.is_empty(), "{found:?}");
+        let found = batches.machine().verify().expect("a comparison");
         assert!(found.is_empty(), "{found:?}");
         verdicts.push((pages, limit, results[1].ratio, rewound));
     }

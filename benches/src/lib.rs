@@ -10,6 +10,7 @@
     reason = "a bench has nobody to report an error to"
 )]
 
+pub mod batches;
 pub mod floor;
 pub mod guests;
 pub mod interleave;

@@ -349,7 +349,7 @@ pub struct Bench {
     /// Show an earlier FILE of --json beside the figures, with the ratio of each.
     #[arg(long, value_name = "FILE")]
     pub compare: Option<PathBuf>,
-    /// Samples of each variant of a row [default: 1000, or what half a minute allows].
+    /// Samples of each variant of a row [default: 1000, or what a minute allows].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub samples: Option<u32>,
     /// Only the rows whose name in the JSON has TEXT in it, such as `4g_64`. May be repeated.
@@ -370,11 +370,13 @@ pub struct Bench {
 pub enum Measurement {
     /// Exits from CPL 0 and CPL 3, and what is handled in the kernel.
     Exits,
-    /// A run and its rewind, by pages written and by the guest's memory.
+    /// A run and its rewind, by the host or in the guest, by pages written and by the guest's
+    /// memory.
     Rewind,
     /// A machine before its first run has ended: from an image, a snapshot file, a snapshot.
     Boot,
-    /// Executions per second of one parser, in a machine, natively, and by other fuzzers.
+    /// Executions per second of one parser, in a machine one by one and in batches, natively, and
+    /// by other fuzzers.
     Campaign,
 }
 

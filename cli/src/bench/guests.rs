@@ -61,6 +61,16 @@ pub fn load(system: &System, spec: &ProcessSpec, ram_bytes: u64) -> Result<Machi
     at_snapshot(boot.map_err(CliError::machine("boot a program"))?)
 }
 
+/// Whether a machine that was measured is as its snapshot was: the figures of one that is not put
+/// back would be worth nothing.
+pub fn check(machine: &mut Machine) -> Result<(), CliError> {
+    let differences = machine.verify().map_err(CliError::machine("verify a guest"))?;
+    match differences.first() {
+        None => Ok(()),
+        Some(first) => Err(CliError::BenchGuest { did: format!("was not put back: {first:?}") }),
+    }
+}
+
 fn at_snapshot(boot: Boot) -> Result<Machine, CliError> {
     let doing = CliError::machine("run a guest to its snapshot");
     match boot.start(ProcessPoint::Input, limit()).map_err(doing)? {

@@ -3,9 +3,11 @@
 //! `exits`, `rewind`, `boot` and `campaign` measure; `table` words it for people. Never judges a
 //! figure.
 
+mod batches;
 pub mod boot;
 pub mod campaign;
 mod code;
+mod copies;
 pub mod exits;
 pub mod fingerprint;
 mod guests;
@@ -88,13 +90,24 @@ pub struct Executions {
     pub per_second: f64,
     /// Times as often as in a machine with one input per entry, measured in turn with this.
     pub of_machine: f64,
+    /// Likewise, as often as by a native fork server, where that was measured in turn with this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of_fork_server: Option<f64>,
+    /// Likewise, as often as in a native loop that resets nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of_loop: Option<f64>,
 }
 
 impl Executions {
     fn new(per_second: f64, of_machine: f64) -> Self {
-        let thousandths = (of_machine * 1e3).round() / 1e3;
-        Self { per_second: sample::rounded(per_second), of_machine: thousandths }
+        let per_second = sample::rounded(per_second);
+        let of_machine = thousandths(of_machine);
+        Self { per_second, of_machine, of_fork_server: None, of_loop: None }
     }
+}
+
+fn thousandths(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
 }
 
 /// What is between the guest and the clock.

@@ -2,21 +2,28 @@
 //!
 //! The guest writes one byte in each of its pages after its snapshot and exits. Beside the run and
 //! the rewind: the same run on a VM that has no dirty log and is not rewound, and a copy of as
-//! many pages. A row is a cell of a matrix: pages by memory by [`Strategy`] by [`States`].
+//! many pages. In batches the guest puts itself back; beside one execution of those, a run and its
+//! rewind by the host. A row is a cell of a matrix: pages by memory by [`Strategy`] by [`States`].
 
+use super::batches::Batches;
+use super::copies::Copies;
 use super::rig::Rig;
-use super::sample::interleave;
+use super::sample::{interleave, per_event};
 use super::{Context, Layer, Row, Sampled, code, guests};
 use crate::error::CliError;
-use dejavm_engine::address::PAGE_SIZE;
-use dejavm_engine::machine::Machine;
 use dejavm_engine::machine::hardware::DirtySource;
+use dejavm_engine::machine::{Machine, RewindMode};
 use dejavm_engine::outcome::Outcome;
-use std::hint::black_box;
+use std::iter::repeat_n;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const PAGES: [u32; 6] = [0, 1, 8, 64, 512, 4096];
+/// Runs of a batch.
+const BATCH: u32 = 256;
+/// Runs and copies in a sample of those beside a batch: few, so that other work on the host seldom
+/// gets in between.
+const BESIDE: u32 = 16;
 /// Memory of the guests: in words, and in bytes.
 const RAM: [(&str, u64); 3] = [("64M", 64 << 20), ("1G", 1 << 30), ("4G", 4 << 30)];
 
@@ -28,6 +35,8 @@ enum Strategy {
     Host,
     /// The host copies what the dirty log tells, though there is a ring.
     HostByLog,
+    /// The guest copies, between two runs of a batch.
+    Agent,
 }
 
 /// Which classes of the CPU's state a rewind puts back.
@@ -35,6 +44,8 @@ enum Strategy {
 enum States {
     /// Those that a program can have changed.
     Lazy,
+    /// All of them.
+    Full,
 }
 
 /// One row.
@@ -50,28 +61,37 @@ struct Cell {
 impl Cell {
     /// The whole matrix; machines as they are have a dirty ring if `by_ring`.
     fn all(by_ring: bool) -> impl Iterator<Item = Self> {
-        let by_log = by_ring.then_some(Strategy::HostByLog);
-        let by_strategy = [Strategy::Host].into_iter().chain(by_log);
-        let by_states = by_strategy.flat_map(|strategy| [(strategy, States::Lazy)]);
-        let by_ram = by_states.flat_map(|kind| RAM.map(|ram| (kind, ram)));
+        let by_log = by_ring.then_some((Strategy::HostByLog, States::Lazy));
+        let others = [
+            (Strategy::Host, States::Lazy),
+            (Strategy::Host, States::Full),
+            (Strategy::Agent, States::Lazy),
+        ];
+        let kinds = others.into_iter().chain(by_log);
+        let by_ram = kinds.flat_map(|kind| RAM.map(|ram| (kind, ram)));
         by_ram.flat_map(|((strategy, states), (ram, ram_bytes))| {
             PAGES.map(|pages| Self { strategy, states, ram, ram_bytes, pages })
         })
+    }
+
+    /// A machine whose program writes so many pages, which it has by then.
+    fn guest(self, context: &Context<'_>) -> Result<Machine, CliError> {
+        let writes = code::page_writes(self.pages);
+        guests::process(context.system, &writes, &writes, self.ram_bytes)
     }
 
     /// What sets it apart from the host's lazy rewind; nothing for that one.
     fn kind(self) -> &'static str {
         match (self.strategy, self.states) {
             (Strategy::Host, States::Lazy) => "",
-            (Strategy::HostByLog, States::Lazy) => "dirty log, ",
+            (Strategy::HostByLog, _) => "log ",
+            (Strategy::Host, States::Full) => "full ",
+            (Strategy::Agent, _) => "agent ",
         }
     }
 
     fn name(self) -> String {
-        let kind = match self.strategy {
-            Strategy::Host => "",
-            Strategy::HostByLog => "log_",
-        };
+        let kind = self.kind().replace(' ', "_");
         format!("{kind}{}_{}", self.ram.to_lowercase(), self.pages)
     }
 
@@ -89,26 +109,31 @@ pub fn measure(context: &mut Context<'_>) -> Result<Vec<Row>, CliError> {
             continue;
         }
         context.status.set(&format!("measuring {}", cell.what()));
-        let sampled = sample(context, cell)?;
-        rows.push(context.row(&cell.name(), &cell.what(), 1, &sampled));
+        let (events, sampled) = match cell.strategy {
+            Strategy::Host | Strategy::HostByLog => (1, sample(context, cell)?),
+            Strategy::Agent => (BATCH, sample_batches(context, cell)?),
+        };
+        rows.push(context.row(&cell.name(), &cell.what(), events, &sampled));
     }
     Ok(rows)
 }
 
+/// What one of the host's rewinds costs.
 fn sample(context: &Context<'_>, cell: Cell) -> Result<Sampled, CliError> {
     let pages = cell.pages;
-    let writes = code::page_writes(pages);
-    let mut machine = guests::process(context.system, &writes, &writes, cell.ram_bytes)?;
+    let mut machine = cell.guest(context)?;
     if cell.strategy == Strategy::HostByLog {
         let snapshot = Arc::clone(machine.snapshot());
         machine = Machine::load_with(context.system, snapshot, DirtySource::Log)
             .map_err(CliError::machine("load a snapshot"))?;
     }
+    if cell.states == States::Full {
+        machine.set_rewind_mode(RewindMode::Full);
+    }
     // Under a limit first: the floor has none.
     let _ = run_and_rewind(&mut machine)?;
     let mut rig = Rig::new(context.system, machine.snapshot())?;
-    let from = vec![1_u8; pages as usize * PAGE_SIZE];
-    let mut to = from.clone();
+    let mut copies = Copies::new(pages as usize);
     let (mut runs, mut rewinds) = (Vec::new(), Vec::new());
     let [floor, cycles, copies] = interleave(context.plan, |variant| {
         let time = match variant {
@@ -119,15 +144,11 @@ fn sample(context: &Context<'_>, cell: Cell) -> Result<Sampled, CliError> {
                 rewinds.push(rewind.as_nanos() as f64);
                 run + rewind
             }
-            _ => copy(&mut to, &from),
+            _ => copies.make(1),
         };
         Ok(time.as_nanos() as f64)
     })?;
-    // Figures of a rewind that does not rewind would be worth nothing.
-    let differences = machine.verify().map_err(CliError::machine("verify a guest"))?;
-    if let Some(first) = differences.first() {
-        return Err(CliError::BenchGuest { did: format!("was not put back: {first:?}") });
-    }
+    guests::check(&mut machine)?;
     // Those of the warm-up do not count.
     let runs = runs.split_off(runs.len() - cycles.len());
     let rewinds = rewinds.split_off(rewinds.len() - cycles.len());
@@ -143,6 +164,37 @@ fn sample(context: &Context<'_>, cell: Cell) -> Result<Sampled, CliError> {
     Ok(sampled)
 }
 
+/// What one execution costs in a batch of [`BATCH`], and what it costs where the host rewinds.
+fn sample_batches(context: &Context<'_>, cell: Cell) -> Result<Sampled, CliError> {
+    let mut by_host = cell.guest(context)?;
+    let machine = Machine::load(context.system, Arc::clone(by_host.snapshot()));
+    let mut batches = Batches::new(machine.map_err(CliError::machine("load a snapshot"))?);
+    let mut copies = Copies::new(cell.pages as usize);
+    let [executions, cycles, copied] = interleave(context.plan, |variant| {
+        let (count, time) = match variant {
+            0 => (BATCH, batches.run(repeat_n((&b""[..], 0), BATCH as usize))?),
+            1 => (BESIDE, runs_and_rewinds(&mut by_host, BESIDE)?),
+            _ => (BESIDE, copies.make(BESIDE)),
+        };
+        Ok(per_event(time, count))
+    })?;
+    let hot = batches.machine().agent_pages_hot();
+    if hot != cell.pages as usize {
+        return Err(CliError::BenchGuest { did: format!("has {hot} hot pages") });
+    }
+    guests::check(batches.machine())?;
+    let mut sampled = vec![(Layer::Execution, executions), (Layer::Cycle, cycles)];
+    if cell.pages > 0 {
+        sampled.push((Layer::Memcpy, copied));
+    }
+    Ok(sampled)
+}
+
+fn runs_and_rewinds(machine: &mut Machine, count: u32) -> Result<Duration, CliError> {
+    let times = (0..count).map(|_| Ok(run_and_rewind(machine)?.iter().sum::<Duration>()));
+    times.sum()
+}
+
 fn run_and_rewind(machine: &mut Machine) -> Result<[Duration; 2], CliError> {
     let start = Instant::now();
     let report = machine.run(b"", guests::limit()).map_err(CliError::machine("run a guest"))?;
@@ -152,11 +204,4 @@ fn run_and_rewind(machine: &mut Machine) -> Result<[Duration; 2], CliError> {
     }
     machine.rewind().map_err(CliError::machine("rewind a guest"))?;
     Ok([ran - start, ran.elapsed()])
-}
-
-fn copy(to: &mut [u8], from: &[u8]) -> Duration {
-    let start = Instant::now();
-    to.copy_from_slice(black_box(from));
-    black_box(to);
-    start.elapsed()
 }

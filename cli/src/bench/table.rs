@@ -47,16 +47,26 @@ fn write_row(out: &mut String, row: &Row, scale: &Scale) {
             grouped(line.p99_ns),
             scale.bar(line.p50_ns)
         );
-        if let Some(Executions { per_second, of_machine }) = line.executions {
-            let rate = grouped(per_second);
-            let _ =
-                writeln!(out, "{:<30}{rate:>23} per second, x{of_machine:.3} of the machine", "");
+        if let Some(executions) = line.executions {
+            write_rate(out, executions);
         }
         if let Some(bytes) = line.private_bytes {
             let kib = grouped(bytes as f64 / 1024.0);
             let _ = writeln!(out, "{:<30}{:<10}{kib:>13} KiB of private memory", "", "");
         }
     }
+}
+
+fn write_rate(out: &mut String, executions: Executions) {
+    let Executions { per_second, of_machine, of_fork_server, of_loop } = executions;
+    let rate = grouped(per_second);
+    let _ = write!(out, "{:<30}{rate:>23} per second, x{of_machine:.3} of the machine", "");
+    for (ratio, what) in [(of_fork_server, "the fork server"), (of_loop, "the loop")] {
+        if let Some(ratio) = ratio {
+            let _ = write!(out, ", x{ratio:.3} of {what}");
+        }
+    }
+    out.push('\n');
 }
 
 /// What the words of the table mean.
@@ -74,9 +84,11 @@ CPL 3 page fault: the machine gives the program 64 pages, where the floor steps 
         }
         "campaign" => {
             "\n\
-Executions of one JSON parser. The first four run the same four inputs in turn, the native loop with\n\
-a copy of each; AFL++ and libFuzzer run for a fixed time on what they make of these four. Ratios are\n\
-to one input per entry, measured in turn or before and after.\n"
+Executions of one JSON parser. All but AFL++ and libFuzzer run the same four inputs in turn, batches\n\
+and the native loop with a copy of each; those run for a fixed time on what they make of these four.\n\
+Ratios are of what is done in a second, measured in turn, or before and after a fuzzer. 64 hot pages:\n\
+the parser writes as many more pages in batches of 256; floor: batches of 256 without them, plus a\n\
+memcpy of as many pages.\n"
         }
         "boot" => {
             "\n\
@@ -89,7 +101,8 @@ whose start counts. Private memory, before that run: Anonymous in /proc/self/sma
             "\n\
 floor: the same run by a plain ioctl(KVM_RUN), without dirty log and without rewind. run and rewind:\n\
 Machine::run, with what it adds to the floor, and Machine::rewind, with its share of the floor.\n\
-both: one after the other, with what they add. memcpy: as many pages.\n"
+both: one after the other, with what they add. memcpy: as many pages. full: with every class of the\n\
+CPU's state put back. agent: the guest puts itself back; execution: one of a batch of 256.\n"
         }
     }
 }

@@ -8,6 +8,7 @@ use std::process::Command;
 
 const PARSER: &str = include_str!("../../../../tests/guests/c/json.c");
 const HARNESS: &str = include_str!("harness.c");
+const PAGES: &str = include_str!("pages.c");
 
 /// Why there are no programs.
 pub enum Failure {
@@ -22,6 +23,8 @@ pub struct Programs {
     folder: tempfile::TempDir,
     /// The parser by itself: standard input to exit status, or a fork server.
     pub parser: PathBuf,
+    /// The parser, with pages that it writes besides.
+    pub with_pages: PathBuf,
     /// The parser in a loop.
     pub in_process: PathBuf,
     /// The inputs in the form that the loop reads.
@@ -37,6 +40,7 @@ impl Programs {
         let at = |name: &str| folder.path().join(name);
         let mut programs = Self {
             parser: at("json"),
+            with_pages: at("pages"),
             in_process: at("loop"),
             packed_inputs: at("inputs"),
             seeds: at("seeds"),
@@ -46,14 +50,17 @@ impl Programs {
         // Static, so that fork and exec is not a measurement of a dynamic linker.
         let cc = |source, out: &str| programs.compile("cc", &["-static"], source, out);
         let parser = cc("json.c", "json").map_err(Failure::Compiler)?;
+        let with_pages = cc("pages.c", "pages").map_err(Failure::Compiler)?;
         let in_process = cc("harness.c", "loop").map_err(Failure::Compiler)?;
-        (programs.parser, programs.in_process) = (parser, in_process);
+        (programs.parser, programs.with_pages) = (parser, with_pages);
+        programs.in_process = in_process;
         Ok(programs)
     }
 
     fn write_files(&self) -> std::io::Result<()> {
         fs::write(self.path("json.c"), PARSER)?;
         fs::write(self.path("harness.c"), HARNESS)?;
+        fs::write(self.path("pages.c"), PAGES)?;
         fs::create_dir(&self.seeds)?;
         let mut packed = Vec::new();
         for (number, (input, _)) in INPUTS.iter().enumerate() {

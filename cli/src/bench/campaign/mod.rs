@@ -2,19 +2,22 @@
 //!
 //! The parser is `tests/guests/c/json.c`, which the command carries as source and compiles with the
 //! host's `cc`. On the same four inputs in turn: one input per entry of a machine with a rewind
-//! after it, a native fork server, native fork and exec, and a loop in one native process that
+//! after it, batches of inputs between which the guest puts itself back, a native fork server, native fork and exec, and a loop in one native process that
 //! resets nothing. Then AFL++ and libFuzzer where they are installed, for a fixed time each, on
 //! inputs that they make of the same four.
 //!
 //! Another way to run the parser in a machine is one more [`Way`].
 
+mod batches;
 mod build;
 mod fuzzers;
 mod native;
 
+use super::copies::Copies;
 use super::sample::interleave;
-use super::{Context, Executions, Layer, Row, guests};
+use super::{Context, Executions, Layer, Row, guests, thousandths};
 use crate::error::CliError;
+use batches::Batched;
 use build::Programs;
 use dejavm_engine::guest::process::ProcessSpec;
 use dejavm_engine::machine::Machine;
@@ -43,13 +46,32 @@ trait Way {
 /// A way's row: its name, its words, and executions in a sample.
 type Described = (&'static str, &'static str, u32);
 
-/// The ways that run the same inputs. The first is what the others are compared with.
-const SAME_INPUTS: [Described; 4] = [
-    ("machine_one_per_entry", "machine, one input per entry", 128),
-    ("native_fork_server", "native fork server", 64),
-    ("native_fork_exec", "native fork and exec", 16),
-    ("native_loop", "native loop, no reset", 40_000),
+/// The ways that run the same inputs. The first is what the others are compared with. A sample
+/// takes one or two milliseconds: longer ones would seldom be free of other work on a busy host.
+const SAME_INPUTS: [Described; 9] = [
+    ("machine_one_per_entry", "machine, one input per entry", 32),
+    ("machine_batches_8", "agent batches of 8", 256),
+    ("machine_batches_64", "agent batches of 64", 1_024),
+    ("machine_batches_256", "agent batches of 256", 1_024),
+    ("machine_batches_1024", "agent batches of 1024", 1_024),
+    (PAGES_ROW, "agent batches, 64 hot pages", 512),
+    ("native_fork_server", "native fork server", 16),
+    ("native_fork_exec", "native fork and exec", 4),
+    ("native_loop", "native loop, no reset", 16_000),
 ];
+const _: () = assert!(batches::PAGES_HOT == 64, "as the row says");
+/// The row of a parser that writes more pages, in batches of 256.
+const PAGES_ROW: &str = "machine_batches_64_pages";
+/// Places in [`SAME_INPUTS`].
+const BATCHES_OF_256: usize = 3;
+const WITH_PAGES: usize = 5;
+const FORK_SERVER: usize = 6;
+const LOOP: usize = 8;
+/// Copies of these pages in a sample.
+const COPIES: u32 = 256;
+
+/// Samples of every way, and of the copies last.
+type Sampled = [Vec<f64>; SAME_INPUTS.len() + 1];
 
 /// Executions of the first way before and after each fuzzer.
 const EXECUTIONS_BESIDE: u32 = 4_000;
@@ -93,29 +115,66 @@ fn same_inputs(
         return Ok(Vec::new());
     }
     context.status.set("measuring the same inputs in turn");
+    let batched = |size| Batched::new(context, programs, size);
+    let (mut of_8, mut of_64, mut of_1024) = (batched(8)?, batched(64)?, batched(1024)?);
+    let mut of_256 = batched(256)?;
+    let (mut with_pages, more) = Batched::with_pages(context, programs, 256)?;
     let mut fork_server = ForkServer::new(programs)?;
     let mut fork_exec = ForkExec::new(programs)?;
     let mut in_process = Loop::new(programs)?;
-    let mut ways: [&mut dyn Way; 4] = [machine, &mut fork_server, &mut fork_exec, &mut in_process];
-    let sampled: [Vec<f64>; SAME_INPUTS.len()] = interleave(context.plan, |variant| {
-        let (.., count) = SAME_INPUTS[variant];
+    let mut copies = Copies::new(more);
+    let mut ways: [&mut dyn Way; SAME_INPUTS.len() + 1] = [
+        machine,
+        &mut of_8,
+        &mut of_64,
+        &mut of_256,
+        &mut of_1024,
+        &mut with_pages,
+        &mut fork_server,
+        &mut fork_exec,
+        &mut in_process,
+        &mut copies,
+    ];
+    let sampled: Sampled = interleave(context.plan, |variant| {
+        let count = SAME_INPUTS.get(variant).map_or(COPIES, |(.., count)| *count);
         Ok(ways[variant].execute(count)?.as_nanos() as f64 / f64::from(count))
     })?;
-    let ratios = |times: &Vec<f64>| {
-        let each = sampled[0].iter().zip(times).map(|(first, time)| first / time);
-        super::sample::median(&each.collect::<Vec<_>>())
-    };
-    let rows = SAME_INPUTS.iter().zip(&sampled).filter(|((name, ..), _)| context.wants(name));
-    Ok(rows
-        .map(|(&(name, what, count), times)| {
-            let sampled = [(Layer::Execution, times.clone())];
-            let mut row = context.row(name, what, count, &sampled);
-            if let Some(line) = row.lines.first_mut() {
-                line.executions = Some(Executions::new(1e9 / line.p50_ns, ratios(times)));
-            }
-            row
-        })
-        .collect())
+    for batched in [&mut of_8, &mut of_64, &mut of_256, &mut of_1024, &mut with_pages] {
+        batched.check()?;
+    }
+    let rows = SAME_INPUTS.iter().enumerate().filter(|(_, (name, ..))| context.wants(name));
+    Ok(rows.map(|(index, described)| row(context, &sampled, index, described)).collect())
+}
+
+/// How many times as often `way` does it as `other`, measured in turn.
+fn times_as_often(way: &[f64], other: &[f64]) -> f64 {
+    let each = other.iter().zip(way).map(|(other, way)| other / way);
+    super::sample::median(&each.collect::<Vec<_>>())
+}
+
+fn row(
+    context: &Context<'_>,
+    sampled: &Sampled,
+    index: usize,
+    (name, what, count): &Described,
+) -> Row {
+    let times = &sampled[index];
+    let mut lines = vec![(Layer::Execution, times.clone())];
+    if index == WITH_PAGES {
+        // The parser without these pages, and a copy of them.
+        let parts = sampled[BATCHES_OF_256].iter().zip(&sampled[SAME_INPUTS.len()]);
+        lines.insert(0, (Layer::Floor, parts.map(|(plain, copy)| plain + copy).collect()));
+    }
+    let mut row = context.row(name, what, *count, &lines);
+    if let Some(line) = row.lines.last_mut() {
+        let of = |other: usize| thousandths(times_as_often(times, &sampled[other]));
+        line.executions = Some(Executions {
+            of_fork_server: Some(of(FORK_SERVER)),
+            of_loop: Some(of(LOOP)),
+            ..Executions::new(1e9 / line.p50_ns, of(0))
+        });
+    }
+    row
 }
 
 /// Runs a fuzzer, and the first way before and after it, so that a host whose speed drifts does
@@ -166,5 +225,11 @@ impl Way for InMachine {
             self.machine.rewind().map_err(CliError::machine("rewind the parser"))?;
         }
         Ok(start.elapsed())
+    }
+}
+
+impl Way for Copies {
+    fn execute(&mut self, count: u32) -> Result<Duration, CliError> {
+        Ok(self.make(count))
     }
 }

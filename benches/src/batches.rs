@@ -1,0 +1,50 @@
+//! Runs many at a time, between which the guest puts itself back: how long so many take.
+
+use dejavm_engine::machine::{Batch, BatchOptions, BatchReport, Machine};
+use dejavm_engine::outcome::Outcome;
+use std::time::{Duration, Instant};
+
+/// Batches of one size.
+pub struct Batches {
+    machine: Machine,
+    size: usize,
+    batch: Batch,
+    report: BatchReport,
+}
+
+impl Batches {
+    /// Batches of `size` runs of `machine`.
+    #[must_use]
+    pub fn new(machine: Machine, size: usize) -> Self {
+        Self { machine, size, batch: Batch::default(), report: BatchReport::default() }
+    }
+
+    /// The machine.
+    pub fn machine(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+
+    /// What `times` runs take of as many whole batches as they need. `inputs` are taken in turn,
+    /// each with the exit status that it must have.
+    ///
+    /// # Panics
+    /// A run ends otherwise, or there is no batch of this size.
+    pub fn time(&mut self, times: u64, inputs: &[(&[u8], u8)]) -> Duration {
+        let batches = times.div_ceil(self.size as u64);
+        let start = Instant::now();
+        (0..batches).for_each(|_| self.once(inputs));
+        start.elapsed().mul_f64(times as f64 / (batches * self.size as u64) as f64)
+    }
+
+    fn once(&mut self, inputs: &[(&[u8], u8)]) {
+        self.batch.clear();
+        for (input, _) in inputs.iter().cycle().take(self.size) {
+            assert!(self.batch.push(input), "an input that fits no batch");
+        }
+        let options = BatchOptions { limit: crate::limit().time, stop_at_finding: false };
+        self.machine.run_batch(&self.batch, options, &mut self.report).expect("a batch");
+        for (ended, (_, status)) in self.report.runs.iter().zip(inputs.iter().cycle()) {
+            assert_eq!(*ended, Some(Outcome::Exited { status: *status }));
+        }
+    }
+}
