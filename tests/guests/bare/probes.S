@@ -673,7 +673,7 @@ nmi_change:
         lea     1f(%rip), %rax
         mov     %rax, nmi_goes_to(%rip)
         movl    $0x40400, 0x300(%rdi)   # an NMI to itself
-        mov     $1000, %ecx
+        mov     $40000, %ecx         # ten milliseconds where CPL 0 is emulated
         loop    .
         ret                             # it did not come
 1:      testb   $2, input+1(%rip)
@@ -689,7 +689,7 @@ nmi_tell:
         lea     1f(%rip), %rax
         mov     %rax, nmi_goes_to(%rip)
         movl    $0x40400, 0x300(%rdi)
-        mov     $1000, %ecx
+        mov     $40000, %ecx         # ten milliseconds where CPL 0 is emulated
         loop    .
         movq    $0, out(%rip)
         TELL    1
@@ -706,7 +706,7 @@ pending_tell:
         lea     1f(%rip), %rax
         mov     %rax, interrupt_goes_to(%rip)
         sti
-        mov     $1000, %ecx
+        mov     $40000, %ecx
         loop    .
         cli
         movq    $0, out(%rip)
