@@ -1,0 +1,117 @@
+//! Page faults in a batch: first writes, pages that are mapped lazily, and bad addresses.
+//!
+//! Never decides which addresses are valid: that is `guest::process`.
+
+use super::{BatchParts, Next, Run, State, back_to};
+use crate::address::{Gpa, Gva};
+use crate::guest::process::FaultVerdict;
+use crate::guest::process::memory::UserMemory;
+use crate::guest::process::pages::ProcessPages;
+use crate::guest::process::trap::TrapFrame;
+use crate::machine::MachineError;
+use crate::machine::process::fault::access_of;
+use crate::outcome::{Access, Fault, MemoryAccess, Outcome};
+use crate::paging::{GUARDED, PRESENT, WRITABLE, frame_of};
+use kvm_bindings::kvm_regs;
+
+/// Free frames below which pages that are brought in do not stay: a run must find about as many as
+/// it would alone.
+const FRAMES_RESERVED: u64 = 4096;
+
+impl Run<'_, '_> {
+    pub(super) fn page_fault(
+        &mut self,
+        frame: &TrapFrame,
+        regs: &kvm_regs,
+    ) -> Result<Next, MachineError> {
+        let at = self.parts.hw.vcpu.sregs().cr2;
+        let code = frame.error_code.unwrap_or(0);
+        let access = access_of(code);
+        let in_shim = self.agent.in_shim(frame.rip);
+        if self.agent.contains(frame.rip) && !in_shim {
+            return self.lost();
+        }
+        if self.current().is_none() {
+            return self.lost();
+        }
+        let back = back_to(frame, regs);
+        match self.resolve(Gva(at), access)? {
+            FaultVerdict::Retry => {
+                self.driver.resume(self.parts.hw, back)?;
+                Ok(Next::Go)
+            }
+            FaultVerdict::OutOfMemory => self.ended(Outcome::OutOfMemory),
+            FaultVerdict::Signal(_) if in_shim => self.take_over(&back),
+            FaultVerdict::Signal(signal) => self.ended(Outcome::Crashed(Fault {
+                signal,
+                rip: frame.rip,
+                access: Some(MemoryAccess { address: Some(at), kind: access }),
+                vector: Some(14),
+                error_code: frame.error_code,
+            })),
+        }
+    }
+
+    /// Serves the system call whose address the shim, stopped at `back`, could not use: the answer
+    /// is an error, which the host gives.
+    pub(super) fn take_over(&mut self, back: &kvm_regs) -> Result<Next, MachineError> {
+        let hw = &mut *self.parts.hw;
+        *hw.vcpu.regs_mut() = self.agent.unserved(&hw.memory, back);
+        self.system_call()
+    }
+
+    /// Opens a page at its first write, or brings in one that is mapped lazily.
+    fn resolve(&mut self, at: Gva, access: Access) -> Result<FaultVerdict, MachineError> {
+        let State { tables, memory, .. } = self.driver.split(self.parts.hw);
+        let leaf = tables.leaf(memory, at).filter(|(_, entry)| entry & PRESENT != 0);
+        if let (Some((slot, entry)), Access::Write) = (leaf, access)
+            && entry & GUARDED != 0
+            && entry & WRITABLE == 0
+        {
+            return self.open(at, slot, entry);
+        }
+        let State { process, tables, memory } = self.driver.split(self.parts.hw);
+        let mut pages = ProcessPages { memory, tables };
+        if pages.allows(at, access) {
+            return Ok(FaultVerdict::Retry);
+        }
+        // What was mapped at the snapshot already may stay when it is brought in: the next run
+        // need not fault there again.
+        let stays = pages.tables.unchanged()
+            && pages.tables.frames_free() > FRAMES_RESERVED
+            && process.is_lazily_zero(&self.parts.then.process, at);
+        let verdict = process.page_fault(at, access, &mut pages);
+        let tables = &mut self.driver.state.tables;
+        let BatchParts { hw, snapshot, .. } = &mut self.parts;
+        // Free frames are zeros in a snapshot, unless its file says otherwise.
+        let is_zero = |pfn| snapshot.pages.page(pfn).is_none();
+        if stays && verdict == FaultVerdict::Retry && tables.frames_mapped(&hw.memory).all(is_zero)
+        {
+            tables.keep_mapped(&mut hw.memory)?;
+            self.agent.then = tables.clone();
+        } else {
+            self.agent.set_touched(&mut self.parts.hw.memory, true)?;
+        }
+        self.interruptions += 1;
+        Ok(verdict)
+    }
+
+    /// A guarded page's first write: the page is hot from now on if it is where a rewind has it;
+    /// else it is open until the run is over.
+    fn open(&mut self, at: Gva, slot: Gpa, entry: u64) -> Result<FaultVerdict, MachineError> {
+        let page = at.page_floor();
+        let pfn = frame_of(entry);
+        let memory = &mut self.parts.hw.memory;
+        let is_in_place = !self.driver.state.tables.is_changed(slot);
+        // A page with breakpoints in it is restored by who knows of them.
+        let stays = is_in_place && !self.agent.is_full() && self.parts.patches.of(pfn).is_empty();
+        self.driver.state.tables.open(memory, slot, entry, !stays)?;
+        if stays {
+            self.agent.add_hot(memory, (page, pfn, slot), &self.parts.snapshot.pages)?;
+        } else {
+            self.agent.set_touched(memory, true)?;
+        }
+        self.interruptions += 1;
+        Ok(FaultVerdict::Retry)
+    }
+}
