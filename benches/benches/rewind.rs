@@ -2,8 +2,8 @@
 //!
 //! Beside each figure: the bare run (the same guest and exits in a raw `KVM_RUN` loop, with only
 //! the registers put back), runs in batches between which the guest puts itself back, and a copy
-//! of the same number of pages. Says at its end whether the
-//! rewind stays within its limits, and counts the allocations of the hot path, which must be none.
+//! of the same number of pages. Says at its end whether the rewind stays within its limits, and
+//! counts the allocations of the hot path, which must be none.
 
 #![allow(clippy::expect_used, reason = "a bench has nobody to report an error to")]
 
@@ -13,10 +13,8 @@ use dejavm_benches::interleave::Interleaved;
 use dejavm_benches::{criterion, guests, limit, system_or_skip};
 use dejavm_engine::machine::Machine;
 use dejavm_engine::outcome::Outcome;
-use std::alloc::{GlobalAlloc, Layout, System as SystemAllocator};
 use std::hint::black_box;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Pages written per run, and the most that a run with its rewind may cost against a bare run.
@@ -31,28 +29,6 @@ const BATCH: u64 = 256;
 const SETTLING_BATCHES: u64 = 66;
 const COUNTED_BATCHES: u64 = 40;
 
-/// The system's allocator, counted.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise, handed on.
-        unsafe { SystemAllocator.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise, handed on.
-        unsafe { SystemAllocator.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 fn run_and_rewind(machine: &mut Machine, times: u64) -> Duration {
     let start = Instant::now();
     for _ in 0..times {
@@ -63,16 +39,12 @@ fn run_and_rewind(machine: &mut Machine, times: u64) -> Duration {
     start.elapsed()
 }
 
-fn allocations(machine: &mut Machine) -> u64 {
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    run_and_rewind(machine, COUNTED_RUNS);
-    ALLOCATIONS.load(Ordering::Relaxed) - before
-}
-
-fn allocations_of_batches(batches: &mut Batches) -> u64 {
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    batches.time(COUNTED_BATCHES * BATCH, &ONE_RUN);
-    ALLOCATIONS.load(Ordering::Relaxed) - before
+/// Allocations that `work` makes on this thread.
+fn allocations(work: impl FnOnce() -> Duration) -> u64 {
+    let counted = allocation_counter::measure(|| {
+        let _ = work();
+    });
+    counted.count_total
 }
 
 /// No input, and the status of every run.
@@ -87,12 +59,12 @@ fn main() {
     for (pages, limit) in PAGES {
         let mut machine = guests::loops(&system, &program, "dirty", pages);
         run_and_rewind(&mut machine, SETTLING_RUNS);
-        let allocated = allocations(&mut machine);
+        let allocated = allocations(|| run_and_rewind(&mut machine, COUNTED_RUNS));
         assert_eq!(allocated, 0, "{COUNTED_RUNS} runs with {pages} pages allocated");
         let mut batches =
             Batches::new(guests::loops(&system, &program, "dirty", pages), BATCH as usize);
         batches.time(SETTLING_BATCHES * BATCH, &ONE_RUN);
-        let allocated = allocations_of_batches(&mut batches);
+        let allocated = allocations(|| batches.time(COUNTED_BATCHES * BATCH, &ONE_RUN));
         assert_eq!(allocated, 0, "{COUNTED_BATCHES} batches with {pages} pages allocated");
         let mut bare = RawVm::new(machine.snapshot());
         let from = vec![1_u8; pages as usize * 4096];
