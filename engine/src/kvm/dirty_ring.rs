@@ -5,6 +5,7 @@
 //! are given back together: the kernel takes entries back in order only, and protects their pages
 //! (`kvm_dirty_ring_reset`, virt/kvm/dirty_ring.c). Never knows which page was seen before.
 
+use super::run_page::map_shared;
 use super::{KvmError, System, Vcpu, Vm, raw};
 use kvm_bindings as k;
 use nix::errno::Errno;
@@ -77,21 +78,8 @@ impl Vcpu {
     pub fn map_dirty_ring(&self, entries: u32) -> Result<DirtyRing, KvmError> {
         let refused = || KvmError::Ioctl { call: "mmap of the dirty ring", source: Errno::last() };
         let bytes = entries as usize * ENTRY_BYTES;
-        // SAFETY: a fresh mapping at an address of the kernel's choice; the result is checked.
-        let at = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                self.fd.as_raw_fd(),
-                (k::KVM_DIRTY_LOG_PAGE_OFFSET as usize * PAGE_BYTES) as libc::off_t,
-            )
-        };
-        if at == libc::MAP_FAILED {
-            return Err(refused());
-        }
-        let at = NonNull::new(at.cast()).ok_or_else(refused)?;
+        let offset = k::KVM_DIRTY_LOG_PAGE_OFFSET as usize * PAGE_BYTES;
+        let at = map_shared(self.fd.as_raw_fd(), offset, bytes).ok_or_else(refused)?;
         Ok(DirtyRing { at, entries, next: 0, held: 0 })
     }
 }

@@ -53,6 +53,22 @@ pub enum DataMatch {
     U64(u64),
 }
 
+/// Makes a call with the value of a [`DataMatch`], whose type is what tells KVM its width.
+macro_rules! by_width {
+    ($matching:expr, $value:ident => $call:expr) => {
+        match $matching {
+            DataMatch::Any => {
+                let $value = NoDatamatch;
+                $call
+            }
+            DataMatch::U8($value) => $call,
+            DataMatch::U16($value) => $call,
+            DataMatch::U32($value) => $call,
+            DataMatch::U64($value) => $call,
+        }
+    };
+}
+
 impl Vm {
     /// `KVM_IOEVENTFD`: from now on a store to `at` that matches adds 1 to `event` and does not
     /// exit. Loads still do.
@@ -66,14 +82,8 @@ impl Vm {
         matching: DataMatch,
     ) -> Result<(), KvmError> {
         let (fd, at) = (&self.fd, at.to_kvm());
-        match matching {
-            DataMatch::Any => fd.register_ioevent(event, &at, NoDatamatch),
-            DataMatch::U8(value) => fd.register_ioevent(event, &at, value),
-            DataMatch::U16(value) => fd.register_ioevent(event, &at, value),
-            DataMatch::U32(value) => fd.register_ioevent(event, &at, value),
-            DataMatch::U64(value) => fd.register_ioevent(event, &at, value),
-        }
-        .map_err(failed("KVM_IOEVENTFD"))
+        by_width!(matching, value => fd.register_ioevent(event, &at, value))
+            .map_err(failed("KVM_IOEVENTFD"))
     }
 
     /// Takes back what [`add_ioeventfd`](Self::add_ioeventfd) made with the same arguments.
@@ -87,14 +97,8 @@ impl Vm {
         matching: DataMatch,
     ) -> Result<(), KvmError> {
         let (fd, at) = (&self.fd, at.to_kvm());
-        match matching {
-            DataMatch::Any => fd.unregister_ioevent(event, &at, NoDatamatch),
-            DataMatch::U8(value) => fd.unregister_ioevent(event, &at, value),
-            DataMatch::U16(value) => fd.unregister_ioevent(event, &at, value),
-            DataMatch::U32(value) => fd.unregister_ioevent(event, &at, value),
-            DataMatch::U64(value) => fd.unregister_ioevent(event, &at, value),
-        }
-        .map_err(failed("KVM_IOEVENTFD"))
+        by_width!(matching, value => fd.unregister_ioevent(event, &at, value))
+            .map_err(failed("KVM_IOEVENTFD"))
     }
 
     /// `KVM_IRQFD`: from now on a write to `event` raises interrupt line `line` of the in-kernel

@@ -26,6 +26,17 @@ unsafe impl Send for RunPage {}
 // SAFETY: as above.
 unsafe impl Sync for RunPage {}
 
+/// Maps `bytes` bytes of the vCPU behind `fd`, from `offset` bytes on. `None` leaves the reason in
+/// errno.
+pub(super) fn map_shared<T>(fd: RawFd, offset: usize, bytes: usize) -> Option<NonNull<T>> {
+    let writable = libc::PROT_READ | libc::PROT_WRITE;
+    let offset = offset as libc::off_t;
+    // SAFETY: a fresh mapping at an address of the kernel's choice; the result is checked.
+    let at =
+        unsafe { libc::mmap(std::ptr::null_mut(), bytes, writable, libc::MAP_SHARED, fd, offset) };
+    NonNull::new(at.cast()).filter(|_| at != libc::MAP_FAILED)
+}
+
 impl RunPage {
     /// Maps the page of the vCPU behind `fd`; `bytes` is `KVM_GET_VCPU_MMAP_SIZE`.
     pub(super) fn map(fd: RawFd, bytes: usize) -> Result<Self, KvmError> {
@@ -36,21 +47,7 @@ impl RunPage {
                 source: Errno::EOVERFLOW,
             });
         }
-        // SAFETY: a fresh mapping at an address of the kernel's choice; the result is checked.
-        let at = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                fd,
-                0,
-            )
-        };
-        if at == libc::MAP_FAILED {
-            return Err(refused());
-        }
-        NonNull::new(at.cast()).map(|at| Self { at, bytes }).ok_or_else(refused)
+        Ok(Self { at: map_shared(fd, 0, bytes).ok_or_else(refused)?, bytes })
     }
 
     /// `immediate_exit`: while it is 1, `KVM_RUN` finishes what is pending and returns EINTR.
