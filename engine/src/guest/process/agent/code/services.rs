@@ -307,38 +307,33 @@ fn fstat(asm: &mut Asm, labels: &Labels) -> Emit {
     tell(asm, labels, facts::STAT, STAT)
 }
 
-/// `fstatat` of the input's path, or of a descriptor, by which glibc makes its `fstat`.
+/// `fstatat`, by which glibc makes its `fstat`.
 fn fstat_by_path(asm: &mut Asm, labels: &Labels) -> Emit {
-    let (mut by_descriptor, mut known) = (asm.code.create_label(), asm.code.create_label());
-    not_the_engines(asm, labels, rdx)?;
-    asm.code.cmp(r10, libc::AT_EMPTY_PATH)?;
-    asm.code.je(by_descriptor)?;
-    asm.code.test(r10, r10)?;
-    asm.code.jne(labels.forward)?;
-    by_path(asm, labels)?;
-    asm.code.jmp(known)?;
-    asm.code.set_label(&mut by_descriptor)?;
-    by_empty_path(asm, labels)?;
-    asm.code.set_label(&mut known)?;
-    asm.code.mov(rdi, rdx)?;
+    tell_of_path(asm, labels, r10, rdx)?;
     tell(asm, labels, facts::STAT, STAT)
 }
 
 /// The same as `statx`, whatever is asked for: all is told.
 fn statx(asm: &mut Asm, labels: &Labels) -> Emit {
+    tell_of_path(asm, labels, rdx, r8)?;
+    tell(asm, labels, facts::STATX, STATX)
+}
+
+/// R11 becomes the kind of what a call with `flags` asks about, by the input's path or by a
+/// descriptor, and RDI becomes `to`, where the answer goes.
+fn tell_of_path(asm: &mut Asm, labels: &Labels, flags: AsmRegister64, to: AsmRegister64) -> Emit {
     let (mut by_descriptor, mut known) = (asm.code.create_label(), asm.code.create_label());
-    not_the_engines(asm, labels, r8)?;
-    asm.code.cmp(rdx, libc::AT_EMPTY_PATH)?;
+    not_the_engines(asm, labels, to)?;
+    asm.code.cmp(flags, libc::AT_EMPTY_PATH)?;
     asm.code.je(by_descriptor)?;
-    asm.code.test(rdx, rdx)?;
+    asm.code.test(flags, flags)?;
     asm.code.jne(labels.forward)?;
     by_path(asm, labels)?;
     asm.code.jmp(known)?;
     asm.code.set_label(&mut by_descriptor)?;
     by_empty_path(asm, labels)?;
     asm.code.set_label(&mut known)?;
-    asm.code.mov(rdi, r8)?;
-    tell(asm, labels, facts::STATX, STATX)
+    asm.code.mov(rdi, to)
 }
 
 /// R11 becomes the input's kind if RSI is its path.
