@@ -8,7 +8,10 @@
 pub mod bare;
 mod batch;
 mod boot;
+mod coverage;
 mod digest;
+mod driver;
+mod error;
 pub mod hardware;
 mod process;
 mod verify;
@@ -17,18 +20,17 @@ mod watchdog;
 pub use crate::state::RewindMode;
 pub use batch::{Batch, BatchOptions, BatchPace, BatchReport};
 pub use boot::{Boot, Ended, Started};
+pub use error::MachineError;
 pub use process::{ProcessPoint, ProcessState};
 
-use crate::coverage::{Arm, Breakpoints};
 use crate::guest::process::Process;
 use crate::host;
 use crate::kvm::{KvmError, System, clear_selectors};
-use crate::memory::{MemoryError, OutOfRam};
-use crate::outcome::{Outcome, Unsupported};
-use crate::paging::TablesFull;
+use crate::outcome::Outcome;
 use crate::rewind::{HostRewind, Patches, Rewound};
 use crate::snapshot::{Blob, HasBlobs, Snapshot};
-use crate::state::{self, Ending, Prepared, Ran, Reach};
+use crate::state::{self, Ending, Prepared, Ran};
+use driver::{Driver, Flow, HIT_ALLOWANCE, Stop, drive, ending};
 use hardware::{DirtySource, Hardware, VmSpec};
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs};
 use process::ProcessDriver;
@@ -36,73 +38,6 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use watchdog::Watchdog;
-
-/// What the host failed at. What a guest does is an [`Outcome`].
-#[derive(Debug, thiserror::Error)]
-pub enum MachineError {
-    /// The host lacks what the engine needs.
-    #[error(transparent)]
-    Host(#[from] crate::host::HostError),
-    /// A KVM call failed.
-    #[error(transparent)]
-    Kvm(#[from] KvmError),
-    /// Guest memory could not be made.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
-    /// An address that must be RAM is not: the snapshot does not fit its own layout.
-    #[error("the machine's own pages are not where they should be: {0}")]
-    OutOfRam(#[from] OutOfRam),
-    /// The page-table arena or the RAM is too small for the guest to begin.
-    #[error("the guest's RAM is too small to build its page tables")]
-    TablesFull(#[from] TablesFull),
-    /// The program could not be loaded.
-    #[error(transparent)]
-    Load(#[from] crate::guest::process::LoadError),
-    /// The machine has no room for the agent.
-    #[error(transparent)]
-    Agent(#[from] crate::guest::process::agent::AgentError),
-    /// A bare guest's image could not be loaded.
-    #[error(transparent)]
-    BareImage(#[from] crate::guest::bare::ImageError),
-    /// The watchdog's thread could not be started.
-    #[error("start the watchdog thread: {0}")]
-    Watchdog(std::io::Error),
-    /// The pages could not be captured.
-    #[error("capture the guest's pages: {0}")]
-    Capture(std::io::Error),
-    /// The snapshot was taken with CPU features that a vCPU does not have here.
-    #[error(
-        "this host's KVM does not give a guest the CPU features that the snapshot needs: {missing}"
-    )]
-    HostLacks {
-        /// Their names, separated by commas.
-        missing: String,
-    },
-    /// The snapshot point is not an address of the program.
-    #[error("{address:#x} is not mapped in the program, so it cannot be stopped there")]
-    PointNotMapped {
-        /// The address that was asked for.
-        address: u64,
-    },
-    /// One of the engine's own stubs exited in a way it cannot.
-    #[error("a stub inside the guest ended in {exit}")]
-    Stub {
-        /// How.
-        exit: Unsupported,
-    },
-    /// The machine was run without being rewound.
-    #[error("the machine has run since its last rewind: rewind it first")]
-    NotRewound,
-    /// An earlier rewind failed half way.
-    #[error("an earlier rewind of this machine did not finish, so its state is unknown")]
-    Poisoned,
-    /// The operation is for another kind of guest.
-    #[error("{operation} is for process guests")]
-    NotAProcess {
-        /// Which operation.
-        operation: &'static str,
-    },
-}
 
 /// What a guest kind keeps on the host's side.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -191,164 +126,6 @@ pub struct RunReport {
     pub traps: u64,
     /// Wall-clock time of the run.
     pub duration: Duration,
-}
-
-/// What a step of a guest leads to.
-enum Flow {
-    Continue,
-    Interrupted,
-    Stop(Stop),
-}
-
-impl Flow {
-    const fn end(outcome: Outcome) -> Self {
-        Self::Stop(Stop::Ended(outcome))
-    }
-}
-
-/// Why a guest stopped.
-enum Stop {
-    Ended(Outcome),
-    Snapshot,
-}
-
-/// A guest of either kind.
-#[derive(Debug)]
-enum Driver {
-    Process(Box<ProcessDriver>),
-    Bare(Box<bare::BareDriver>),
-}
-
-impl Driver {
-    fn step(&mut self, hw: &mut Hardware, patches: &mut Patches) -> Result<Flow, MachineError> {
-        match self {
-            Self::Process(driver) => driver.step(hw, patches),
-            Self::Bare(driver) => driver.step(hw),
-        }
-    }
-
-    fn state(&self) -> GuestState {
-        match self {
-            Self::Process(driver) => GuestState::Process(Box::new(driver.state.clone())),
-            Self::Bare(driver) => GuestState::Bare(driver.state.clone()),
-        }
-    }
-
-    fn of(state: &GuestState) -> Self {
-        match state {
-            GuestState::Process(state) => {
-                Self::Process(Box::new(ProcessDriver::new((**state).clone())))
-            }
-            GuestState::Bare(state) => Self::Bare(Box::new(bare::BareDriver::new(state.clone()))),
-        }
-    }
-
-    /// The kernel of a process guest.
-    fn process(&self) -> Option<&Process> {
-        match self {
-            Self::Process(driver) => Some(&driver.state.process),
-            Self::Bare(_) => None,
-        }
-    }
-
-    /// Copies a process's memory; false when it is not all readable.
-    fn read_virtual(&mut self, hw: &mut Hardware, at: u64, out: &mut [u8]) -> bool {
-        use crate::guest::process::memory::UserMemory;
-        use crate::guest::process::pages::ProcessPages;
-        let Self::Process(driver) = self else { return false };
-        let tables = &mut driver.state.tables;
-        let pages = ProcessPages { memory: &mut hw.memory, tables };
-        pages.read(crate::address::Gva(at), out).is_ok()
-    }
-
-    /// Time that the run may take on top of its limit, because the engine and not the guest spent
-    /// it: breakpoints that were hit for the first time.
-    fn allowance(&self) -> Duration {
-        match self {
-            Self::Process(driver) => HIT_ALLOWANCE.saturating_mul(driver.hits.len() as u32),
-            Self::Bare(_) => Duration::ZERO,
-        }
-    }
-
-    /// What the guest can reach of its CPU.
-    const fn reach(&self) -> Reach {
-        match self {
-            Self::Process(_) => Reach::Program,
-            Self::Bare(_) => Reach::Kernel,
-        }
-    }
-
-    /// Whether the run took a #DB. Only asked of programs: no rule for others goes by it.
-    const fn debug_exception(&self) -> bool {
-        match self {
-            Self::Process(driver) => driver.debug_exception,
-            Self::Bare(_) => true,
-        }
-    }
-
-    /// System calls and traps of the run.
-    fn counts(&self) -> (u64, u64) {
-        match self {
-            Self::Process(driver) => (driver.system_calls, driver.traps),
-            Self::Bare(_) => (0, 0),
-        }
-    }
-}
-
-/// Ample for one breakpoint's exit, also where VMs are nested (30 to 80 us were measured) or the CPU
-/// is emulated on a busy host.
-const HIT_ALLOWANCE: Duration = Duration::from_micros(300);
-
-/// Steps `driver` until it stops or its time is over.
-fn drive(
-    hw: &mut Hardware,
-    driver: &mut Driver,
-    patches: &mut Patches,
-    watchdog: &Watchdog,
-    exits: &mut u64,
-) -> Result<Stop, MachineError> {
-    loop {
-        *exits += 1;
-        match driver.step(hw, patches)? {
-            Flow::Continue => {}
-            Flow::Stop(stop) => return Ok(stop),
-            Flow::Interrupted => {
-                hw.vcpu.clear_kick();
-                if halted_for_good(hw)? {
-                    return Ok(Stop::Ended(Outcome::Halted));
-                }
-                if watchdog.expired(driver.allowance()) {
-                    return Ok(Stop::Ended(out_of_time(hw)?));
-                }
-            }
-        }
-    }
-}
-
-/// Whether the guest is in HLT with interrupts off. Only where the local APIC is in the kernel:
-/// elsewhere HLT exits by itself.
-fn halted_for_good(hw: &Hardware) -> Result<bool, MachineError> {
-    const IF: u64 = 1 << 9;
-    Ok(hw.parts.irqchip
-        && hw.vcpu.regs().rflags & IF == 0
-        && hw.vcpu.fd_ref().mp_state()?.mp_state == kvm_bindings::KVM_MP_STATE_HALTED)
-}
-
-/// A guest that waits in HLT for an interrupt that never comes has halted; it is not too slow.
-fn out_of_time(hw: &mut Hardware) -> Result<Outcome, MachineError> {
-    let halted =
-        hw.parts.irqchip && hw.vcpu.fd().mp_state()?.mp_state == kvm_bindings::KVM_MP_STATE_HALTED;
-    Ok(if halted { Outcome::Halted } else { Outcome::TimedOut })
-}
-
-/// What a run's outcome tells of where its vCPU stopped. A crash is reported by a stub's OUT or
-/// by the guest's own; everything else, a triple fault among it, can stop it anywhere.
-fn ending(outcome: &Outcome) -> Ending {
-    match outcome {
-        Outcome::Exited { .. } => Ending::Asked,
-        Outcome::Crashed(fault) if fault.vector != Some(8) => Ending::Reported,
-        _ => Ending::Cut,
-    }
 }
 
 /// Whether a machine may run.
@@ -607,67 +384,5 @@ impl Machine {
             self.patches.of(pfn).iter().any(|&(offset, _)| usize::from(offset) == at.page_offset());
         let page = self.snapshot.pages.page(pfn).filter(|_| is_patched)?;
         page.get(at.page_offset()).copied()
-    }
-
-    /// Sets breakpoints at the block starts `blocks`, guest-virtual addresses. A block's number
-    /// in all later calls is its index here. None is armed yet.
-    ///
-    /// # Errors
-    /// The guest is no process, or the machine was not rewound.
-    pub fn set_blocks(&mut self, blocks: &[u64]) -> Result<(), MachineError> {
-        self.leave_agent()?;
-        let Self { hw, driver, patches, .. } = self;
-        let Driver::Process(driver) = driver else {
-            return Err(MachineError::NotAProcess { operation: "coverage" });
-        };
-        if self.readiness != Readiness::Ready {
-            return Err(MachineError::NotRewound);
-        }
-        driver.breakpoints.arm(Arm::None, &mut hw.memory, patches);
-        driver.breakpoints = Breakpoints::new(blocks, &hw.memory, |at| driver.block_site(hw, at));
-        driver.forget_replaced_calls();
-        Ok(())
-    }
-
-    /// Number of blocks that are in pages which the program had not touched at the snapshot:
-    /// these never fire.
-    #[must_use]
-    pub fn blocks_unmapped(&self) -> usize {
-        match &self.driver {
-            Driver::Process(driver) => driver.breakpoints.unmapped(),
-            Driver::Bare(_) => 0,
-        }
-    }
-
-    /// Marks blocks as reached by earlier runs.
-    pub fn know_blocks(&mut self, blocks: &[u32]) {
-        if let Driver::Process(driver) = &mut self.driver {
-            driver.breakpoints.know(blocks);
-        }
-    }
-
-    /// Takes the mark of earlier runs from blocks: their next hit is reported again. Takes effect
-    /// with the next [`arm_blocks`](Self::arm_blocks).
-    pub fn forget_blocks(&mut self, blocks: &[u32]) {
-        if let Driver::Process(driver) = &mut self.driver {
-            driver.breakpoints.forget(blocks);
-        }
-    }
-
-    /// Chooses which breakpoints shall fire in the next runs.
-    pub fn arm_blocks(&mut self, which: Arm) {
-        if let Driver::Process(driver) = &mut self.driver {
-            driver.breakpoints.arm(which, &mut self.hw.memory, &mut self.patches);
-        }
-    }
-
-    /// The blocks whose breakpoints the last run hit, in the order it hit them. Empty after a
-    /// rewind.
-    #[must_use]
-    pub fn blocks_hit(&self) -> &[u32] {
-        match &self.driver {
-            Driver::Process(driver) => &driver.hits,
-            Driver::Bare(_) => &[],
-        }
     }
 }

@@ -1,0 +1,176 @@
+//! A guest of either kind under one name, and the loop that steps it until it stops.
+//!
+//! Never interprets an exit: the two kinds' own drivers do.
+
+use super::bare::BareDriver;
+use super::hardware::Hardware;
+use super::process::ProcessDriver;
+use super::watchdog::Watchdog;
+use super::{GuestState, MachineError};
+use crate::guest::process::Process;
+use crate::outcome::Outcome;
+use crate::rewind::Patches;
+use crate::state::{Ending, Reach};
+use std::time::Duration;
+
+/// What a step of a guest leads to.
+pub(super) enum Flow {
+    Continue,
+    Interrupted,
+    Stop(Stop),
+}
+
+impl Flow {
+    pub(super) const fn end(outcome: Outcome) -> Self {
+        Self::Stop(Stop::Ended(outcome))
+    }
+}
+
+/// Why a guest stopped.
+pub(super) enum Stop {
+    Ended(Outcome),
+    Snapshot,
+}
+
+/// A guest of either kind.
+#[derive(Debug)]
+pub(super) enum Driver {
+    Process(Box<ProcessDriver>),
+    Bare(Box<BareDriver>),
+}
+
+impl Driver {
+    pub(super) fn step(
+        &mut self,
+        hw: &mut Hardware,
+        patches: &mut Patches,
+    ) -> Result<Flow, MachineError> {
+        match self {
+            Self::Process(driver) => driver.step(hw, patches),
+            Self::Bare(driver) => driver.step(hw),
+        }
+    }
+
+    pub(super) fn state(&self) -> GuestState {
+        match self {
+            Self::Process(driver) => GuestState::Process(Box::new(driver.state.clone())),
+            Self::Bare(driver) => GuestState::Bare(driver.state.clone()),
+        }
+    }
+
+    pub(super) fn of(state: &GuestState) -> Self {
+        match state {
+            GuestState::Process(state) => {
+                Self::Process(Box::new(ProcessDriver::new((**state).clone())))
+            }
+            GuestState::Bare(state) => Self::Bare(Box::new(BareDriver::new(state.clone()))),
+        }
+    }
+
+    /// The kernel of a process guest.
+    pub(super) fn process(&self) -> Option<&Process> {
+        match self {
+            Self::Process(driver) => Some(&driver.state.process),
+            Self::Bare(_) => None,
+        }
+    }
+
+    /// Copies a process's memory; false when it is not all readable.
+    pub(super) fn read_virtual(&mut self, hw: &mut Hardware, at: u64, out: &mut [u8]) -> bool {
+        use crate::guest::process::memory::UserMemory;
+        use crate::guest::process::pages::ProcessPages;
+        let Self::Process(driver) = self else { return false };
+        let tables = &mut driver.state.tables;
+        let pages = ProcessPages { memory: &mut hw.memory, tables };
+        pages.read(crate::address::Gva(at), out).is_ok()
+    }
+
+    /// Time that the run may take on top of its limit, because the engine and not the guest spent
+    /// it: breakpoints that were hit for the first time.
+    pub(super) fn allowance(&self) -> Duration {
+        match self {
+            Self::Process(driver) => HIT_ALLOWANCE.saturating_mul(driver.hits.len() as u32),
+            Self::Bare(_) => Duration::ZERO,
+        }
+    }
+
+    /// What the guest can reach of its CPU.
+    pub(super) const fn reach(&self) -> Reach {
+        match self {
+            Self::Process(_) => Reach::Program,
+            Self::Bare(_) => Reach::Kernel,
+        }
+    }
+
+    /// Whether the run took a #DB. Only asked of programs: no rule for others goes by it.
+    pub(super) const fn debug_exception(&self) -> bool {
+        match self {
+            Self::Process(driver) => driver.debug_exception,
+            Self::Bare(_) => true,
+        }
+    }
+
+    /// System calls and traps of the run.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        match self {
+            Self::Process(driver) => (driver.system_calls, driver.traps),
+            Self::Bare(_) => (0, 0),
+        }
+    }
+}
+
+/// Ample for one breakpoint's exit, also where VMs are nested (30 to 80 us were measured) or the CPU
+/// is emulated on a busy host.
+pub(super) const HIT_ALLOWANCE: Duration = Duration::from_micros(300);
+
+/// Steps `driver` until it stops or its time is over.
+pub(super) fn drive(
+    hw: &mut Hardware,
+    driver: &mut Driver,
+    patches: &mut Patches,
+    watchdog: &Watchdog,
+    exits: &mut u64,
+) -> Result<Stop, MachineError> {
+    loop {
+        *exits += 1;
+        match driver.step(hw, patches)? {
+            Flow::Continue => {}
+            Flow::Stop(stop) => return Ok(stop),
+            Flow::Interrupted => {
+                hw.vcpu.clear_kick();
+                if halted_for_good(hw)? {
+                    return Ok(Stop::Ended(Outcome::Halted));
+                }
+                if watchdog.expired(driver.allowance()) {
+                    return Ok(Stop::Ended(out_of_time(hw)?));
+                }
+            }
+        }
+    }
+}
+
+/// Whether the guest is in HLT with interrupts off. Only where the local APIC is in the kernel:
+/// elsewhere HLT exits by itself.
+pub(super) fn halted_for_good(hw: &Hardware) -> Result<bool, MachineError> {
+    const IF: u64 = 1 << 9;
+    Ok(hw.parts.irqchip
+        && hw.vcpu.regs().rflags & IF == 0
+        && hw.vcpu.fd_ref().mp_state()?.mp_state == kvm_bindings::KVM_MP_STATE_HALTED)
+}
+
+/// A guest that waits in HLT for an interrupt that never comes has halted; it is not too slow.
+pub(super) fn out_of_time(hw: &mut Hardware) -> Result<Outcome, MachineError> {
+    let halted =
+        hw.parts.irqchip && hw.vcpu.fd().mp_state()?.mp_state == kvm_bindings::KVM_MP_STATE_HALTED;
+    Ok(if halted { Outcome::Halted } else { Outcome::TimedOut })
+}
+
+/// What a run's outcome tells of where its vCPU stopped. A crash is reported by a stub's OUT or
+/// by the guest's own; everything else, a triple fault among it, can stop it anywhere.
+pub(super) fn ending(outcome: &Outcome) -> Ending {
+    match outcome {
+        Outcome::Exited { .. } => Ending::Asked,
+        Outcome::Crashed(fault) if fault.vector != Some(8) => Ending::Reported,
+        _ => Ending::Cut,
+    }
+}

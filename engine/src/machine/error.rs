@@ -1,0 +1,73 @@
+//! What the host can fail at while a machine is made or driven. What a guest does is an outcome.
+
+use crate::kvm::KvmError;
+use crate::memory::{MemoryError, OutOfRam};
+use crate::outcome::Unsupported;
+use crate::paging::TablesFull;
+
+/// What the host failed at. What a guest does is an [`Outcome`](crate::outcome::Outcome).
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The host lacks what the engine needs.
+    #[error(transparent)]
+    Host(#[from] crate::host::HostError),
+    /// A KVM call failed.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// Guest memory could not be made.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// An address that must be RAM is not: the snapshot does not fit its own layout.
+    #[error("the machine's own pages are not where they should be: {0}")]
+    OutOfRam(#[from] OutOfRam),
+    /// The page-table arena or the RAM is too small for the guest to begin.
+    #[error("the guest's RAM is too small to build its page tables")]
+    TablesFull(#[from] TablesFull),
+    /// The program could not be loaded.
+    #[error(transparent)]
+    Load(#[from] crate::guest::process::LoadError),
+    /// The machine has no room for the agent.
+    #[error(transparent)]
+    Agent(#[from] crate::guest::process::agent::AgentError),
+    /// A bare guest's image could not be loaded.
+    #[error(transparent)]
+    BareImage(#[from] crate::guest::bare::ImageError),
+    /// The watchdog's thread could not be started.
+    #[error("start the watchdog thread: {0}")]
+    Watchdog(std::io::Error),
+    /// The pages could not be captured.
+    #[error("capture the guest's pages: {0}")]
+    Capture(std::io::Error),
+    /// The snapshot was taken with CPU features that a vCPU does not have here.
+    #[error(
+        "this host's KVM does not give a guest the CPU features that the snapshot needs: {missing}"
+    )]
+    HostLacks {
+        /// Their names, separated by commas.
+        missing: String,
+    },
+    /// The snapshot point is not an address of the program.
+    #[error("{address:#x} is not mapped in the program, so it cannot be stopped there")]
+    PointNotMapped {
+        /// The address that was asked for.
+        address: u64,
+    },
+    /// One of the engine's own stubs exited in a way it cannot.
+    #[error("a stub inside the guest ended in {exit}")]
+    Stub {
+        /// How.
+        exit: Unsupported,
+    },
+    /// The machine was run without being rewound.
+    #[error("the machine has run since its last rewind: rewind it first")]
+    NotRewound,
+    /// An earlier rewind failed half way.
+    #[error("an earlier rewind of this machine did not finish, so its state is unknown")]
+    Poisoned,
+    /// The operation is for another kind of guest.
+    #[error("{operation} is for process guests")]
+    NotAProcess {
+        /// Which operation.
+        operation: &'static str,
+    },
+}
