@@ -201,6 +201,9 @@ fn trampoline() -> [u8; 28] {
     code
 }
 
+/// Bytes of SYSCALL (0F 05).
+pub const SYSCALL_BYTES: u64 = 2;
+
 /// Where LSTAR points: the system-call gate.
 #[must_use]
 pub const fn syscall_entry() -> Gva {

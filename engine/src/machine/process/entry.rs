@@ -2,7 +2,7 @@
 //!
 //! Never answers an exit.
 
-use super::{ProcessDriver, ProcessState, SYSCALL_BYTES, Served};
+use super::{ProcessDriver, ProcessState, Served};
 use crate::exit::Exit;
 use crate::guest::process::{rewrite, trap};
 use crate::machine::hardware::Hardware;
@@ -79,7 +79,7 @@ impl ProcessDriver {
         let mut regs = cpu.regs;
         if let Some(call) = self.state.call {
             self.system_calls += 1;
-            let next = regs.rip.wrapping_add(SYSCALL_BYTES);
+            let next = regs.rip.wrapping_add(trap::SYSCALL_BYTES);
             regs = kvm_regs { rip: next, rcx: next, r11: regs.rflags, ..regs };
             match self.serve(hw, &call)? {
                 Served::Value(value) => regs.rax = value,

@@ -25,6 +25,17 @@ pub(super) const fn access_of(error_code: u32) -> Access {
     }
 }
 
+/// The fault of an access to `address` that ended in a page fault.
+pub(super) fn of_page(signal: Signal, address: u64, kind: Access, frame: &TrapFrame) -> Fault {
+    Fault {
+        signal,
+        rip: frame.rip,
+        access: Some(MemoryAccess { address: Some(address), kind }),
+        vector: Some(14),
+        error_code: frame.error_code,
+    }
+}
+
 /// The signal that Linux raises for an exception at CPL 3 (arch/x86/kernel/traps.c).
 pub(super) fn fault_of(vector: u8, frame: &TrapFrame) -> Fault {
     let signal = match vector {

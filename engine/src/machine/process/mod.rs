@@ -19,17 +19,14 @@ use crate::exit::Exit;
 use crate::guest::process::agent::Agent;
 use crate::guest::process::memory::UserMemory;
 use crate::guest::process::pages::ProcessPages;
-use crate::guest::process::trap::{self, TrapFrame};
+use crate::guest::process::trap::{self, SYSCALL_BYTES, TrapFrame};
 use crate::guest::process::{FaultVerdict, Process, SystemCall, Verdict};
-use crate::outcome::{Fault, MemoryAccess, Outcome, Signal, Unsupported};
+use crate::outcome::{Fault, Outcome, Signal, Unsupported};
 use crate::paging::{ADDRESS_MASK, PRESENT, Tables};
 use crate::rewind::Patches;
-use fault::{access_of, fault_of, non_canonical};
+use fault::{access_of, fault_of, non_canonical, of_page};
 use kvm_bindings::kvm_regs;
 use serde::{Deserialize, Serialize};
-
-/// Bytes of SYSCALL (0F 05).
-const SYSCALL_BYTES: u64 = 2;
 
 /// Where a process's snapshot is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -270,6 +267,24 @@ impl ProcessDriver {
         }
     }
 
+    /// What the CPU pushed for an exception, and the registers to go on with after it; what the
+    /// exit was instead, where the stack pointer is not where the CPU would have put it.
+    fn take_frame(
+        hw: &mut Hardware,
+        vector: u8,
+    ) -> Result<Result<(TrapFrame, kvm_regs), Unsupported>, MachineError> {
+        // The CPU wrote the frame, into a slot without dirty log.
+        hw.memory.mark(trap::STACK, crate::address::PAGE_SIZE)?;
+        let regs = *hw.vcpu.regs();
+        let Some(frame) = trap::read_frame(&hw.memory, vector, regs.rsp) else {
+            let detail = [u64::from(vector), regs.rsp];
+            let reason = kvm_bindings::KVM_EXIT_EXCEPTION;
+            return Ok(Err(Unsupported::Exit { reason, detail }));
+        };
+        let (rip, rsp, rflags) = (frame.rip, frame.rsp, trap::user_flags(frame.rflags));
+        Ok(Ok((frame, kvm_regs { rip, rsp, rflags, ..regs })))
+    }
+
     fn trap(
         &mut self,
         hw: &mut Hardware,
@@ -277,25 +292,26 @@ impl ProcessDriver {
         vector: u8,
     ) -> Result<Flow, MachineError> {
         self.traps += 1;
-        // The CPU wrote the frame, into a slot without dirty log.
-        hw.memory.mark(trap::STACK, crate::address::PAGE_SIZE)?;
-        let regs = *hw.vcpu.regs();
-        let Some(frame) = trap::read_frame(&hw.memory, vector, regs.rsp) else {
-            let detail = [u64::from(vector), regs.rsp];
-            let reason = kvm_bindings::KVM_EXIT_EXCEPTION;
-            return Ok(Flow::end(Outcome::Unsupported(Unsupported::Exit { reason, detail })));
-        };
-        let back = kvm_regs {
-            rip: frame.rip,
-            rsp: frame.rsp,
-            rflags: trap::user_flags(frame.rflags),
-            ..regs
-        };
+        match Self::take_frame(hw, vector)? {
+            Err(what) => Ok(Flow::end(Outcome::Unsupported(what))),
+            Ok((frame, back)) if vector == 14 => self.page_fault(hw, &frame, &back),
+            Ok((frame, back)) => self.exception(hw, patches, vector, &frame, &back),
+        }
+    }
+
+    /// Any exception but a page fault.
+    fn exception(
+        &mut self,
+        hw: &mut Hardware,
+        patches: &mut Patches,
+        vector: u8,
+        frame: &TrapFrame,
+        back: &kvm_regs,
+    ) -> Result<Flow, MachineError> {
         self.debug_exception |= vector == 1;
         match vector {
-            3 => self.breakpoint(hw, patches, &back),
-            14 => self.page_fault(hw, &frame, &back),
-            _ => Ok(self.crash(hw, &back, fault_of(vector, &frame))),
+            3 => self.breakpoint(hw, patches, back),
+            _ => Ok(self.crash(hw, back, fault_of(vector, frame))),
         }
     }
 
@@ -357,14 +373,7 @@ impl ProcessDriver {
             }
             FaultVerdict::OutOfMemory => Ok(Flow::end(Outcome::OutOfMemory)),
             FaultVerdict::Signal(signal) => {
-                let fault = Fault {
-                    signal,
-                    rip: frame.rip,
-                    access: Some(MemoryAccess { address: Some(at), kind }),
-                    vector: Some(14),
-                    error_code: frame.error_code,
-                };
-                Ok(self.crash(hw, back, fault))
+                Ok(self.crash(hw, back, of_page(signal, at, kind, frame)))
             }
         }
     }

@@ -19,7 +19,7 @@ mod sites;
 pub use code::AgentExit;
 pub use layout::{BATCH_BYTES_MAX, BATCH_MAX, INPUT_ALIGN};
 
-use super::trap::{self, engine_va};
+use super::trap::{self, SYSCALL_BYTES, engine_va};
 use super::{Process, SystemCall};
 use crate::address::{Gpa, Gva, PAGE_SIZE, Pfn};
 use crate::memory::{GuestMemory, MemoryError, OutOfRam, PageFile};
@@ -111,13 +111,6 @@ pub struct Agent {
     sites: Sites,
     /// The first run of the batch shows its system calls to the host.
     is_learning: bool,
-}
-
-/// What the agent's writable pages say, if nobody else has written there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Index of the present run; the number of runs when the batch is over.
-    pub index: usize,
 }
 
 impl Agent {
@@ -347,15 +340,16 @@ impl Agent {
         memory.write_unmarked(STATE.gpa(state::CHECK), &check.to_le_bytes())
     }
 
-    /// How far the batch is. `None` when the agent's memory is not as the agent left it.
+    /// How far the batch is: the index of the present run; the number of runs when it is over.
+    /// `None` when the agent's memory is not as the agent left it.
     #[must_use]
-    pub fn progress(&self, memory: &GuestMemory) -> Option<Progress> {
+    pub fn progress(&self, memory: &GuestMemory) -> Option<usize> {
         let mut head = [0; 24];
         memory.read(STATE.gpa(0), &mut head).ok()?;
         let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| head[at + i]));
         let (index, check) = (word(8) as u32, (word(8) >> 32) as u32);
         let is_whole = word(0) == CANARY && index ^ check == self.cookie as u32;
-        is_whole.then_some(Progress { index: index as usize })
+        is_whole.then_some(index as usize)
     }
 
     /// The exit status of run `index`, which ended by itself.
@@ -515,9 +509,6 @@ impl Agent {
         self.entries.reset
     }
 }
-
-/// Bytes of SYSCALL (0F 05).
-const SYSCALL_BYTES: u64 = 2;
 
 /// Maps the agent's pages; its gate takes the place of the engine's.
 fn map(memory: &mut GuestMemory, tables: &mut Tables) -> Result<(), TablesFull> {

@@ -2,15 +2,15 @@
 //!
 //! Never decides which addresses are valid: that is `guest::process`.
 
-use super::{BatchParts, Next, Run, State, back_to};
+use super::{BatchParts, Next, Run, State};
 use crate::address::{Gpa, Gva};
 use crate::guest::process::FaultVerdict;
 use crate::guest::process::memory::UserMemory;
 use crate::guest::process::pages::ProcessPages;
 use crate::guest::process::trap::TrapFrame;
 use crate::machine::MachineError;
-use crate::machine::process::fault::access_of;
-use crate::outcome::{Access, Fault, MemoryAccess, Outcome};
+use crate::machine::process::fault::{access_of, of_page};
+use crate::outcome::{Access, Outcome};
 use crate::paging::{GUARDED, PRESENT, WRITABLE, frame_of};
 use kvm_bindings::kvm_regs;
 
@@ -22,7 +22,7 @@ impl Run<'_, '_> {
     pub(super) fn page_fault(
         &mut self,
         frame: &TrapFrame,
-        regs: &kvm_regs,
+        back: &kvm_regs,
     ) -> Result<Next, MachineError> {
         let at = self.parts.hw.vcpu.sregs().cr2;
         let code = frame.error_code.unwrap_or(0);
@@ -34,21 +34,16 @@ impl Run<'_, '_> {
         if self.current().is_none() {
             return self.lost();
         }
-        let back = back_to(frame, regs);
         match self.resolve(Gva(at), access)? {
             FaultVerdict::Retry => {
-                self.driver.resume(self.parts.hw, back)?;
+                self.driver.resume(self.parts.hw, *back)?;
                 Ok(Next::Go)
             }
             FaultVerdict::OutOfMemory => self.ended(Outcome::OutOfMemory),
-            FaultVerdict::Signal(_) if in_shim => self.take_over(&back),
-            FaultVerdict::Signal(signal) => self.ended(Outcome::Crashed(Fault {
-                signal,
-                rip: frame.rip,
-                access: Some(MemoryAccess { address: Some(at), kind: access }),
-                vector: Some(14),
-                error_code: frame.error_code,
-            })),
+            FaultVerdict::Signal(_) if in_shim => self.take_over(back),
+            FaultVerdict::Signal(signal) => {
+                self.ended(Outcome::Crashed(of_page(signal, at, access, frame)))
+            }
         }
     }
 

@@ -131,7 +131,7 @@ impl ProcessDriver {
         agent.set_count(memory, 0)?;
         enter(self, &agent, &mut parts, agent.reset_entry())?;
         if !run_to_idle(parts.hw, &agent)? {
-            restore_hot(&agent, &mut parts)?;
+            mark_hot(&agent, &mut parts)?;
         }
         self.stale.clear();
         undo(self, &mut agent, &mut parts, Ending::Cut)?;
@@ -162,11 +162,6 @@ fn install(
     Ok(Box::new(Agent::install(&mut hw.memory, &then.tables, &then.process, &moment)?))
 }
 
-/// The snapshot's special registers, under the agent's page tables.
-fn special_registers(driver: &ProcessDriver, snapshot: &MachineSnapshot) -> kvm_sregs {
-    kvm_sregs { cr3: driver.state.tables.root().0, ..snapshot.state.sregs }
-}
-
 /// Goes on in the agent at `rip`.
 fn enter(
     driver: &mut ProcessDriver,
@@ -176,7 +171,8 @@ fn enter(
 ) -> Result<(), MachineError> {
     debug_assert!(agent.contains(rip));
     clear_selectors()?;
-    let wanted = special_registers(driver, parts.snapshot);
+    let cr3 = driver.state.tables.root().0;
+    let wanted = kvm_sregs { cr3, ..parts.snapshot.state.sregs };
     if parts.hw.vcpu.sregs() != &wanted {
         *parts.hw.vcpu.sregs_mut() = wanted;
     }
@@ -195,8 +191,8 @@ fn run_to_idle(hw: &mut Hardware, agent: &Agent) -> Result<bool, MachineError> {
     }
 }
 
-/// Copies the hot pages back from the host, where the agent cannot.
-fn restore_hot(agent: &Agent, parts: &mut BatchParts<'_>) -> Result<(), MachineError> {
+/// Has `undo` put the hot pages back, where the agent cannot.
+fn mark_hot(agent: &Agent, parts: &mut BatchParts<'_>) -> Result<(), MachineError> {
     for pfn in agent.hot_frames() {
         parts.hw.memory.mark(pfn.gpa(), crate::address::PAGE_SIZE)?;
     }
@@ -221,13 +217,6 @@ fn undo(
     driver.hits.clear();
     rewind.restore_host_writes(&mut hw.memory, &snapshot.pages, patches);
     Ok(agent.end_run(&mut hw.memory)?)
-}
-
-/// The registers to go on with after a fault. The shim runs with the program's rights, and its
-/// flags are restored by it.
-fn back_to(frame: &TrapFrame, regs: &kvm_regs) -> kvm_regs {
-    let (rip, rsp, rflags) = (frame.rip, frame.rsp, trap::user_flags(frame.rflags));
-    kvm_regs { rip, rsp, rflags, ..*regs }
 }
 
 impl Run<'_, '_> {
@@ -273,7 +262,6 @@ impl Run<'_, '_> {
             AgentExit::SystemCall => self.system_call(),
             AgentExit::Done | AgentExit::Touched | AgentExit::Segments => {
                 let Some(index) = self.index() else { return self.lost() };
-                let index = index.min(self.batch.len());
                 // At least one run is over, or the program has jumped here by itself.
                 if index == self.report.runs.len() {
                     return self.lost();
@@ -294,9 +282,8 @@ impl Run<'_, '_> {
 
     /// The run that is under way or, between two, the next one.
     fn index(&self) -> Option<usize> {
-        let progress = self.agent.progress(&self.parts.hw.memory)?;
-        let is_sound = (self.report.runs.len()..=self.batch.len()).contains(&progress.index);
-        is_sound.then_some(progress.index)
+        let possible = self.report.runs.len()..=self.batch.len();
+        self.agent.progress(&self.parts.hw.memory).filter(|index| possible.contains(index))
     }
 
     /// The run that is under way; the ones before it are told.
@@ -349,7 +336,8 @@ impl Run<'_, '_> {
     /// Between two runs, `next` being the second: undoes what the host did in the first, and goes
     /// on in the agent at `entry`.
     fn between(&mut self, next: usize, entry: u64, ending: Ending) -> Result<Next, MachineError> {
-        if next >= self.batch.len() {
+        let is_last = next >= self.batch.len();
+        if is_last {
             self.agent.audit(
                 &mut self.parts.hw.memory,
                 &mut self.driver.state.tables,
@@ -360,7 +348,7 @@ impl Run<'_, '_> {
         self.input_of = None;
         let is_finding = !matches!(self.report.runs.last(), Some(Some(Outcome::Exited { .. })))
             || self.report.hits.last().is_some_and(|(run, _)| *run as usize + 1 == next);
-        if next >= self.batch.len() || self.options.stop_at_finding && is_finding {
+        if is_last || self.options.stop_at_finding && is_finding {
             return self.finish();
         }
         self.time(next);
@@ -389,7 +377,7 @@ impl Run<'_, '_> {
         self.report.is_distrusted = true;
         self.report.runs.resize(self.batch.len(), None);
         self.report.by_host.resize(self.batch.len(), false);
-        restore_hot(&self.agent, &mut self.parts)?;
+        mark_hot(&self.agent, &mut self.parts)?;
         undo(self.driver, &mut self.agent, &mut self.parts, Ending::Cut)?;
         Ok(Next::Over)
     }
@@ -444,19 +432,20 @@ impl Run<'_, '_> {
     }
 
     fn trap(&mut self, vector: u8) -> Result<Next, MachineError> {
-        let hw = &mut *self.parts.hw;
-        let regs = *hw.vcpu.regs();
-        // The CPU wrote the frame, into a slot without dirty log.
-        hw.memory.mark(trap::STACK, crate::address::PAGE_SIZE)?;
-        let frame = trap::read_frame(&hw.memory, vector, regs.rsp);
-        if let (14, Some(frame)) = (vector, &frame) {
-            return self.page_fault(frame, &regs);
+        let (frame, back) = match ProcessDriver::take_frame(self.parts.hw, vector)? {
+            Ok(taken) => taken,
+            Err(what) => return self.ended(Outcome::Unsupported(what)),
+        };
+        if vector == 14 {
+            return self.page_fault(&frame, &back);
         }
-        if let Some(frame) = frame.filter(|frame| self.agent.contains(frame.rip)) {
-            return self.agent_trap(vector, &frame, &regs);
+        if self.agent.contains(frame.rip) {
+            // The shim runs with the program's rights, and its flags are restored by it.
+            return self.agent_trap(vector, &frame, &back);
         }
         let Some(index) = self.current() else { return self.lost() };
-        let flow = self.driver.trap(self.parts.hw, self.parts.patches, vector)?;
+        let BatchParts { hw, patches, .. } = &mut self.parts;
+        let flow = self.driver.exception(hw, patches, vector, &frame, &back)?;
         if let Flow::Stop(Stop::Ended(outcome)) = flow {
             return self.ended(outcome);
         }
@@ -474,11 +463,11 @@ impl Run<'_, '_> {
         &mut self,
         vector: u8,
         frame: &TrapFrame,
-        regs: &kvm_regs,
+        back: &kvm_regs,
     ) -> Result<Next, MachineError> {
         match vector {
             // An address that is not canonical faults so (Intel SDM vol. 1, 3.3.7.1).
-            13 if self.agent.in_shim(frame.rip) => self.take_over(&back_to(frame, regs)),
+            13 if self.agent.in_shim(frame.rip) => self.take_over(back),
             // The program steps itself: alone its first step is behind the system call.
             1 if self.agent.in_shim(frame.rip) => {
                 self.driver.debug_exception = true;
