@@ -1,6 +1,7 @@
 //! From a program on the host to a process at its first instruction. Never runs it.
 
 use super::bytes::Bytes;
+use super::calls::PROCESS_ID;
 use super::elf::{Elf, Segment};
 use super::errno::Errno;
 use super::files::{Device, Files, Kind, Node, NodeId, Target};
@@ -12,6 +13,7 @@ use super::settings::{Image, Images, Scalars, Settings};
 use super::space::{Area, Backing, MMAP_BASE, Space, USER_END, USER_START, in_user};
 use super::spec::{InputChannel, LoadError, ProcessSpec, Start, WORKING_DIRECTORY};
 use super::stack::{self, Loaded, STACK_BYTES, STACK_READY_BYTES};
+use super::threads::Threads;
 use super::tracked::Tracked;
 use super::{Missing, Process};
 use crate::address::{Gva, PAGE_SIZE};
@@ -80,6 +82,7 @@ pub(super) fn load(
     let process = Process {
         space: Tracked::new(loader.space),
         settings: Tracked::new(Settings::new(&spec.limits)),
+        threads: Tracked::new(Threads::new(PROCESS_ID)),
         images: Tracked::new(Images(images)),
         scalars,
         missing: Missing::default(),
