@@ -18,5 +18,6 @@ mod kvm_api;
 mod probes;
 mod programs;
 mod rewind;
+mod signals;
 mod snapshot;
 mod support;
