@@ -14,6 +14,7 @@ mod examples;
 mod faults;
 mod host;
 mod hostile;
+mod hostile_files;
 mod kvm_api;
 mod probes;
 mod programs;

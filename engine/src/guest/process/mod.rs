@@ -23,6 +23,7 @@ mod settings;
 mod space;
 mod spec;
 mod stack;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod tracked;

@@ -3,6 +3,7 @@
 
 use super::files::NodeId;
 use super::spec::Limits;
+use super::stored::Refused;
 use super::tracked::Rewind;
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,16 @@ impl Settings {
             alternate_stack: (0, libc::SS_DISABLE as u64, 0),
             resources,
             name,
+        }
+    }
+}
+
+impl Settings {
+    /// Checks settings that were read from a snapshot.
+    pub(super) fn check_stored(&self) -> Result<(), Refused> {
+        match self.actions.len() == SIGNAL_MAX as usize && self.resources.len() == RESOURCES {
+            true => Ok(()),
+            false => Err("signal actions or resource limits that are too few or too many"),
         }
     }
 }

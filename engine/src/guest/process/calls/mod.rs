@@ -6,7 +6,7 @@
 mod descriptor;
 mod file;
 mod identity;
-mod memory;
+pub(super) mod memory;
 mod open;
 mod path;
 mod poll;

@@ -2,6 +2,8 @@
 
 use super::super::bytes::Bytes;
 use super::super::errno::{EBADF, EMFILE, Errno};
+use super::super::spec::Limits;
+use super::super::stored::Refused;
 use super::super::tracked::Rewind;
 use super::tree::NodeId;
 use serde::{Deserialize, Serialize};
@@ -104,6 +106,20 @@ impl Table {
             cwd: NodeId::ROOT,
             umask: 0o022,
         }
+    }
+
+    /// Checks a table that was read from a snapshot.
+    pub(super) fn check_stored(&self, limits: &Limits) -> Result<(), Refused> {
+        let most = self.descriptors_max;
+        if most > limits.open_files
+            || [self.descriptors.len(), self.open.len(), self.pipes.len()].iter().any(|n| *n > most)
+        {
+            return Err("more open files than a program may have");
+        }
+        if self.pipes.iter().flatten().any(|pipe| pipe.bytes.0.len() > PIPE_BYTES_MAX) {
+            return Err("a pipe with more in it than fits");
+        }
+        Ok(())
     }
 
     pub(in super::super) fn descriptors_max(&self) -> usize {
