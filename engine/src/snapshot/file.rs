@@ -90,6 +90,12 @@ pub enum Problem {
         /// Which.
         section: &'static str,
     },
+    /// Bytes that no checksum is over were changed.
+    #[error("its {part} is not zeros")]
+    NotZero {
+        /// Which part.
+        part: &'static str,
+    },
     /// It is a folder, a device or a pipe.
     #[error("it is no regular file")]
     NotAFile,
@@ -252,6 +258,11 @@ pub fn check_data(path: &Path) -> Result<(), FileError> {
             let part = format!("byte string {number}");
             return Err(damaged(Problem::Checksum { part }));
         }
+        // Where the next one starts.
+        let end = header.data_at + stored.offset + stored.bytes;
+        let next = header.blobs.get(number + 1).map_or(end, |next| header.data_at + next.offset);
+        let part = "padding between its byte strings";
+        header::check_zeros(&file, end..next, part).map_err(|error| error.at(path))?;
     }
     let pages = PageFile::open(file, header.data_at, header.extents)
         .map_err(|e| damaged(Problem::Pages(e)))?;

@@ -4,10 +4,12 @@
 //! the format on disk, and does not know what the state means.
 
 mod blob;
+mod bounded;
 mod cpu;
 pub mod file;
 
 pub use blob::{Blob, HasBlobs};
+pub(crate) use bounded::list as bounded_list;
 #[cfg(test)]
 pub(crate) use blob::{fill, number};
 pub use cpu::CpuNeeds;

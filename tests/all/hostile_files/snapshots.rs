@@ -2,6 +2,7 @@
 
 use super::file::Pieces;
 use super::for_each_mutant;
+use super::tree::Tree;
 use crate::hostile::{noise, random_calls};
 use crate::support::{build_c, build_elf, kvm, limit, machine, rounds, spec};
 use dejavm_engine::guest::bare::BareSpec;
@@ -13,15 +14,17 @@ use dejavm_engine::snapshot::{FileError, file};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Of the mutants that can be opened, one in so many is also run.
 const RUN_ONE_IN: u64 = 24;
-/// Bytes that opening a file may allocate at most, all in all: a few KiB and so many times the
-/// file's length.
-const OPEN_BYTES: (u64, u64) = (64 << 10, 8);
+/// Bytes that opening a file may take at most: so many, and so many times the file's length. A
+/// list whose length is a lie gets room for up to 1 MiB of elements before they are missed (serde),
+/// and lists may be in one another.
+const OPEN_BYTES: (u64, u64) = (4 << 20, 8);
 
 /// A folder in memory, because a mutant is written for each look at it.
 fn folder() -> tempfile::TempDir {
@@ -117,6 +120,100 @@ fn mutants(base: &Path, system: &System, count: u64) {
         }
     });
     eprintln!("{}: {refused} refused, {opened} opened, {ran} of them run", base.display());
+}
+
+/// Every `n`th place, where only all of them together take long.
+fn places(count: usize) -> impl Iterator<Item = usize> {
+    let step = if super::asked("DEJAVM_MUTANTS").is_some() { 1 } else { 61 };
+    (0..count).filter(move |at| *at < 4000 || at % step == 0)
+}
+
+#[test]
+fn a_changed_byte_is_noticed_wherever_it_is() {
+    let Some(system) = kvm() else { return };
+    let folder = folder();
+    for path in [bare(&system, folder.path()), program(&system, folder.path())] {
+        let whole = fs::read(&path).unwrap();
+        let header = 24 + u32::from_le_bytes(whole[12..16].try_into().unwrap()) as usize;
+        let data = header.next_multiple_of(4096);
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        for at in places(whole.len()) {
+            for value in [whole[at] ^ 1, whole[at] ^ 0x80, !whole[at]] {
+                file.write_all_at(&[value], at as u64).unwrap();
+                // What opening does not read, the check does.
+                let noticed = match at < data {
+                    true => MachineSnapshot::open(&path).map(drop),
+                    false => file::check_data(&path),
+                };
+                let error = noticed.expect_err(&format!("byte {at} as {value:#x}")).to_string();
+                assert!(error.contains(path.to_str().unwrap()), "{error}");
+            }
+            file.write_all_at(&whole[at..=at], at as u64).unwrap();
+        }
+        file::check_data(&path).unwrap();
+    }
+}
+
+#[test]
+fn a_file_of_any_other_length_is_refused() {
+    let Some(system) = kvm() else { return };
+    let folder = folder();
+    for path in [bare(&system, folder.path()), program(&system, folder.path())] {
+        let whole = fs::read(&path).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        for more in [1, 4095, 4096, 1 << 30] {
+            file.set_len(whole.len() as u64 + more).unwrap();
+            let error = MachineSnapshot::open(&path).unwrap_err().to_string();
+            assert!(error.contains("something was added"), "{error}");
+        }
+        for length in places(whole.len()).collect::<Vec<_>>().into_iter().rev() {
+            file.set_len(length as u64).unwrap();
+            let error = MachineSnapshot::open(&path).unwrap_err();
+            assert!(matches!(error, FileError::Damaged { .. }), "{length}: {error}");
+        }
+    }
+}
+
+/// Sets the first field of this name in the guest's state; `a.b` is one in the other.
+fn with(pieces: &Pieces, field: &str, value: Tree) -> Vec<u8> {
+    let mut pieces = pieces.clone();
+    let guest = pieces.section("guest");
+    let found = field.split('.').try_fold(guest, |part, name| part.field(name));
+    *found.unwrap_or_else(|| panic!("{field}")) = value;
+    pieces.assemble()
+}
+
+#[test]
+fn what_bounds_the_hosts_memory_is_not_believed() {
+    let Some(system) = kvm() else { return };
+    let folder = folder();
+    let base = program(&system, folder.path());
+    let pieces = Pieces::of(&base);
+    let path = folder.path().join("bad");
+    let number = |n| Tree::Number(64, n);
+    let many = |n, item: Tree| Tree::List(vec![item; n], None);
+    let short: &[(&str, Tree, &str)] = &[
+        ("descriptors_max", number(1 << 40), "open files"),
+        ("nodes_max", number(u64::MAX), "files"),
+        ("written_bytes_max", number(u64::MAX), "may write"),
+        ("written_bytes", number(0), "may write"),
+        ("bytes_max", number(u64::MAX), "output"),
+        ("areas_max", number(u64::MAX), "mappings"),
+        ("actions", many(0, Tree::Nothing), "signal actions"),
+        ("root", number(1 << 51), "page tables"),
+        ("arena.end", number(u64::MAX), "page tables"),
+        ("frames.free", many(3, number(7 << 40)), "page tables"),
+        // A byte each in the file, and a hundred in memory.
+        ("nodes", many(1 << 20, Tree::Nothing), "guest"),
+        ("descriptors", many(1 << 20, Tree::Nothing), "guest"),
+        ("pipes", many(1 << 20, Tree::Nothing), "guest"),
+        ("frames.free", Tree::List(Vec::new(), Some(u64::MAX)), "guest"),
+    ];
+    for (field, value, wanted) in short {
+        fs::write(&path, with(&pieces, field, value.clone())).unwrap();
+        let text = open(&path).expect_err(field).to_string();
+        assert!(text.contains("guest") && text.contains(wanted), "{field}: {text}");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -185,6 +186,8 @@ pub(super) fn read(path: &Path) -> Result<(File, Header), FileError> {
     }
     let header = decode_header(&file, path, length, word(16))?;
     let need = header.check(end).map_err(damaged)?;
+    let padding = "padding behind its header";
+    check_zeros(&file, end..header.data_at.min(have), padding).map_err(|e| e.at(path))?;
     match have {
         _ if have < need => Err(truncated(need)),
         _ if have > need => Err(damaged(Problem::TooLong { have, need })),
@@ -205,6 +208,38 @@ fn decode_header(
         return Err(damaged(Problem::Checksum { part: "header".to_owned() }));
     }
     decode(&bytes).ok_or_else(|| damaged(Problem::Section { section: "header" }))
+}
+
+/// What [`check_zeros`] found.
+pub(super) enum ZerosError {
+    Io(io::Error),
+    Problem(Problem),
+}
+
+impl ZerosError {
+    /// The error for the file `path`.
+    pub(super) fn at(self, path: &Path) -> FileError {
+        match self {
+            Self::Io(error) => io_error("read", path)(error),
+            Self::Problem(problem) => FileError::Damaged { path: path.to_owned(), problem },
+        }
+    }
+}
+
+/// Checks that the bytes in `range`, less than a page, are zeros: no checksum is over them.
+pub(super) fn check_zeros(
+    file: &File,
+    range: Range<u64>,
+    part: &'static str,
+) -> Result<(), ZerosError> {
+    let mut bytes = [0; DATA_ALIGN as usize];
+    let length = range.end.saturating_sub(range.start) as usize;
+    let bytes = bytes.get_mut(..length).unwrap_or_default();
+    file.read_exact_at(bytes, range.start).map_err(ZerosError::Io)?;
+    match bytes.iter().all(|byte| *byte == 0) {
+        true => Ok(()),
+        false => Err(ZerosError::Problem(Problem::NotZero { part })),
+    }
 }
 
 fn read_up_to(file: &mut File, out: &mut [u8]) -> io::Result<usize> {

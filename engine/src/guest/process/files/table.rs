@@ -2,10 +2,11 @@
 
 use super::super::bytes::Bytes;
 use super::super::errno::{EBADF, EMFILE, Errno};
-use super::super::spec::Limits;
+use super::super::spec::{Limits, OPEN_FILES_MAX};
 use super::super::stored::Refused;
 use super::super::tracked::Rewind;
 use super::tree::NodeId;
+use crate::snapshot::bounded_list;
 use serde::{Deserialize, Serialize};
 
 /// Bytes that a pipe holds before it is full, as in Linux.
@@ -70,8 +71,11 @@ pub(in super::super) struct Pipe {
 /// All descriptors of the process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in super::super) struct Table {
+    #[serde(deserialize_with = "bounded_list::<_, _, OPEN_FILES_MAX>")]
     descriptors: Vec<Option<Descriptor>>,
+    #[serde(deserialize_with = "bounded_list::<_, _, OPEN_FILES_MAX>")]
     open: Vec<Option<Open>>,
+    #[serde(deserialize_with = "bounded_list::<_, _, OPEN_FILES_MAX>")]
     pipes: Vec<Option<Pipe>>,
     descriptors_max: usize,
     /// The working directory.

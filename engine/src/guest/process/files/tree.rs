@@ -8,10 +8,10 @@ use super::super::bytes::Bytes;
 use super::super::errno::{
     EEXIST, EFBIG, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, Errno,
 };
-use super::super::spec::Limits;
+use super::super::spec::{FILES_MAX, Limits};
 use super::super::stored::Refused;
 use super::super::tracked::Rewind;
-use crate::snapshot::{Blob, HasBlobs};
+use crate::snapshot::{Blob, HasBlobs, bounded_list};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -126,6 +126,7 @@ pub(in super::super) enum Found<'a> {
 /// The file system.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in super::super) struct Tree {
+    #[serde(deserialize_with = "bounded_list::<_, _, FILES_MAX>")]
     nodes: Vec<Option<Node>>,
     nodes_max: usize,
     /// Bytes in all files the guest wrote.
