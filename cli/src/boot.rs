@@ -6,6 +6,7 @@ use crate::values::Point;
 use dejavm_engine::guest::process::{LoadedImage, Process};
 use dejavm_engine::kvm::System;
 use dejavm_engine::machine::{Boot, Limit, Machine, MachineSnapshot, ProcessPoint, Started};
+use dejavm_engine::outcome::Outcome;
 use dejavm_engine::snapshot::file;
 use dejavm_engine::symbols::{Image, Symbolizer};
 use std::fs;
@@ -80,6 +81,13 @@ pub fn to_snapshot(
             "before it asked for a snapshot",
             "a bare guest asks with OUT to port 0xd0, see docs/guests-bare.md",
         ),
+    };
+    let todo = match ended.report.outcome {
+        Outcome::TimedOut => {
+            "it may wait for something that never comes: try it with `dejavm run`; `dejavm snapshot` \
+             takes a longer --timeout"
+        }
+        _ => todo,
     };
     Err(CliError::EndedEarly { outcome: ended.report.outcome.to_string(), before, todo })
 }
