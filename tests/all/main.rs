@@ -10,6 +10,7 @@ mod bare;
 mod batch;
 mod batch_hostile;
 mod command;
+mod command_errors;
 mod examples;
 mod faults;
 mod host;
