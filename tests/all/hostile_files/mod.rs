@@ -4,6 +4,7 @@
 //! `DEJAVM_MUTANTS=N` makes N mutants of each base instead of a few thousand, and
 //! `DEJAVM_MUTANT_SEED=S` makes the one of that seed alone, which is how a failure is looked at.
 
+mod elves;
 mod file;
 mod mutate;
 mod snapshots;
