@@ -9,7 +9,7 @@ use dejavm_engine::machine::{Boot, Limit, Machine, MachineSnapshot, ProcessPoint
 use dejavm_engine::outcome::Outcome;
 use dejavm_engine::snapshot::file;
 use dejavm_engine::symbols::{Image, Symbolizer};
-use std::fs;
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -130,12 +130,25 @@ fn symbolizer_of(images: &[LoadedImage]) -> Symbolizer {
 /// The input in `file`; without one, standard input unless it is a terminal.
 pub fn input(file: Option<&Path>) -> Result<Vec<u8>, CliError> {
     if let Some(path) = file {
-        return fs::read(path).map_err(|source| CliError::Read { path: path.to_owned(), source });
+        let bytes = File::open(path).and_then(read_all);
+        return bytes.map_err(|source| CliError::Read { path: path.to_owned(), source });
     }
+    let stdin = io::stdin().lock();
+    if stdin.is_terminal() {
+        return Ok(Vec::new());
+    }
+    read_all(stdin).map_err(CliError::Stdin)
+}
+
+/// The longest input that is read, in bytes: what is longer is a device without an end, more likely
+/// than an input.
+const INPUT_BYTES_MAX: u64 = 256 << 20;
+
+fn read_all(from: impl io::Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut stdin = io::stdin().lock();
-    if !stdin.is_terminal() {
-        stdin.read_to_end(&mut bytes).map_err(CliError::Stdin)?;
+    from.take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > INPUT_BYTES_MAX {
+        return Err(io::Error::other("it is longer than 256 MiB"));
     }
     Ok(bytes)
 }

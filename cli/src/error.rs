@@ -230,9 +230,9 @@ fn of_campaign(error: &CampaignError) -> Option<&'static str> {
     const OTHER_FOLDER: &str = "name another folder with -o";
     match error {
         CampaignError::NothingToResume { .. } => Some("give seeds with -i"),
-        CampaignError::NoUsableSeed { .. } => {
-            Some("a seed is a file of at most --max-len bytes that the program reads to its end in -t")
-        }
+        CampaignError::NoUsableSeed { .. } => Some(
+            "a seed is a file of at most --max-len bytes that the program reads to its end in -t",
+        ),
         CampaignError::TimeoutZero => Some("leave -t out, and it is taken from the seeds"),
         CampaignError::MaxLenZero => Some("raise --max-len"),
         CampaignError::Seeds(_) => Some("-i takes a folder of seeds"),

@@ -100,8 +100,7 @@ fn write_to(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
 }
 
 fn fill(mut file: File, bytes: &[u8], path: &Path) -> Result<(), WriteError> {
-    file.write_all(bytes)
-        .map_err(|source| WriteError::Write { path: path.to_owned(), source })?;
+    file.write_all(bytes).map_err(|source| WriteError::Write { path: path.to_owned(), source })?;
     file.sync_all().map_err(|source| WriteError::Flush { path: path.to_owned(), source })
 }
 

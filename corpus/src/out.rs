@@ -328,8 +328,7 @@ fn open_plot(path: &Path, header: &str) -> Result<File, OutError> {
     if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         atomic::write(path, header.as_bytes())?;
     }
-    let mut file =
-        open_own(OpenOptions::new().read(true).write(true), path).map_err(fail)?;
+    let mut file = open_own(OpenOptions::new().read(true).write(true), path).map_err(fail)?;
     let whole = whole_lines(&mut file).map_err(fail)?;
     file.set_len(whole).map_err(fail)?;
     file.seek(SeekFrom::End(0)).map_err(fail)?;

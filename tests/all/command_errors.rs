@@ -267,6 +267,12 @@ fn seeds_that_are_of_no_use() {
             INPUT,
             &["read dictionary gone"],
         ),
+        (
+            "an input without an end",
+            &["run", "-i", "/dev/zero", "--", "./ends-reads"],
+            INPUT,
+            &["read /dev/zero", "longer than 256 MiB"],
+        ),
         ("a missing input", &["run", "-i", "gone", "--", "./ends-reads"], INPUT, &["read gone"]),
         (
             "nothing to resume",
@@ -499,7 +505,11 @@ fn rights_that_are_missing() {
                 &["fuzz", "-i", "unreadable-seeds", "-o", "out", "--", "./ends-reads"],
                 &["no usable seed", "a: it cannot be read"],
             ),
-            ("a file", &["snapshot", "-o", "empty/s", "--", "./ends-reads"], &["empty/s", "denied"]),
+            (
+                "a file",
+                &["snapshot", "-o", "empty/s", "--", "./ends-reads"],
+                &["empty/s", "denied"],
+            ),
         ] {
             assert_is_told(what, &humbly(&bench, args).unwrap(), INPUT, words);
         }

@@ -172,7 +172,8 @@ const FOLDERS: [&str; 5] = ["", "queue", "crashes", "hangs", ".dejavm"];
 
 /// Files in a campaign's folder that are not finished.
 fn unfinished(out: &Path) -> usize {
-    let entries = FOLDERS.iter().flat_map(|name| fs::read_dir(out.join(name)).into_iter().flatten());
+    let entries =
+        FOLDERS.iter().flat_map(|name| fs::read_dir(out.join(name)).into_iter().flatten());
     let is_cut = |name: &[u8]| {
         name.starts_with(b".dejavm-unfinished") || name.starts_with(b"snapshot.dejavm.tmp")
     };

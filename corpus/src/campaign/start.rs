@@ -103,7 +103,8 @@ impl<'a> Live<'a> {
         self.load_crashes()?;
         self.load_hangs()?;
         let calibrate = self.options.timeout.is_none() && self.earlier.timeout.is_zero();
-        let mut start = Start { calibrate, slowest: Duration::ZERO, seen: BTreeMap::new(), skipped: None };
+        let mut start =
+            Start { calibrate, slowest: Duration::ZERO, seen: BTreeMap::new(), skipped: None };
         if let Some(reason) = self.load_queue(&mut start)? {
             return Ok(Some(reason));
         }

@@ -75,7 +75,9 @@ impl PageFile {
                 return refuse("a page extent ends past 2^64");
             };
             if extent.pages == 0 || extent.first.0 < next || extent.offset != data_bytes {
-                return refuse("the page extents are empty, out of order or not one after the other");
+                return refuse(
+                    "the page extents are empty, out of order or not one after the other",
+                );
             }
             if end > u64::MAX >> crate::address::PAGE_SHIFT {
                 return refuse("a page extent lies past the end of physical memory");

@@ -9,9 +9,9 @@ mod cpu;
 pub mod file;
 
 pub use blob::{Blob, HasBlobs};
-pub(crate) use bounded::list as bounded_list;
 #[cfg(test)]
 pub(crate) use blob::{fill, number};
+pub(crate) use bounded::list as bounded_list;
 pub use cpu::CpuNeeds;
 pub use file::{FileError, Info};
 

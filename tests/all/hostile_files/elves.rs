@@ -46,7 +46,9 @@ impl Pages {
     fn store(&mut self, at: Gva, bytes: &[u8], wanted: Prot) -> Result<(), Inaccessible> {
         for (at, byte) in (at.0..).zip(bytes) {
             match self.page(at) {
-                Some((page, prot)) if prot.contains(wanted) => page[at as usize % PAGE_SIZE] = *byte,
+                Some((page, prot)) if prot.contains(wanted) => {
+                    page[at as usize % PAGE_SIZE] = *byte
+                }
                 _ => return Err(Inaccessible { at: Gva(at), kind: Access::Write }),
             }
         }

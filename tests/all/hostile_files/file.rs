@@ -47,7 +47,8 @@ impl Pieces {
             ("state", Tree::of(&snapshot.state)),
             ("guest", Tree::of(&snapshot.guest)),
         ];
-        let pieces = Self { version: word(8), head, sections, data: bytes[data_at as usize..].into() };
+        let pieces =
+            Self { version: word(8), head, sections, data: bytes[data_at as usize..].into() };
         assert!(pieces.assemble() == bytes, "taken apart and put together again it is the same");
         pieces
     }

@@ -6,13 +6,14 @@
 
 mod elves;
 mod file;
+mod folders;
 mod mutate;
 mod snapshots;
 mod tree;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What one mutant may take; it is milliseconds.
@@ -20,7 +21,9 @@ const HANG: Duration = Duration::from_secs(60);
 
 /// A number from the environment.
 fn asked(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|n| n.parse().unwrap_or_else(|_| panic!("{name}={n} is no number")))
+    std::env::var(name)
+        .ok()
+        .map(|n| n.parse().unwrap_or_else(|_| panic!("{name}={n} is no number")))
 }
 
 /// Calls `check` with the seed of each of `count` mutants; tells the seeds of those that panicked,

@@ -62,7 +62,11 @@ fn open(path: &Path) -> Result<MachineSnapshot, FileError> {
     let most = OPEN_BYTES.0 + OPEN_BYTES.1 * bytes;
     assert!(used.bytes_max <= most, "{} bytes for a file of {bytes}", used.bytes_max);
     let opened = opened.unwrap();
-    for result in [opened.as_ref().map(drop).map_err(ToString::to_string), file::check_data(path).map_err(|e| e.to_string()), file::info(path).map(drop).map_err(|e| e.to_string())] {
+    for result in [
+        opened.as_ref().map(drop).map_err(ToString::to_string),
+        file::check_data(path).map_err(|e| e.to_string()),
+        file::info(path).map(drop).map_err(|e| e.to_string()),
+    ] {
         if let Err(text) = result {
             assert!(text.contains(path.to_str().unwrap()) && text.len() > 50, "{text}");
         }

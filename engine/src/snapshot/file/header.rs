@@ -119,7 +119,10 @@ impl Header {
             if Some(blob.offset) != at.checked_next_multiple_of(DATA_ALIGN) {
                 return Err(malformed);
             }
-            at = blob.offset.checked_add(blob.bytes).ok_or(Problem::Section { section: "header" })?;
+            at = blob
+                .offset
+                .checked_add(blob.bytes)
+                .ok_or(Problem::Section { section: "header" })?;
         }
         self.data_at.checked_add(at).ok_or(malformed)
     }

@@ -176,7 +176,8 @@ impl Tree {
                     return Err("a folder with a file in it that is not there");
                 };
                 if let Kind::Directory { parent, .. } = &node.kind
-                    && (parent.index() != index || std::mem::replace(&mut entered[child.index()], true))
+                    && (parent.index() != index
+                        || std::mem::replace(&mut entered[child.index()], true))
                 {
                     return Err("a folder that is in more than one place");
                 }
