@@ -234,8 +234,9 @@ Examples:
     dejavm fuzz -i seeds -o out -x xml.dict --cover libxml2 -- xmllint --noout @@
     dejavm fuzz -i seeds -o out -V 60 --until-crash -- ./parser
 
-The same command goes on with the campaign in OUT; after Ctrl-C, or after a kill. A crash found
-does not change the exit status; with --until-crash, its absence does.
+The same command goes on with the campaign in OUT; after Ctrl-C, or after a kill. With another
+program OUT is refused, because its crashes would lose their snapshot. A crash found does not
+change the exit status; with --until-crash, its absence does.
 
 A crash is a signal that kills the program. A Rust panic unwinds and ends a program with status
 101, unless it was built with panic=abort: --crash-at rust_panic makes every panic a crash.";

@@ -6,9 +6,10 @@ use crate::values::Point;
 use dejavm_engine::guest::process::{LoadedImage, Process};
 use dejavm_engine::kvm::System;
 use dejavm_engine::machine::{Boot, Limit, Machine, MachineSnapshot, ProcessPoint, Started};
+use dejavm_engine::outcome::Outcome;
 use dejavm_engine::snapshot::file;
 use dejavm_engine::symbols::{Image, Symbolizer};
-use std::fs;
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -81,6 +82,13 @@ pub fn to_snapshot(
             "a bare guest asks with OUT to port 0xd0, see docs/guests-bare.md",
         ),
     };
+    let todo = match ended.report.outcome {
+        Outcome::TimedOut => {
+            "it may wait for something that never comes: try it with `dejavm run`; `dejavm snapshot` \
+             takes a longer --timeout"
+        }
+        _ => todo,
+    };
     Err(CliError::EndedEarly { outcome: ended.report.outcome.to_string(), before, todo })
 }
 
@@ -122,12 +130,25 @@ fn symbolizer_of(images: &[LoadedImage]) -> Symbolizer {
 /// The input in `file`; without one, standard input unless it is a terminal.
 pub fn input(file: Option<&Path>) -> Result<Vec<u8>, CliError> {
     if let Some(path) = file {
-        return fs::read(path).map_err(|source| CliError::Read { path: path.to_owned(), source });
+        let bytes = File::open(path).and_then(read_all);
+        return bytes.map_err(|source| CliError::Read { path: path.to_owned(), source });
     }
+    let stdin = io::stdin().lock();
+    if stdin.is_terminal() {
+        return Ok(Vec::new());
+    }
+    read_all(stdin).map_err(CliError::Stdin)
+}
+
+/// The longest input that is read, in bytes: what is longer is a device without an end, more likely
+/// than an input.
+const INPUT_BYTES_MAX: u64 = 256 << 20;
+
+fn read_all(from: impl io::Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut stdin = io::stdin().lock();
-    if !stdin.is_terminal() {
-        stdin.read_to_end(&mut bytes).map_err(CliError::Stdin)?;
+    from.take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > INPUT_BYTES_MAX {
+        return Err(io::Error::other("it is longer than 256 MiB"));
     }
     Ok(bytes)
 }

@@ -100,6 +100,19 @@ pub enum CliError {
         /// What there is.
         loaded: String,
     },
+    /// The output folder is another program's.
+    #[error(
+        "fuzz {}: {} holds a campaign of {}; name another folder with -o, and start from what that \
+         one found with -i {}/queue", ours.display(), out.display(), theirs.display(), out.display()
+    )]
+    OtherProgram {
+        /// The folder.
+        out: PathBuf,
+        /// Whose it is.
+        theirs: PathBuf,
+        /// Whose it should become.
+        ours: PathBuf,
+    },
     /// The campaign failed.
     #[error("fuzz")]
     Campaign(#[source] CampaignError),
@@ -205,9 +218,31 @@ impl CliError {
                 _ => None,
             },
             Self::Point(_) => Some("see `nm -C PROGRAM`, or give an address"),
-            Self::Campaign(CampaignError::NothingToResume { .. }) => Some("give seeds with -i"),
+            Self::Campaign(error) => of_campaign(error),
+            Self::Kvm(_) => Some("see `dejavm doctor`"),
             _ => None,
         }
+    }
+}
+
+/// What to do about a campaign that cannot start.
+fn of_campaign(error: &CampaignError) -> Option<&'static str> {
+    const OTHER_FOLDER: &str = "name another folder with -o";
+    match error {
+        CampaignError::NothingToResume { .. } => Some("give seeds with -i"),
+        CampaignError::NoUsableSeed { .. } => Some(
+            "a seed is a file of at most --max-len bytes that the program reads to its end in -t",
+        ),
+        CampaignError::TimeoutZero => Some("leave -t out, and it is taken from the seeds"),
+        CampaignError::MaxLenZero => Some("raise --max-len"),
+        CampaignError::Seeds(_) => Some("-i takes a folder of seeds"),
+        CampaignError::Out(OutError::Foreign { .. } | OutError::CreateFolder { .. }) => {
+            Some(OTHER_FOLDER)
+        }
+        CampaignError::Out(OutError::InUse { .. }) => {
+            Some("wait for it, or name another folder with -o")
+        }
+        _ => None,
     }
 }
 

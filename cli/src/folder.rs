@@ -15,10 +15,15 @@ use std::path::{Path, PathBuf};
 
 const SNAPSHOT: &str = "snapshot.dejavm";
 const SOURCE: &str = "snapshot.json";
+/// Longer than what arguments and the paths of files can be.
+const SOURCE_BYTES_MAX: u64 = 64 << 20;
 
 /// The arguments that decide what a snapshot holds. Paths and arguments need not be text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
+    /// Where the program is on the host.
+    #[serde(default)]
+    program: Option<PathBuf>,
     arguments: Vec<String>,
 }
 
@@ -42,20 +47,22 @@ impl Source {
         let escape = |text: &std::ffi::OsString| text.as_bytes().escape_ascii().to_string();
         arguments.extend(guest.env.iter().map(|text| format!("env {}", escape(text))));
         arguments.extend(guest.program.iter().map(escape));
-        Self { arguments }
+        let program = guest.program.first().and_then(|name| fs::canonicalize(name).ok());
+        Self { program, arguments }
     }
 }
 
 /// The private part of a campaign's output folder.
 #[derive(Debug)]
 pub struct Folder {
+    out: PathBuf,
     private: PathBuf,
 }
 
 impl Folder {
     /// That of the output folder `out`.
     pub fn of(out: &Path) -> Self {
-        Self { private: out.join(".dejavm") }
+        Self { out: out.to_owned(), private: out.join(".dejavm") }
     }
 
     /// Where the snapshot is.
@@ -64,15 +71,32 @@ impl Folder {
     }
 
     /// Whether the folder's snapshot is one of `source`; `None` where there is no snapshot.
-    pub fn has(&self, source: &Source) -> Option<bool> {
-        let kept = fs::read(self.private.join(SOURCE)).ok();
-        let kept = kept.and_then(|json| serde_json::from_slice::<Source>(&json).ok());
-        kept.filter(|_| self.snapshot().is_file()).map(|kept| kept == *source)
+    ///
+    /// # Errors
+    /// It is one of another program: what was found there would belong to no snapshot any more.
+    pub fn has(&self, source: &Source) -> Result<Option<bool>, CliError> {
+        let Some(kept) = self.kept().filter(|_| self.snapshot().is_file()) else {
+            return Ok(None);
+        };
+        match (&kept.program, &source.program) {
+            (Some(theirs), Some(ours)) if theirs != ours => Err(CliError::OtherProgram {
+                out: self.out.clone(),
+                theirs: theirs.clone(),
+                ours: ours.clone(),
+            }),
+            _ => Ok(Some(kept == *source)),
+        }
+    }
+
+    fn kept(&self) -> Option<Source> {
+        let path = self.private.join(SOURCE);
+        let is_sensible = |file: &fs::Metadata| file.is_file() && file.len() < SOURCE_BYTES_MAX;
+        fs::metadata(&path).ok().filter(is_sensible)?;
+        serde_json::from_slice(&fs::read(path).ok()?).ok()
     }
 
     /// Saves `snapshot` as that of `source`.
     pub fn save(&self, snapshot: &MachineSnapshot, source: &Source) -> Result<(), CliError> {
-        self.remove_leftovers();
         let path = self.private.join(SOURCE);
         // Without its source a snapshot is not used: a kill from here on leaves none at all.
         match fs::remove_file(&path) {
@@ -85,17 +109,6 @@ impl Folder {
         let json = serde_json::to_vec_pretty(source).map_err(CliError::Json)?;
         Ok(write_atomically(&path, &json)?)
     }
-
-    /// What a kill while a snapshot was written left behind.
-    fn remove_leftovers(&self) {
-        for entry in fs::read_dir(&self.private).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            if name.as_bytes().starts_with(b"snapshot.dejavm.tmp-") {
-                // It is only a waste of space.
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
 }
 
 /// The first image of `snapshot` whose file on the host is no longer what was loaded.
@@ -103,8 +116,12 @@ pub fn changed_image(snapshot: &MachineSnapshot) -> Option<PathBuf> {
     let GuestState::Process(state) = &snapshot.guest else { return None };
     let images = Process::images(&state.process);
     let changed = images.into_iter().find(|image| {
-        // An image that is not on the host was mapped there under another path.
-        fs::read(&image.path).is_ok_and(|bytes| bytes != *image.bytes)
+        // An image that is not on the host was mapped there under another path. The path is what
+        // the snapshot says, and may be that of something that is no file and has no end.
+        fs::metadata(&image.path).is_ok_and(|there| {
+            let is_as_long = there.is_file() && there.len() == image.bytes.len() as u64;
+            !is_as_long || fs::read(&image.path).is_ok_and(|bytes| bytes != *image.bytes)
+        })
     });
     changed.map(|image| image.path)
 }

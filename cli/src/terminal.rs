@@ -50,8 +50,10 @@ pub fn err(bytes: &[u8]) {
     let _ = io::stderr().lock().write_all(bytes);
 }
 
-/// Writes a line to standard error.
+/// Writes a line to standard error. What a file or a guest holds may be part of it: it stays one
+/// line, and commands no terminal.
 pub fn note(line: &str) {
+    let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     err(format!("{line}\n").as_bytes());
 }
 

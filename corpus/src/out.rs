@@ -6,10 +6,17 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::atomic::{self, WriteError};
 use crate::names::{self, Parsed};
+
+/// The longest file of numbers or facts that is read, in bytes: 10,000 crashes with stacks are a
+/// tenth of it.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+/// The longest line of `plot_data`, in bytes; a line has a dozen numbers.
+const LINE_BYTES_MAX: u64 = 1 << 16;
 
 /// Content of `.dejavm/format`.
 const FORMAT: &str = "dejavm campaign 1\n";
@@ -228,10 +235,39 @@ pub(crate) fn list(folder: &Path) -> Result<Listing, OutError> {
 
 /// Reads a file that need not exist.
 pub(crate) fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, OutError> {
-    match fs::read(path) {
+    match read_file(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(OutError::Read { path: path.to_owned(), source }),
+    }
+}
+
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    // A named pipe would wait for a writer.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let there = file.metadata()?;
+    if !there.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    if there.len() > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it is longer than {FILE_BYTES_MAX} bytes")));
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Opens one of the files that are changed in place. A folder may come from anywhere, and a link in
+/// it may lead anywhere: to no file that is not in the folder is anything done.
+fn open_own(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let file = file.map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => io::Error::other("it is a symbolic link"),
+        _ => error,
+    })?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no regular file")),
     }
 }
 
@@ -241,7 +277,7 @@ fn create_folder(path: &Path) -> Result<(), OutError> {
 }
 
 fn clean(folder: &Path, cleaned: &mut Vec<PathBuf>) -> Result<(), OutError> {
-    let removed = atomic::remove_leftover(folder)
+    let removed = atomic::remove_leftovers(folder)
         .map_err(|source| OutError::Clean { path: folder.to_owned(), source })?;
     if removed {
         cleaned.push(folder.to_owned());
@@ -268,7 +304,7 @@ fn lock(root: &Path, path: &Path) -> Result<File, OutError> {
     let fail = |source| OutError::Lock { path: path.to_owned(), source };
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    let mut file = options.open(path).map_err(fail)?;
+    let mut file = open_own(&mut options, path).map_err(fail)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -289,18 +325,28 @@ fn lock(root: &Path, path: &Path) -> Result<File, OutError> {
 /// stay as they are, so this file alone need not be written anew each time.
 fn open_plot(path: &Path, header: &str) -> Result<File, OutError> {
     let fail = |source| OutError::Append { path: path.to_owned(), source };
-    let text = match read_if_exists(path)? {
-        Some(text) => text,
-        None => {
-            atomic::write(path, header.as_bytes())?;
-            header.as_bytes().to_vec()
-        }
-    };
-    let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-    let mut file = OpenOptions::new().write(true).open(path).map_err(fail)?;
-    file.set_len(whole as u64).map_err(fail)?;
+    if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        atomic::write(path, header.as_bytes())?;
+    }
+    let mut file = open_own(OpenOptions::new().read(true).write(true), path).map_err(fail)?;
+    let whole = whole_lines(&mut file).map_err(fail)?;
+    file.set_len(whole).map_err(fail)?;
     file.seek(SeekFrom::End(0)).map_err(fail)?;
     Ok(file)
+}
+
+/// Where the last whole line ends. A file whose end is not even a part of a line is left as it is.
+fn whole_lines(file: &mut File) -> io::Result<u64> {
+    let length = file.metadata()?.len();
+    let start = length.saturating_sub(LINE_BYTES_MAX);
+    file.seek(SeekFrom::Start(start))?;
+    let mut end = Vec::new();
+    file.take(LINE_BYTES_MAX).read_to_end(&mut end)?;
+    match end.iter().rposition(|&byte| byte == b'\n') {
+        Some(last) => Ok(start + last as u64 + 1),
+        None if start == 0 => Ok(0),
+        None => Ok(length),
+    }
 }
 
 #[cfg(test)]
@@ -360,20 +406,49 @@ mod tests {
         fs::create_dir(folder.path().join(".dejavm")).unwrap();
         fs::write(folder.path().join(".dejavm/.dejavm-unfinished"), "deja").unwrap();
         let out = open(folder.path()).unwrap();
-        assert_eq!(out.cleaned, Vec::<PathBuf>::new(), "the format file took its place");
+        assert_eq!(out.cleaned, [folder.path().join(".dejavm")]);
     }
 
     #[test]
     fn removes_unfinished_files_and_the_cut_off_line() {
         let folder = tempfile::tempdir().unwrap();
         drop(open(folder.path()).unwrap());
-        fs::write(folder.path().join("queue/.dejavm-unfinished"), "ha").unwrap();
+        fs::write(folder.path().join("queue/.dejavm-unfinished-7-0"), "ha").unwrap();
         fs::write(folder.path().join("plot_data"), "# header\n1, 2\n3,").unwrap();
         let mut out = open(folder.path()).unwrap();
         assert_eq!(out.cleaned, [folder.path().join("queue")]);
         out.plot("5, 6\n").unwrap();
         let plot = fs::read_to_string(folder.path().join("plot_data")).unwrap();
         assert_eq!(plot, "# header\n1, 2\n5, 6\n");
+    }
+
+    #[test]
+    fn nothing_is_done_to_what_a_link_in_the_folder_leads_to() {
+        for name in [".dejavm/lock", "plot_data"] {
+            let folder = tempfile::tempdir().unwrap();
+            let out = folder.path().join("out");
+            drop(open(&out).unwrap());
+            let victim = folder.path().join("victim");
+            fs::write(&victim, "precious\nunfinished").unwrap();
+            fs::remove_file(out.join(name)).unwrap();
+            std::os::unix::fs::symlink(&victim, out.join(name)).unwrap();
+            let error = open(&out).unwrap_err();
+            let source = std::error::Error::source(&error).unwrap().to_string();
+            assert_eq!(source, "it is a symbolic link", "{name}");
+            assert_eq!(fs::read(&victim).unwrap(), b"precious\nunfinished");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        for name in [".dejavm/format", ".dejavm/lock", "plot_data"] {
+            let folder = tempfile::tempdir().unwrap();
+            drop(open(folder.path()).unwrap());
+            let path = folder.path().join(name);
+            fs::remove_file(&path).unwrap();
+            fs::create_dir(&path).unwrap();
+            assert!(open(folder.path()).is_err(), "{name}");
+        }
     }
 
     #[test]

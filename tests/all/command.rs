@@ -275,56 +275,6 @@ fn wait_for(file: &Path) {
 }
 
 #[test]
-fn every_mistake_gets_one_clear_line_and_its_exit_status() {
-    let Some(_) = kvm() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let f = |name: &str, bytes: &[u8]| {
-        let file = folder.path().join(name);
-        std::fs::write(&file, bytes).unwrap();
-        path(&file).to_owned()
-    };
-    let script = f("script", b"#!/bin/sh\necho\n");
-    let text_file = f("text", b"no program");
-    let thirty_two = f("thirty_two", &[b"\x7fELF\x01\x01\x01".as_slice(), &[0; 100]].concat());
-    let cut = f("cut", &std::fs::read("/bin/busybox").unwrap()[..1000]);
-    let not_a_snapshot = f("not_a_snapshot", &[7; 5000]);
-    let empty = folder.path().join("empty");
-    std::fs::create_dir_all(&empty).unwrap();
-    let empty = path(&empty).to_owned();
-    let out = path(&folder.path().join("out")).to_owned();
-    let words = build_c("words", &[]);
-    let words = path(&words);
-    let table: &[(&[&str], i32, &str)] = &[
-        (&["run", "--", "/nonexistent/program"], 4, "/nonexistent/program"),
-        (&["run", "--", &script], 4, "script"),
-        (&["run", "--", &text_file], 4, "ELF"),
-        (&["run", "--", &thirty_two], 4, "32-bit"),
-        (&["run", "--", &cut], 4, "cut"),
-        (&["run", "-i", "/nonexistent/input", "--", words], 4, "/nonexistent/input"),
-        (&["run", "--at", "no_such_symbol", "--", words], 2, "no_such_symbol"),
-        (&["run", "--ram", "lots", "--", words], 2, "--ram"),
-        (&["run", "--ram", "64K", "--", words], 4, "--ram"),
-        (&["run"], 2, ""),
-        (&["inspect", &not_a_snapshot], 4, "magic"),
-        (&["inspect", "/nonexistent/snapshot"], 4, "/nonexistent/snapshot"),
-        (&["run", "--snapshot", &not_a_snapshot], 4, "magic"),
-        (&["fuzz", "-i", &empty, "-o", &out, "--", words], 4, "seed"),
-        (&["fuzz", "-i", "/nonexistent/seeds", "-o", &out, "--", words], 4, "/nonexistent/seeds"),
-        (&["repro", "/nonexistent/crash"], 4, "/nonexistent/crash"),
-        (&["snapshot", "-o", "/nonexistent/folder/file", "--", words], 4, "/nonexistent/folder"),
-    ];
-    for (args, status, wanted) in table {
-        let done = run(args);
-        let told = text(&done.stderr);
-        assert_eq!(done.status.code(), Some(*status), "{args:?}: {told}");
-        assert!(told.contains(wanted), "{args:?}: {told}");
-        assert!(!told.contains("panicked"), "{args:?}: {told}");
-        let lines = told.lines().filter(|line| line.starts_with("dejavm:")).count();
-        assert!(lines == 1 || *status == 2, "one line for {args:?}: {told}");
-    }
-}
-
-#[test]
 fn doctor_answers_for_people_and_for_programs() {
     let Some(_) = kvm() else { return };
     let out = run(&["doctor"]);

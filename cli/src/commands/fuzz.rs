@@ -118,7 +118,7 @@ fn machine(
     status: &mut Status,
 ) -> Result<Machine, CliError> {
     let (folder, source) = (Folder::of(&args.output), Source::of(&args.guest));
-    let reason = match folder.has(&source) {
+    let reason = match folder.has(&source)? {
         None => None,
         Some(false) => Some("the snapshot in the output folder is of another command".to_owned()),
         Some(true) => match load(system, &folder.snapshot()) {

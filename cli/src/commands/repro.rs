@@ -54,7 +54,7 @@ struct Expected {
 /// Replays.
 pub fn run(args: &Repro) -> Result<ExitCode, CliError> {
     let read = |source| CliError::Read { path: args.input.clone(), source };
-    let input = fs::read(&args.input).map_err(read)?;
+    let input = boot::input(Some(&args.input))?;
     let path = fs::canonicalize(&args.input).map_err(read)?;
     let out = path.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
     let snapshot = snapshot_of(args, out)?;
@@ -131,7 +131,8 @@ impl Wanted {
             }
             (Self::Recorded(recorded), Some(facts)) => {
                 let recorded_words = recorded.facts.as_ref().map(|facts| facts.summary.as_str());
-                let words = recorded_words.unwrap_or(recorded.kind());
+                // From a file of somebody's.
+                let words = tail(recorded_words.unwrap_or(recorded.kind()).as_bytes());
                 (
                     false,
                     format!(

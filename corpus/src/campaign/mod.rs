@@ -108,10 +108,12 @@ pub enum CampaignError {
     #[error("the time limit of a run is zero")]
     TimeoutZero,
     /// There is nothing to start from.
-    #[error("no usable seed in {path}")]
+    #[error("no usable seed in {path}: {why}")]
     NoUsableSeed {
         /// The folder of seeds.
         path: PathBuf,
+        /// What is wrong with the first of them, or that there is none.
+        why: String,
     },
     /// There is nothing to go on with.
     #[error("{path} holds no queue to resume, and no folder of seeds was given")]

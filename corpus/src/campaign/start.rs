@@ -3,6 +3,7 @@
 //! A file that cannot be used is told and passed over. Never mutates anything.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::time::Duration;
 
 use libafl::mutators::Tokens;
@@ -102,7 +103,8 @@ impl<'a> Live<'a> {
         self.load_crashes()?;
         self.load_hangs()?;
         let calibrate = self.options.timeout.is_none() && self.earlier.timeout.is_zero();
-        let mut start = Start { calibrate, slowest: Duration::ZERO, seen: BTreeMap::new() };
+        let mut start =
+            Start { calibrate, slowest: Duration::ZERO, seen: BTreeMap::new(), skipped: None };
         if let Some(reason) = self.load_queue(&mut start)? {
             return Ok(Some(reason));
         }
@@ -115,7 +117,10 @@ impl<'a> Live<'a> {
         }
         if self.queue.len() == 0 {
             return Err(match &self.options.input {
-                Some(path) => CampaignError::NoUsableSeed { path: path.clone() },
+                Some(path) => {
+                    let why = start.skipped.unwrap_or_else(|| "it holds no file".to_owned());
+                    CampaignError::NoUsableSeed { path: path.clone(), why }
+                }
                 None => CampaignError::NothingToResume { path: self.options.output.clone() },
             });
         }
@@ -218,6 +223,7 @@ impl<'a> Live<'a> {
         start: &mut Start,
     ) -> Result<Option<StopReason>, CampaignError> {
         for (path, reason) in &seeds.skipped {
+            start.skip(path, reason);
             self.tell(&Event::SeedSkipped { path, reason });
         }
         for seed in seeds.usable {
@@ -229,6 +235,7 @@ impl<'a> Live<'a> {
                 continue;
             }
             if let Some(reason) = self.load_seed(&seed, start)? {
+                start.skip(&seed.path, &reason);
                 self.tell(&Event::SeedSkipped { path: &seed.path, reason: &reason });
             }
         }
@@ -279,6 +286,15 @@ struct Start {
     slowest: Duration,
     /// Bytes of what was tried, and whether they were in the queue already.
     seen: BTreeMap<Vec<u8>, bool>,
+    /// The first seed that is not used, and why.
+    skipped: Option<String>,
+}
+
+impl Start {
+    fn skip(&mut self, seed: &Path, reason: &SkipReason) {
+        let name = seed.file_name().unwrap_or_default().display();
+        self.skipped.get_or_insert_with(|| format!("{name}: {reason}"));
+    }
 }
 
 #[cfg(test)]

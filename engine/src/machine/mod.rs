@@ -14,6 +14,7 @@ mod driver;
 mod error;
 pub mod hardware;
 mod process;
+mod stored;
 mod verify;
 mod watchdog;
 

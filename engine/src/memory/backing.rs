@@ -38,29 +38,11 @@ impl PageFile {
     /// Takes the page data that starts at `data_at` in `file`.
     ///
     /// # Errors
-    /// The extents are not sorted, overlap, or reach past `data_bytes`; or the file cannot be
-    /// mapped, or is shorter than they need.
+    /// The extents are not as [`check`](Self::check) wants them; or the file cannot be mapped, or
+    /// is shorter than they need.
     pub fn open(file: File, data_at: u64, extents: Vec<Extent>) -> io::Result<Self> {
         let refuse = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
-        let mut data_bytes = 0_u64;
-        let mut next = 0_u64;
-        for extent in &extents {
-            let length = u64::from(extent.pages) * PAGE_SIZE as u64;
-            let (Some(end), Some(data_end)) = (
-                extent.first.0.checked_add(u64::from(extent.pages)),
-                extent.offset.checked_add(length),
-            ) else {
-                return refuse("a page extent ends past 2^64");
-            };
-            if extent.pages == 0 || extent.first.0 < next || extent.offset % PAGE_SIZE as u64 != 0 {
-                return refuse("the page extents are empty, unaligned or out of order");
-            }
-            if end > u64::MAX >> crate::address::PAGE_SHIFT {
-                return refuse("a page extent lies past the end of physical memory");
-            }
-            next = end;
-            data_bytes = data_bytes.max(data_end);
-        }
+        let data_bytes = Self::check(&extents)?;
         let Some(file_end) = data_at.checked_add(data_bytes) else {
             return refuse("the page data ends past 2^64");
         };
@@ -74,6 +56,35 @@ impl PageFile {
             unsafe { MmapOptions::new().offset(data_at).len(data_bytes as usize).map(&file) }
         });
         Ok(Self { data: data.transpose()?, file, data_at, extents })
+    }
+
+    /// Checks that the extents are in the guest's order, do not overlap, and that their data lies
+    /// without gaps in the same order. Returns its length in bytes.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub fn check(extents: &[Extent]) -> io::Result<u64> {
+        let refuse = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        let (mut next, mut data_bytes) = (0_u64, 0_u64);
+        for extent in extents {
+            let bytes = u64::from(extent.pages) * PAGE_SIZE as u64;
+            let (Some(end), Some(data_end)) = (
+                extent.first.0.checked_add(u64::from(extent.pages)),
+                data_bytes.checked_add(bytes),
+            ) else {
+                return refuse("a page extent ends past 2^64");
+            };
+            if extent.pages == 0 || extent.first.0 < next || extent.offset != data_bytes {
+                return refuse(
+                    "the page extents are empty, out of order or not one after the other",
+                );
+            }
+            if end > u64::MAX >> crate::address::PAGE_SHIFT {
+                return refuse("a page extent lies past the end of physical memory");
+            }
+            (next, data_bytes) = (end, data_end);
+        }
+        Ok(data_bytes)
     }
 
     /// The extents, in the guest's order.

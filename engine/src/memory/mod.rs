@@ -548,7 +548,8 @@ impl Drop for GuestMemory {
     }
 }
 
-fn check_layout(layout: &[SlotSpec]) -> Result<(), MemoryError> {
+/// Whether a VM can have such memory.
+pub(crate) fn check_layout(layout: &[SlotSpec]) -> Result<(), MemoryError> {
     let page = PAGE_SIZE as u64;
     let mut end_before = 0;
     for spec in layout {

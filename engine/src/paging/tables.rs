@@ -17,6 +17,7 @@ use super::{ACCESSED, ADDRESS_MASK, DIRTY, NO_EXECUTE, PRESENT, USER, WRITABLE};
 use crate::address::{Gpa, Gva, PAGE_SHIFT, PAGE_SIZE, Pfn};
 use crate::memory::{GuestMemory, OutOfRam};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// There is no frame left for a page or for a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +51,14 @@ impl Frames {
     #[must_use]
     pub fn available(&self) -> u64 {
         self.end.saturating_sub(self.next) + self.free.len() as u64
+    }
+
+    /// Whether every free page is one of `pages`, and there are no more than those.
+    fn lies_in(&self, pages: &Range<u64>) -> bool {
+        let free = self.end.saturating_sub(self.next).saturating_add(self.free.len() as u64);
+        (self.next >= self.end || pages.start <= self.next && self.end <= pages.end)
+            && free <= pages.end.saturating_sub(pages.start)
+            && self.free.iter().all(|pfn| pages.contains(pfn))
     }
 
     /// Takes a zeroed page.
@@ -118,6 +127,18 @@ impl Tables {
     ) -> Result<Self, TablesFull> {
         let root = arena.take(memory)?;
         Ok(Self { root, arena, frames, log: Vec::new(), stale: Vec::new(), guard: None })
+    }
+
+    /// Checks tables that were read from a snapshot, whose tables lie in `arena` and whose pages
+    /// in `user`, both ranges of page numbers.
+    pub(crate) fn check(&self, arena: Range<u64>, user: Range<u64>) -> Result<(), &'static str> {
+        match arena.contains(&self.root.0)
+            && self.arena.lies_in(&arena)
+            && self.frames.lies_in(&user)
+        {
+            true => Ok(()),
+            false => Err("page tables or free pages outside of the memory that is theirs"),
+        }
     }
 
     /// CR3's value.

@@ -8,27 +8,22 @@
 //! Never trusts a file: lengths are checked before they are believed, and opening costs the
 //! header's size, not the memory's.
 
-use super::Snapshot;
-use super::blob::{self, HasBlobs};
-use crate::address::PAGE_SIZE;
-use crate::memory::{Extent, PageFile, SharedBytes, SlotSpec, map_shared};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+mod header;
+mod whole;
 
-/// First bytes of every snapshot file. The line ending shows a transfer that translated it.
-pub const MAGIC: [u8; 8] = *b"DEJAVM\r\n";
-/// The format's version; any change of the layout or of a section's contents raises it.
-pub const VERSION: u32 = 3;
-/// Bytes before the header: magic, version, header length, header checksum, checksum of these.
-const PREFIX_BYTES: usize = 24;
-/// The longest header that is read, in bytes. It holds the files that a process has written.
-const HEADER_BYTES_MAX: usize = 1 << 30;
-/// Page data, and each byte string, starts at a multiple of this, so that it can be mapped.
-const DATA_ALIGN: u64 = 4096;
+pub use header::{MAGIC, VERSION};
+
+use super::blob;
+use super::{Snapshot, Stored, Unsound};
+use crate::address::{Gpa, PAGE_SIZE};
+use crate::memory::{Extent, MemoryError, PageFile, SharedBytes, SlotSpec};
+use header::{CPU, DATA_ALIGN, GUEST, Header, PREFIX_BYTES, STATE, StoredBlob};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use whole::WriteError;
 
 /// Why a snapshot file could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -95,34 +90,50 @@ pub enum Problem {
         /// Which.
         section: &'static str,
     },
+    /// Bytes that no checksum is over were changed.
+    #[error("its {part} is not zeros")]
+    NotZero {
+        /// Which part.
+        part: &'static str,
+    },
+    /// It is a folder, a device or a pipe.
+    #[error("it is no regular file")]
+    NotAFile,
+    /// It goes on where it should end.
+    #[error("it is {have} bytes long and should be {need}: something was added to it")]
+    TooLong {
+        /// Its length in bytes.
+        have: u64,
+        /// What it should have.
+        need: u64,
+    },
+    /// No VM can have such memory.
+    #[error("its header says that it has {0}")]
+    Layout(MemoryError),
+    /// It claims no memory, or more than any guest may have.
+    #[error("its header says that it has {bytes} bytes of RAM")]
+    Ram {
+        /// How much.
+        bytes: u64,
+    },
+    /// Pages outside of its own memory.
+    #[error("its pages from {first} on are outside of its own RAM")]
+    OutsideRam {
+        /// Where they start.
+        first: Gpa,
+    },
+    /// A section decodes, and holds what no guest can have.
+    #[error("its section guest is unsound: {what}")]
+    Unsound {
+        /// What is wrong.
+        what: &'static str,
+    },
     /// The pages do not fit together.
     #[error("{0}")]
     Pages(io::Error),
     /// The byte strings do not, or cannot be mapped.
     #[error("{0}")]
     Blobs(io::Error),
-}
-
-#[derive(Serialize, Deserialize)]
-struct Header {
-    layout: Vec<SlotSpec>,
-    extents: Vec<Extent>,
-    /// CRC-32 of each extent's data.
-    checksums: Vec<u32>,
-    data_at: u64,
-    /// The byte strings that the sections refer to by number.
-    blobs: Vec<StoredBlob>,
-    sections: Vec<(String, Vec<u8>)>,
-}
-
-/// Where a byte string lies, behind the pages.
-#[derive(Serialize, Deserialize)]
-struct StoredBlob {
-    /// From the start of the page data, in bytes; aligned.
-    offset: u64,
-    bytes: u64,
-    /// CRC-32.
-    checksum: u32,
 }
 
 /// What can be told of a file without loading it.
@@ -142,25 +153,12 @@ pub struct Info {
     pub sections: Vec<(String, u64)>,
 }
 
-const CPU: &str = "cpu";
-const STATE: &str = "state";
-const GUEST: &str = "guest";
-
-/// Decoding never allocates more than this for one section, in bytes.
-const DECODE_BYTES_MAX: usize = HEADER_BYTES_MAX;
-
 fn encode<T: Serialize>(section: &'static str, value: &T) -> Result<Vec<u8>, FileError> {
     bincode::serde::encode_to_vec(value, bincode::config::standard())
         .map_err(|e| FileError::Encode { section, source: Box::new(e) })
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    let config = bincode::config::standard().with_limit::<DECODE_BYTES_MAX>();
-    let (value, used) = bincode::serde::decode_from_slice(bytes, config).ok()?;
-    (used == bytes.len()).then_some(value)
-}
-
-impl<G: Clone + HasBlobs + Serialize + DeserializeOwned> Snapshot<G> {
+impl<G: Clone + Stored + Serialize + DeserializeOwned> Snapshot<G> {
     /// Writes the snapshot to `path`: to a temporary file beside it first, which is synced and
     /// then renamed, so that `path` is never half written.
     ///
@@ -186,7 +184,7 @@ impl<G: Clone + HasBlobs + Serialize + DeserializeOwned> Snapshot<G> {
             let bytes = self.pages.extent_bytes(extent).unwrap_or_default();
             header.checksums.push(crc32fast::hash(bytes));
         }
-        write_atomically(path, |file| self.write_to(&mut header, &blobs, file))
+        whole::write(path, |file| self.write_to(&mut header, &blobs, file))
     }
 
     fn write_to(
@@ -204,7 +202,7 @@ impl<G: Clone + HasBlobs + Serialize + DeserializeOwned> Snapshot<G> {
             bytes = encode("header", header)?;
         }
         let mut out = io::BufWriter::with_capacity(1 << 20, file);
-        out.write_all(&prefix(&bytes))?;
+        out.write_all(&header::prefix(&bytes))?;
         out.write_all(&bytes)?;
         let padding = header.data_at - (PREFIX_BYTES + bytes.len()) as u64;
         out.write_all(&vec![0; padding as usize])?;
@@ -231,11 +229,12 @@ impl<G: Clone + HasBlobs + Serialize + DeserializeOwned> Snapshot<G> {
     /// # Errors
     /// The file is missing, damaged or of another version.
     pub fn open(path: &Path) -> Result<Self, FileError> {
-        let (file, header) = read_header(path)?;
+        let (file, header) = header::read(path)?;
         let damaged = |problem| FileError::Damaged { path: path.to_owned(), problem };
         let needs = header.section(CPU).map_err(damaged)?;
         let state = header.section(STATE).map_err(damaged)?;
-        let mut guest = header.section(GUEST).map_err(damaged)?;
+        let mut guest: G = header.section(GUEST).map_err(damaged)?;
+        guest.check(&header.layout).map_err(|Unsound(what)| damaged(Problem::Unsound { what }))?;
         let blobs = header.map_blobs(&file).map_err(damaged)?;
         if !blob::fill(&mut guest, &blobs) {
             return Err(damaged(Problem::Section { section: GUEST }));
@@ -251,7 +250,7 @@ impl<G: Clone + HasBlobs + Serialize + DeserializeOwned> Snapshot<G> {
 /// # Errors
 /// As [`Snapshot::open`], and when a byte was changed.
 pub fn check_data(path: &Path) -> Result<(), FileError> {
-    let (file, header) = read_header(path)?;
+    let (file, header) = header::read(path)?;
     let damaged = |problem| FileError::Damaged { path: path.to_owned(), problem };
     let blobs = header.map_blobs(&file).map_err(damaged)?;
     for (number, (bytes, stored)) in blobs.iter().zip(&header.blobs).enumerate() {
@@ -259,6 +258,11 @@ pub fn check_data(path: &Path) -> Result<(), FileError> {
             let part = format!("byte string {number}");
             return Err(damaged(Problem::Checksum { part }));
         }
+        // Where the next one starts.
+        let end = header.data_at + stored.offset + stored.bytes;
+        let next = header.blobs.get(number + 1).map_or(end, |next| header.data_at + next.offset);
+        let part = "padding between its byte strings";
+        header::check_zeros(&file, end..next, part).map_err(|error| error.at(path))?;
     }
     let pages = PageFile::open(file, header.data_at, header.extents)
         .map_err(|e| damaged(Problem::Pages(e)))?;
@@ -277,7 +281,7 @@ pub fn check_data(path: &Path) -> Result<(), FileError> {
 /// # Errors
 /// The file is missing, damaged or of another version.
 pub fn info(path: &Path) -> Result<Info, FileError> {
-    let (file, header) = read_header(path)?;
+    let (file, header) = header::read(path)?;
     let length = file.metadata().map_err(io_error("read the length of", path))?.len();
     Ok(Info {
         version: VERSION,
@@ -287,48 +291,6 @@ pub fn info(path: &Path) -> Result<Info, FileError> {
         file_bytes: length,
         sections: header.sections.into_iter().map(|(n, b)| (n, b.len() as u64)).collect(),
     })
-}
-
-impl Header {
-    fn section<T: DeserializeOwned>(&self, name: &'static str) -> Result<T, Problem> {
-        self.sections
-            .iter()
-            .find(|(n, _)| n == name)
-            .and_then(|(_, bytes)| decode(bytes))
-            .ok_or(Problem::Section { section: name })
-    }
-
-    /// Maps the byte strings. `read_header` has checked that the file has them.
-    fn map_blobs(&self, file: &File) -> Result<Vec<SharedBytes>, Problem> {
-        let range = |blob: &StoredBlob| {
-            let start = self.data_at.saturating_add(blob.offset);
-            start..start.saturating_add(blob.bytes)
-        };
-        let ranges: Vec<_> = self.blobs.iter().map(range).collect();
-        map_shared(file, &ranges).map_err(Problem::Blobs)
-    }
-
-    /// Where the file must reach at least; saturates, for a header that lies.
-    fn end(&self) -> u64 {
-        let pages = self
-            .extents
-            .iter()
-            .map(|e| e.offset.saturating_add(u64::from(e.pages).saturating_mul(PAGE_SIZE as u64)));
-        let blobs = self.blobs.iter().map(|blob| blob.offset.saturating_add(blob.bytes));
-        pages.chain(blobs).max().map_or(0, |end| end.saturating_add(self.data_at))
-    }
-
-    /// Whether the offsets are aligned, and each byte string begins behind the one before it.
-    fn is_in_order(&self) -> bool {
-        let mut end = 0;
-        self.data_at.is_multiple_of(DATA_ALIGN)
-            && self.checksums.len() == self.extents.len()
-            && self.blobs.iter().all(|blob| {
-                let fits = blob.offset >= end && blob.offset.is_multiple_of(DATA_ALIGN);
-                end = blob.offset.saturating_add(blob.bytes);
-                fits
-            })
-    }
 }
 
 /// Places byte strings behind the pages, in order.
@@ -344,115 +306,6 @@ fn place(blobs: &[SharedBytes], extents: &[Extent]) -> Vec<StoredBlob> {
     stored
 }
 
-fn prefix(header: &[u8]) -> [u8; PREFIX_BYTES] {
-    let mut prefix = [0; PREFIX_BYTES];
-    prefix[..8].copy_from_slice(&MAGIC);
-    prefix[8..12].copy_from_slice(&VERSION.to_le_bytes());
-    prefix[12..16].copy_from_slice(&(header.len() as u32).to_le_bytes());
-    prefix[16..20].copy_from_slice(&crc32fast::hash(header).to_le_bytes());
-    let own = crc32fast::hash(&prefix[..20]);
-    prefix[20..].copy_from_slice(&own.to_le_bytes());
-    prefix
-}
-
-fn read_header(path: &Path) -> Result<(File, Header), FileError> {
-    let damaged = |problem| FileError::Damaged { path: path.to_owned(), problem };
-    let mut file = File::open(path).map_err(io_error("open", path))?;
-    let have = file.metadata().map_err(io_error("read the length of", path))?.len();
-    let mut prefix = [0; PREFIX_BYTES];
-    let read = read_up_to(&mut file, &mut prefix).map_err(io_error("read", path))?;
-    if read < MAGIC.len() || prefix[..8] != MAGIC {
-        return Err(damaged(Problem::Magic));
-    }
-    let truncated = |need| damaged(Problem::Truncated { have, need });
-    if read < PREFIX_BYTES {
-        return Err(truncated(PREFIX_BYTES as u64));
-    }
-    let word = |at: usize| prefix[at..at + 4].try_into().map_or(0, u32::from_le_bytes);
-    if word(8) != VERSION {
-        return Err(damaged(Problem::Version { found: word(8) }));
-    }
-    if word(20) != crc32fast::hash(&prefix[..20]) {
-        return Err(damaged(Problem::Checksum { part: "first 24 bytes".to_owned() }));
-    }
-    let length = word(12) as usize;
-    let end = (PREFIX_BYTES + length) as u64;
-    if length > HEADER_BYTES_MAX || have < end {
-        return Err(truncated(end));
-    }
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, PREFIX_BYTES as u64).map_err(io_error("read", path))?;
-    if crc32fast::hash(&bytes) != word(16) {
-        return Err(damaged(Problem::Checksum { part: "header".to_owned() }));
-    }
-    let header: Header =
-        decode(&bytes).ok_or_else(|| damaged(Problem::Section { section: "header" }))?;
-    if header.data_at < end || !header.is_in_order() {
-        return Err(damaged(Problem::Section { section: "header" }));
-    }
-    let need = header.end();
-    if have < need {
-        return Err(truncated(need));
-    }
-    Ok((file, header))
-}
-
-fn read_up_to(file: &mut File, out: &mut [u8]) -> io::Result<usize> {
-    let mut done = 0;
-    while done < out.len() {
-        match file.read(&mut out[done..])? {
-            0 => break,
-            n => done += n,
-        }
-    }
-    Ok(done)
-}
-
 fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
     move |source| FileError::Io { operation, path: path.to_owned(), source }
-}
-
-/// A failure while the temporary file is filled.
-enum WriteError {
-    Io(io::Error),
-    File(FileError),
-}
-
-impl From<io::Error> for WriteError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<FileError> for WriteError {
-    fn from(error: FileError) -> Self {
-        Self::File(error)
-    }
-}
-
-/// Fills a temporary file beside `path`, syncs it, renames it to `path` and syncs the folder.
-fn write_atomically(
-    path: &Path,
-    fill: impl FnOnce(&mut File) -> Result<(), WriteError>,
-) -> Result<(), FileError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".tmp-{}", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let written = (|| {
-        let mut file = File::create(&temporary)?;
-        fill(&mut file)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        // The rename itself must survive a crash: that is the folder's to remember.
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
-        Ok(())
-    })();
-    written.map_err(|error| {
-        let _ = fs::remove_file(&temporary);
-        match error {
-            WriteError::Io(source) => io_error("write", path)(source),
-            WriteError::File(error) => error,
-        }
-    })
 }

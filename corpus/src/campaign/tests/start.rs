@@ -160,7 +160,10 @@ fn takes_the_time_limit_from_the_seeds() {
 fn says_that_there_is_nothing_to_start_from() {
     let mut bench = Bench::new(&[("a", b""), ("b", b"DEJA")]);
     let error = bench.run(bench.options(), &mut Maze::new()).unwrap_err();
-    assert_eq!(error.to_string(), format!("no usable seed in {}", bench.path("in").display()));
+    assert_eq!(
+        error.to_string(),
+        format!("no usable seed in {}: a: it is empty", bench.path("in").display())
+    );
     let mut bench = Bench::new(&[]);
     assert!(matches!(
         bench.run(bench.options(), &mut Maze::new()),

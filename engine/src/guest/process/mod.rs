@@ -25,6 +25,7 @@ mod signals;
 mod space;
 mod spec;
 mod stack;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod threads;

@@ -3,6 +3,7 @@
 
 use super::files::NodeId;
 use super::spec::Limits;
+use super::stored::Refused;
 use super::tracked::Rewind;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,16 @@ impl Settings {
         set(libc::RLIMIT_NOFILE, limits.open_files as u64, limits.open_files as u64);
         set(libc::RLIMIT_NPROC, 1, 1);
         Self { actions: vec![Action::default(); SIGNAL_MAX as usize], resources }
+    }
+}
+
+impl Settings {
+    /// Checks settings that were read from a snapshot.
+    pub(super) fn check_stored(&self) -> Result<(), Refused> {
+        match self.actions.len() == SIGNAL_MAX as usize && self.resources.len() == RESOURCES {
+            true => Ok(()),
+            false => Err("signal actions or resource limits that are too few or too many"),
+        }
     }
 }
 

@@ -5,6 +5,8 @@
 
 use super::files::NodeId;
 use super::memory::Prot;
+use super::spec::Limits;
+use super::stored::Refused;
 use super::tracked::Rewind;
 use crate::address::PAGE_SIZE;
 use serde::{Deserialize, Serialize};
@@ -154,6 +156,14 @@ pub(super) fn in_user(start: u64, end: u64) -> bool {
 impl Space {
     pub(super) fn new(areas_max: usize) -> Self {
         Self { areas: Vec::new(), areas_max, break_start: 0, break_end: 0 }
+    }
+
+    /// Checks a list that was read from a snapshot, beyond what decoding it has checked.
+    pub(super) fn check_stored(&self, limits: &Limits) -> Result<(), Refused> {
+        match self.areas_max <= limits.mappings && self.areas.len() <= self.areas_max {
+            true => Ok(()),
+            false => Err("more mappings than a program may have"),
+        }
     }
 
     pub(super) fn areas(&self) -> &[Area] {

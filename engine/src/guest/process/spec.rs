@@ -92,14 +92,19 @@ pub struct Limits {
     pub argument_bytes: u64,
 }
 
+/// [`Limits::open_files`], unless asked otherwise, and the most that a snapshot may have.
+pub(super) const OPEN_FILES_MAX: usize = 1024;
+/// [`Limits::files`], likewise.
+pub(super) const FILES_MAX: usize = 8192;
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             stdout_bytes: 16 << 20,
             stderr_bytes: 1 << 20,
-            open_files: 1024,
+            open_files: OPEN_FILES_MAX,
             mappings: 16384,
-            files: 8192,
+            files: FILES_MAX,
             file_bytes: 64 << 20,
             host_bytes: 1 << 30,
             argument_bytes: 1 << 20,

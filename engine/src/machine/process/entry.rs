@@ -136,14 +136,20 @@ pub(in crate::machine) fn install_xsave(
 }
 
 /// Runs the rewriting stub until it says that its part is done.
+///
+/// # Errors
+/// It does something else, or does not end: in a snapshot file the stub may be anything.
 fn run_rewrite(hw: &mut Hardware) -> Result<(), MachineError> {
-    loop {
+    /// It takes microseconds, and a watchdog whose limit has passed kicks every 2 ms.
+    const KICKS_MAX: u32 = 100;
+    for _ in 0..KICKS_MAX {
         match hw.vcpu.run()? {
             Exit::PortOut { port: rewrite::PORT_REWRITTEN, .. } => return Ok(()),
             Exit::Interrupted => hw.vcpu.clear_kick(),
             other => return Err(MachineError::Stub { exit: other.unsupported(0) }),
         }
     }
+    Err(MachineError::Stub { exit: Exit::Interrupted.unsupported(0) })
 }
 
 /// Puts the vCPU at `regs` in the program; CS and SS too, where an exit left the stub's.

@@ -21,7 +21,7 @@ const PROT_SEM: u64 = 8;
 const LOW_START: u64 = 0x4000_0000;
 const LOW_END: u64 = 0x8000_0000;
 /// Images remembered for symbolisation.
-const IMAGES_MAX: usize = 256;
+pub(in super::super) const IMAGES_MAX: usize = 256;
 
 fn flag(flags: u64, bit: i32) -> bool {
     flags & bit as u64 != 0

@@ -7,7 +7,7 @@ mod descriptor;
 mod file;
 mod futex;
 mod identity;
-mod memory;
+pub(super) mod memory;
 mod open;
 mod path;
 mod poll;

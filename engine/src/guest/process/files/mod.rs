@@ -10,6 +10,7 @@ pub(super) use tree::{Device, Found, Kind, Node, NodeId, Tree};
 use super::bytes::Bytes;
 use super::errno::Errno;
 use super::spec::Limits;
+use super::stored::Refused;
 use super::tracked::{Rewind, Tracked};
 use crate::memory::SharedBytes;
 use crate::snapshot::{Blob, HasBlobs};
@@ -85,6 +86,20 @@ impl Files {
             stderr: Tracked::new(Output::new(limits.stderr_bytes)),
             input: Bytes::default(),
         }
+    }
+
+    /// Checks files that were read from a snapshot; see `process::stored`.
+    pub(super) fn check_stored(&self, limits: &Limits) -> Result<(), Refused> {
+        self.tree.check_stored(limits)?;
+        self.table.check_stored(limits)?;
+        for (output, most) in
+            [(&self.stdout, limits.stdout_bytes), (&self.stderr, limits.stderr_bytes)]
+        {
+            if output.bytes_max > most || output.bytes.0.len() as u64 > output.bytes_max {
+                return Err("more output than a program may write");
+            }
+        }
+        Ok(())
     }
 
     /// A regular file's bytes; none for anything else.

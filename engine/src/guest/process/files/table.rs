@@ -2,8 +2,11 @@
 
 use super::super::bytes::Bytes;
 use super::super::errno::{EBADF, EMFILE, Errno};
+use super::super::spec::{Limits, OPEN_FILES_MAX};
+use super::super::stored::Refused;
 use super::super::tracked::Rewind;
 use super::tree::NodeId;
+use crate::snapshot::bounded_list;
 use serde::{Deserialize, Serialize};
 
 /// Bytes that a pipe holds before it is full, as in Linux.
@@ -68,8 +71,11 @@ pub(in super::super) struct Pipe {
 /// All descriptors of the process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in super::super) struct Table {
+    #[serde(deserialize_with = "bounded_list::<_, _, OPEN_FILES_MAX>")]
     descriptors: Vec<Option<Descriptor>>,
+    #[serde(deserialize_with = "bounded_list::<_, _, OPEN_FILES_MAX>")]
     open: Vec<Option<Open>>,
+    #[serde(deserialize_with = "bounded_list::<_, _, OPEN_FILES_MAX>")]
     pipes: Vec<Option<Pipe>>,
     descriptors_max: usize,
     /// The working directory.
@@ -104,6 +110,20 @@ impl Table {
             cwd: NodeId::ROOT,
             umask: 0o022,
         }
+    }
+
+    /// Checks a table that was read from a snapshot.
+    pub(super) fn check_stored(&self, limits: &Limits) -> Result<(), Refused> {
+        let most = self.descriptors_max;
+        if most > limits.open_files
+            || [self.descriptors.len(), self.open.len(), self.pipes.len()].iter().any(|n| *n > most)
+        {
+            return Err("more open files than a program may have");
+        }
+        if self.pipes.iter().flatten().any(|pipe| pipe.bytes.0.len() > PIPE_BYTES_MAX) {
+            return Err("a pipe with more in it than fits");
+        }
+        Ok(())
     }
 
     pub(in super::super) fn descriptors_max(&self) -> usize {

@@ -8,8 +8,10 @@ use super::super::bytes::Bytes;
 use super::super::errno::{
     EEXIST, EFBIG, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, Errno,
 };
+use super::super::spec::{FILES_MAX, Limits};
+use super::super::stored::Refused;
 use super::super::tracked::Rewind;
-use crate::snapshot::{Blob, HasBlobs};
+use crate::snapshot::{Blob, HasBlobs, bounded_list};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -124,6 +126,7 @@ pub(in super::super) enum Found<'a> {
 /// The file system.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in super::super) struct Tree {
+    #[serde(deserialize_with = "bounded_list::<_, _, FILES_MAX>")]
     nodes: Vec<Option<Node>>,
     nodes_max: usize,
     /// Bytes in all files the guest wrote.
@@ -150,6 +153,37 @@ impl Tree {
             written_bytes_max,
             changed: Vec::new(),
         }
+    }
+
+    /// Checks a tree that was read from a snapshot. Every directory is entered once at most, and
+    /// leads back to where it is, so that no way up goes round.
+    pub(super) fn check_stored(&self, limits: &Limits) -> Result<(), Refused> {
+        if self.nodes_max > limits.files || self.nodes.len() > self.nodes_max {
+            return Err("more files than a program may have");
+        }
+        let written = self.nodes.iter().flatten().map(|node| match &node.kind {
+            Kind::File(bytes) => bytes.0.len() as u64,
+            _ => 0,
+        });
+        if self.written_bytes_max > limits.file_bytes || written.sum::<u64>() > self.written_bytes {
+            return Err("more in files than a program may write");
+        }
+        let mut entered = vec![false; self.nodes.len()];
+        for (index, node) in self.nodes.iter().enumerate() {
+            let Some(Node { kind: Kind::Directory { entries, .. }, .. }) = node else { continue };
+            for child in entries.values() {
+                let Some(node) = self.node(*child) else {
+                    return Err("a folder with a file in it that is not there");
+                };
+                if let Kind::Directory { parent, .. } = &node.kind
+                    && (parent.index() != index
+                        || std::mem::replace(&mut entered[child.index()], true))
+                {
+                    return Err("a folder that is in more than one place");
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(in super::super) fn node(&self, id: NodeId) -> Option<&Node> {

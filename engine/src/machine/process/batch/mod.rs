@@ -17,7 +17,7 @@ use crate::outcome::{Fault, Outcome};
 use crate::rewind::{HostRewind, Patches};
 use crate::state::{Ending, Prepared, Ran, RewindMode};
 use kvm_bindings::{kvm_regs, kvm_sregs};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The parts of a machine that a batch needs.
 pub(in crate::machine) struct BatchParts<'m> {
@@ -130,7 +130,10 @@ impl ProcessDriver {
         // No further input: the agent puts everything back and says so.
         agent.set_count(memory, 0)?;
         enter(self, &agent, &mut parts, agent.reset_entry())?;
-        if !run_to_idle(parts.hw, &agent)? {
+        parts.watchdog.arm(Instant::now(), Some(RESET_TIME_MAX));
+        let is_idle = run_to_idle(parts.hw, &agent, parts.watchdog);
+        parts.watchdog.disarm();
+        if !is_idle? {
             mark_hot(&agent, &mut parts)?;
         }
         self.stale.clear();
@@ -180,12 +183,25 @@ fn enter(
     driver.resume(parts.hw, regs)
 }
 
+/// The agent puts a run back in microseconds, and never ends where a snapshot file has other page
+/// tables or descriptor tables than the engine's own.
+const RESET_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// Whether the agent came to its end.
-fn run_to_idle(hw: &mut Hardware, agent: &Agent) -> Result<bool, MachineError> {
+fn run_to_idle(
+    hw: &mut Hardware,
+    agent: &Agent,
+    watchdog: &Watchdog,
+) -> Result<bool, MachineError> {
     loop {
         match next_event(hw)? {
             Event::Gate(rip) => return Ok(agent.exit_at(rip) == Some(AgentExit::Idle)),
-            Event::Interrupted => hw.vcpu.clear_kick(),
+            Event::Interrupted => {
+                hw.vcpu.clear_kick();
+                if watchdog.expired(Duration::ZERO) {
+                    return Ok(false);
+                }
+            }
             Event::Trap(_) | Event::Other(_) => return Ok(false),
         }
     }
