@@ -282,6 +282,9 @@ pub struct Fuzz {
     /// name, or `all`. May be repeated.
     #[arg(long, value_name = "IMAGE")]
     pub cover: Vec<String>,
+    /// Do without the sandbox (seccomp, and landlock where the kernel has it).
+    #[arg(long)]
+    pub no_sandbox: bool,
     /// Print the summary as JSON, and nothing else.
     #[arg(long)]
     pub json: bool,
@@ -308,6 +311,9 @@ pub struct Repro {
     /// Time limit in milliseconds, or with a unit [default: 10s; for a hang, twice the campaign's].
     #[arg(short, long, value_name = "MS", value_parser = values::time)]
     pub timeout: Option<Duration>,
+    /// Do without the sandbox (seccomp, and landlock where the kernel has it).
+    #[arg(long)]
+    pub no_sandbox: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
