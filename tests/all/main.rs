@@ -18,5 +18,6 @@ mod kvm_api;
 mod probes;
 mod programs;
 mod rewind;
+mod sandbox;
 mod snapshot;
 mod support;

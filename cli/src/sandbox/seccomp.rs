@@ -118,6 +118,10 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_madvise,
     // Threads that are there already, time, chance.
     libc::SYS_futex,
+    // A thread may have been made and not begun: its C library would end the process over the
+    // first two.
+    libc::SYS_rseq,
+    libc::SYS_set_robust_list,
     libc::SYS_sched_yield,
     libc::SYS_sched_getaffinity,
     libc::SYS_nanosleep,
@@ -223,6 +227,8 @@ fn campaign() -> Result<BpfProgram, seccompiler::Error> {
     // The watchdog's kick, an abort.
     let own = u64::from(std::process::id());
     rules.insert(libc::SYS_tgkill, vec![argument(0, SeccompCmpOp::Eq, own)?]);
+    let name = libc::PR_SET_NAME as u64;
+    rules.insert(libc::SYS_prctl, vec![argument(0, SeccompCmpOp::Eq, name)?]);
     filter(rules, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow)
 }
 

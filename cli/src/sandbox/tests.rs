@@ -120,6 +120,17 @@ fn no_process_and_no_thread_can_be_started() {
 }
 
 #[test]
+fn a_thread_that_has_not_begun_begins_behind_the_walls() {
+    passed("a_thread_that_has_not_begun_begins_behind_the_walls", |out| {
+        let walls = Walls::raise(true, Some(out)).unwrap();
+        let begun = || thread::Builder::new().name("late".to_owned()).spawn(|| 7).unwrap();
+        let threads: Vec<_> = (0..200).map(|_| begun()).collect();
+        walls.close().unwrap();
+        assert!(threads.into_iter().all(|thread| thread.join().unwrap() == 7));
+    });
+}
+
+#[test]
 fn a_boot_may_read_everything_and_write_the_output_folder() {
     passed("a_boot_may_read_everything_and_write_the_output_folder", |out| {
         Walls::raise(true, Some(out)).unwrap();
