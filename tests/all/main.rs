@@ -17,6 +17,7 @@ mod host;
 mod hostile;
 mod hostile_calls;
 mod hostile_code;
+mod hostile_deeds;
 mod kvm_api;
 mod probes;
 mod programs;
