@@ -15,6 +15,7 @@ mod faults;
 mod footprint;
 mod host;
 mod hostile;
+mod hostile_bare;
 mod hostile_calls;
 mod hostile_code;
 mod hostile_deeds;
