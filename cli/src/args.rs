@@ -238,7 +238,10 @@ The same command goes on with the campaign in OUT; after Ctrl-C, or after a kill
 does not change the exit status; with --until-crash, its absence does.
 
 A crash is a signal that kills the program. A Rust panic unwinds and ends a program with status
-101, unless it was built with panic=abort: --crash-at rust_panic makes every panic a crash.";
+101, unless it was built with panic=abort: --crash-at rust_panic makes every panic a crash.
+
+From the first input on this process can open nothing but OUT, and start nothing (seccomp; landlock
+where the kernel has it). A guest that made it try is an attack: SIGSYS, 159 in a shell.";
 
 /// `dejavm fuzz`
 #[derive(Debug, Args)]
