@@ -2,7 +2,7 @@
 //! of it is left to the run after it.
 
 use crate::batch::batch_of;
-use crate::support::{build_c, kvm, limit, patience, spec};
+use crate::support::{build_c, kvm, limit, spec};
 use dejavm_engine::kvm::System;
 use dejavm_engine::machine::{
     BatchOptions, BatchReport, Boot, Limit, Machine, ProcessPoint, Started,
@@ -147,10 +147,6 @@ fn input(how: char, argument: u64) -> Vec<u8> {
 
 const GOOD: Outcome = Outcome::Exited { status: 7 };
 
-fn time() -> Duration {
-    patience(Duration::from_millis(250))
-}
-
 fn guest(system: &System, ram_bytes: u64) -> Machine {
     let spec = spec(&build_c("hostile", &[]), &[]);
     let boot = Boot::process(system, &spec, ram_bytes, b"").unwrap();
@@ -160,9 +156,12 @@ fn guest(system: &System, ram_bytes: u64) -> Machine {
     }
 }
 
-/// The time that a deed may take: those that write to all there is take longer.
-fn time_of(how: char) -> Duration {
-    if matches!(how, 'd' | 'w') { limit().time.unwrap() } else { time() }
+/// The time that a deed gets: whatever it has done by then will do, if its end is not another.
+fn time_of(end: End) -> Duration {
+    match end {
+        End::TimedOut | End::Any => Duration::from_millis(250),
+        _ => limit().time.unwrap(),
+    }
 }
 
 #[test]
@@ -170,7 +169,7 @@ fn every_deed_of_a_program_ends_as_it_must_and_leaves_nothing() {
     let Some(system) = kvm() else { return };
     let mut machine = guest(&system, 96 << 20);
     for (how, argument, end) in deeds() {
-        let time = Limit::time(time_of(how));
+        let time = Limit::time(time_of(end));
         let outcome = machine.run(&input(how, argument), time).unwrap().outcome;
         assert!(end.is(&outcome), "{how} {argument:#x}: {outcome}, not {end:?}");
         machine.rewind().unwrap();
@@ -188,7 +187,7 @@ fn every_deed_of_a_program_in_a_batch_leaves_nothing_to_the_runs_around_it() {
     for (how, argument, end) in deeds() {
         let deed = input(how, argument);
         let inputs = [b"+", &deed[..], b"+", &deed[..], b"+"];
-        let options = BatchOptions { limit: Some(time_of(how)), stop_at_finding: false };
+        let options = BatchOptions { limit: Some(time_of(end)), stop_at_finding: false };
         machine.run_batch(&batch_of(inputs), options, &mut report).unwrap();
         for (index, told) in report.runs.iter().enumerate() {
             let Some(told) = told else { continue };
