@@ -239,7 +239,10 @@ program OUT is refused, because its crashes would lose their snapshot. A crash f
 change the exit status; with --until-crash, its absence does.
 
 A crash is a signal that kills the program. A Rust panic unwinds and ends a program with status
-101, unless it was built with panic=abort: --crash-at rust_panic makes every panic a crash.";
+101, unless it was built with panic=abort: --crash-at rust_panic makes every panic a crash.
+
+From the first input on this process can open nothing but OUT, and start nothing (seccomp; landlock
+where the kernel has it). A guest that made it try is an attack: SIGSYS, 159 in a shell.";
 
 /// `dejavm fuzz`
 #[derive(Debug, Args)]
@@ -283,6 +286,9 @@ pub struct Fuzz {
     /// name, or `all`. May be repeated.
     #[arg(long, value_name = "IMAGE")]
     pub cover: Vec<String>,
+    /// Do without the sandbox (seccomp, and landlock where the kernel has it).
+    #[arg(long)]
+    pub no_sandbox: bool,
     /// Print the summary as JSON, and nothing else.
     #[arg(long)]
     pub json: bool,
@@ -309,6 +315,9 @@ pub struct Repro {
     /// Time limit in milliseconds, or with a unit [default: 10s; for a hang, twice the campaign's].
     #[arg(short, long, value_name = "MS", value_parser = values::time)]
     pub timeout: Option<Duration>,
+    /// Do without the sandbox (seccomp, and landlock where the kernel has it).
+    #[arg(long)]
+    pub no_sandbox: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

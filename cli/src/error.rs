@@ -3,6 +3,7 @@
 //! Never prints.
 
 use crate::exit_code::ExitCode;
+use crate::sandbox::SandboxError;
 use dejavm_corpus::{CampaignError, OutError, WriteError};
 use dejavm_engine::coverage::blocks::BlocksError;
 use dejavm_engine::guest::process::LoadError;
@@ -157,6 +158,9 @@ pub enum CliError {
     /// Ctrl-C cannot be caught.
     #[error("catch Ctrl-C")]
     Signals(#[source] ctrlc::Error),
+    /// The sandbox cannot be entered.
+    #[error("enter the sandbox")]
+    Sandbox(#[source] SandboxError),
     /// A value has no JSON form.
     #[error("write JSON")]
     Json(#[source] serde_json::Error),
@@ -177,6 +181,7 @@ impl CliError {
             Self::Kvm(_)
             | Self::Stdout(_)
             | Self::Signals(_)
+            | Self::Sandbox(_)
             | Self::Json(_)
             | Self::Temporary(_)
             | Self::BenchGuest { .. } => ExitCode::Host,
@@ -217,6 +222,7 @@ impl CliError {
                 MachineError::Memory(_) => Some("lower --ram"),
                 _ => None,
             },
+            Self::Sandbox(_) => Some("--no-sandbox does without"),
             Self::Point(_) => Some("see `nm -C PROGRAM`, or give an address"),
             Self::Campaign(error) => of_campaign(error),
             Self::Kvm(_) => Some("see `dejavm doctor`"),

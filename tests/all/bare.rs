@@ -23,7 +23,7 @@ fn harness(system: &System) -> Machine {
     boot(system, &spec)
 }
 
-fn boot(system: &System, spec: &BareSpec) -> Machine {
+pub fn boot(system: &System, spec: &BareSpec) -> Machine {
     match Boot::bare(system, spec).unwrap().start(ProcessPoint::Input, limit()).unwrap() {
         Started::AtSnapshot(machine) => *machine,
         Started::Ended(ended) => panic!("ended before its snapshot: {ended:?}"),

@@ -5,33 +5,33 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-fn dejavm(args: &[&str]) -> Command {
+pub fn dejavm(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dejavm"));
     command.args(args).stdin(Stdio::null());
     command
 }
 
-fn run(args: &[&str]) -> Output {
+pub fn run(args: &[&str]) -> Output {
     dejavm(args).output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn path(path: &Path) -> &str {
+pub fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
 /// A folder with one seed that the planted bug's parser likes.
-fn seeds(folder: &Path) -> PathBuf {
+pub fn seeds(folder: &Path) -> PathBuf {
     let seeds = folder.join("seeds");
     std::fs::create_dir_all(&seeds).unwrap();
     std::fs::write(seeds.join("records"), b"t\x05hellon\x0212t\x03abc").unwrap();
     seeds
 }
 
-fn only_file(folder: &Path) -> PathBuf {
+pub fn only_file(folder: &Path) -> PathBuf {
     let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     assert_eq!(files.len(), 1, "{files:?}");
     files[0].clone()

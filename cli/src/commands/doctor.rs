@@ -1,31 +1,55 @@
 //! `dejavm doctor`: what this host is, what its KVM can do, and what mends what it cannot.
 //!
-//! Finding out is the engine's; this only words it.
+//! Finding out is the engine's, and about the sandbox the sandbox's own; this only words it.
 
 use crate::args::Doctor;
 use crate::error::CliError;
 use crate::exit_code::ExitCode;
+use crate::sandbox::{self, Sandbox, SandboxError};
 use crate::terminal;
 use dejavm_engine::host::{self, Answer, Report};
+use serde::Serialize;
 use std::fmt::Write as _;
+
+/// All that is found out, for programs.
+#[derive(Serialize)]
+struct Findings<'a> {
+    #[serde(flatten)]
+    host: &'a Report,
+    /// As `fuzz` and `repro` will tell it, or why they will have none.
+    sandbox: String,
+}
 
 /// Asks and tells. Negative when process guests cannot run here.
 pub fn run(args: &Doctor) -> Result<ExitCode, CliError> {
     let report = host::doctor(&args.device);
+    let sandbox = sandbox::probe();
     if args.json {
-        terminal::out_json(&report)?;
+        terminal::out_json(&Findings { host: &report, sandbox: in_words(&sandbox) })?;
     } else {
-        terminal::out(text(&report).as_bytes())?;
+        terminal::out(text(&report, &sandbox).as_bytes())?;
     }
     Ok(if report.verdict.process_guests { ExitCode::Success } else { ExitCode::Negative })
 }
 
-fn text(report: &Report) -> String {
+/// What protects this host from a guest that breaks out.
+fn in_words(sandbox: &Result<Sandbox, SandboxError>) -> String {
+    match sandbox {
+        Ok(sandbox) => sandbox.to_string(),
+        Err(error) => {
+            let why = std::error::Error::source(error).map(|why| format!(": {why}"));
+            format!("NO ({error}{}); needs --no-sandbox", why.unwrap_or_default())
+        }
+    }
+}
+
+fn text(report: &Report, sandbox: &Result<Sandbox, SandboxError>) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
     let _ = write_host(report, &mut out);
     let _ = write_findings(report, &mut out);
     let _ = write_verdict(report, &mut out);
+    let _ = writeln!(out, "sandbox of fuzz and repro:   {}", in_words(sandbox));
     out
 }
 

@@ -10,6 +10,7 @@ use crate::guest::Resolved;
 use crate::point;
 use crate::quote;
 use crate::report;
+use crate::sandbox::{Sandbox, Walls};
 use crate::target::GuestTarget;
 use crate::terminal::{self, Status};
 use dejavm_corpus::{
@@ -32,9 +33,13 @@ const INTERRUPTED: i32 = 130;
 /// Runs a campaign.
 pub fn run(args: &Fuzz) -> Result<ExitCode, CliError> {
     let guest = args.guest.resolve()?;
-    let stop = stop_on_signals()?;
+    let stop = Arc::new(AtomicBool::new(false));
     // First the output folder: it is locked from here on, and refused if it is not ours.
-    let campaign = Campaign::new(options(args, &guest, stop)).map_err(CliError::Campaign)?;
+    let options = options(args, &guest, Arc::clone(&stop));
+    let campaign = Campaign::new(options).map_err(CliError::Campaign)?;
+    // Before there is any thread, so that it holds for all of them.
+    let walls = Walls::raise(!args.no_sandbox, Some(&args.output)).map_err(CliError::Sandbox)?;
+    stop_on_signals(stop)?;
     let system = boot::system()?;
     let mut status = Status::new(args.json);
     let mut machine = machine(args, &system, &guest, &mut status)?;
@@ -59,6 +64,8 @@ pub fn run(args: &Fuzz) -> Result<ExitCode, CliError> {
              the snapshot; they guide nothing"
         )),
     }
+    let sandbox = walls.close().map_err(CliError::Sandbox)?;
+    status.line(&format!("sandbox: {sandbox}"));
     let mut progress = Shown { status };
     let result = campaign.run(&mut target, &mut progress);
     progress.status.clear();
@@ -74,21 +81,18 @@ pub fn run(args: &Fuzz) -> Result<ExitCode, CliError> {
             Ok(ExitCode::Negative)
         }
         Err(error) => Err(CliError::Campaign(error)),
-        Ok(summary) => finish(args, &summary, &target),
+        Ok(summary) => finish(args, &summary, &target, sandbox),
     }
 }
 
-/// A flag that the first signal sets; the second one ends the process.
-fn stop_on_signals() -> Result<Arc<AtomicBool>, CliError> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
+/// The first signal sets `flag`; the second one ends the process.
+fn stop_on_signals(flag: Arc<AtomicBool>) -> Result<(), CliError> {
     let handler = move || {
         if flag.swap(true, Ordering::SeqCst) {
             std::process::exit(INTERRUPTED);
         }
     };
-    ctrlc::set_handler(handler).map_err(CliError::Signals)?;
-    Ok(stop)
+    ctrlc::set_handler(handler).map_err(CliError::Signals)
 }
 
 fn options(args: &Fuzz, guest: &Resolved, stop: Arc<AtomicBool>) -> Options {
@@ -219,6 +223,7 @@ struct End {
     unreproducible: u64,
     unsupported: u64,
     unsupported_calls: Vec<String>,
+    sandbox: Sandbox,
     new_crashes: Vec<NewCrash>,
 }
 
@@ -228,8 +233,13 @@ struct NewCrash {
     repro: String,
 }
 
-fn finish(args: &Fuzz, summary: &Summary, target: &GuestTarget) -> Result<ExitCode, CliError> {
-    let end = End::new(summary, target);
+fn finish(
+    args: &Fuzz,
+    summary: &Summary,
+    target: &GuestTarget,
+    sandbox: Sandbox,
+) -> Result<ExitCode, CliError> {
+    let end = End::new(summary, target, sandbox);
     if args.json {
         terminal::out_json(&end)?
     } else {
@@ -240,7 +250,7 @@ fn finish(args: &Fuzz, summary: &Summary, target: &GuestTarget) -> Result<ExitCo
 }
 
 impl End {
-    fn new(summary: &Summary, target: &GuestTarget) -> Self {
+    fn new(summary: &Summary, target: &GuestTarget, sandbox: Sandbox) -> Self {
         let stats = &summary.stats;
         let own = std::env::args_os().next().unwrap_or_else(|| "dejavm".into());
         let new_crashes = summary.new_crashes.iter().map(|path| NewCrash {
@@ -268,6 +278,7 @@ impl End {
             unreproducible: stats.unreproducible,
             unsupported: stats.unsupported,
             unsupported_calls: target.unsupported_calls(),
+            sandbox,
             new_crashes: new_crashes.collect(),
         }
     }
@@ -292,6 +303,7 @@ impl End {
                 self.hangs,
                 self.timeouts
             ),
+            format!("sandbox: {}", self.sandbox),
         ];
         if self.unreproducible > 0 {
             lines.push(format!("seen once and not again: {}", self.unreproducible));

@@ -7,6 +7,7 @@ use crate::exit_code::ExitCode;
 use crate::folder::Folder;
 use crate::point;
 use crate::report::{self, Report};
+use crate::sandbox::{Sandbox, Walls};
 use crate::terminal;
 use dejavm_corpus::{CrashFacts, Recorded, hang_limit};
 use dejavm_engine::machine::RunReport;
@@ -42,6 +43,7 @@ struct Answer {
     recorded: Option<Expected>,
     report: Report,
     stderr: String,
+    sandbox: Sandbox,
 }
 
 #[derive(Serialize)]
@@ -60,8 +62,11 @@ pub fn run(args: &Repro) -> Result<ExitCode, CliError> {
     let snapshot = snapshot_of(args, out)?;
     let wanted = wanted(&path, args)?;
     let limit = args.timeout.or_else(|| default_limit(&wanted, out)).unwrap_or(LIMIT);
+    // It writes nothing.
+    let walls = Walls::raise(!args.no_sandbox, None).map_err(CliError::Sandbox)?;
     let system = boot::system()?;
     let mut machine = boot::load(&system, &snapshot, true)?;
+    let sandbox = walls.close().map_err(CliError::Sandbox)?;
     let run =
         machine.run(&input, boot::limit(limit)).map_err(CliError::machine("run the guest"))?;
     let process = machine.process().cloned();
@@ -81,6 +86,7 @@ pub fn run(args: &Repro) -> Result<ExitCode, CliError> {
         recorded,
         report,
         stderr,
+        sandbox,
     };
     if args.json {
         terminal::out_json(&answer)?
@@ -193,7 +199,7 @@ impl Answer {
         if !self.stderr.is_empty() {
             text = text + "\nstandard error:\n" + self.stderr.trim_end_matches('\n') + "\n";
         }
-        text
+        text + &format!("sandbox: {}\n", self.sandbox)
     }
 }
 

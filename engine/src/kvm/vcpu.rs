@@ -82,8 +82,10 @@ impl Vcpu {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn complete_pending(&mut self) -> Result<(), KvmError> {
-        /// More parts than one instruction's access can have: 64 bytes over two pages, 8 by 8.
-        const PARTS_MAX: usize = 32;
+        /// A load that is finished goes on with the next iteration of a REP, until RCX is a
+        /// multiple of 1024 (`x86_emulate_insn`, arch/x86/kvm/emulate.c); each may load and store,
+        /// over a page's end. Other instructions have fewer parts: 64 bytes over two pages, 8 by 8.
+        const PARTS_MAX: usize = 1024 * 4 + 32;
         let flag = self.page.immediate_exit();
         let before = flag.swap(1, Ordering::SeqCst);
         let mut ran = Ok(Ran::Exit);
@@ -93,6 +95,11 @@ impl Vcpu {
             if !matches!(ran, Ok(Ran::Exit)) {
                 break;
             }
+        }
+        if matches!(ran, Ok(Ran::Exit)) {
+            // What is left of it would be finished over the registers of another run.
+            let call = "KVM_RUN to the end of an access";
+            ran = Err(KvmError::Ioctl { call, source: Errno::EBUSY });
         }
         // A kick that arrived meanwhile is kept only if it was there before: the watchdog looks
         // again, whereas a flag left set would stop the next run at once.

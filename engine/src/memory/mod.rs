@@ -175,6 +175,8 @@ impl GuestMemory {
 
     fn map(vm: &Arc<Vm>, layout: &[SlotSpec], log: bool) -> Result<Self, MemoryError> {
         check_layout(layout)?;
+        // While this process still may open it.
+        let _ = pagemap::page_map();
         let ranges: Vec<_> =
             layout.iter().map(|s| (GuestAddress(s.start.0), s.bytes as usize)).collect();
         let ram = GuestMemoryMmap::from_ranges(&ranges)?;

@@ -9,6 +9,7 @@ use crate::address::{PAGE_SHIFT, PAGE_SIZE};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
 
 /// Bit 63: present in RAM; bit 62: in swap (Documentation/admin-guide/mm/pagemap.rst).
 const PRESENT_OR_SWAPPED: u64 = 3 << 62;
@@ -46,15 +47,22 @@ struct Scan {
 
 nix::ioctl_readwrite!(pagemap_scan, b'f', 16, Scan);
 
+/// The page map of this process, opened once: later it may have given up the right to open it. A
+/// process made by fork would see its parent's; there is none that has a guest.
+pub(super) fn page_map() -> Option<&'static File> {
+    static FILE: OnceLock<Option<File>> = OnceLock::new();
+    FILE.get_or_init(|| File::open("/proc/self/pagemap").ok()).as_ref()
+}
+
 /// Calls `visit` with the index of each page that is present, of the `pages` from `host` on, in
 /// ascending order.
 pub(super) fn for_each_present(host: usize, pages: usize, mut visit: impl FnMut(usize)) {
-    let Ok(file) = File::open("/proc/self/pagemap") else {
+    let Some(file) = page_map() else {
         (0..pages).for_each(visit);
         return;
     };
-    let done = scan(&file, host, pages, &mut visit);
-    read(&file, host, done, pages, &mut visit);
+    let done = scan(file, host, pages, &mut visit);
+    read(file, host, done, pages, &mut visit);
 }
 
 /// Visits pages by `PAGEMAP_SCAN`. Returns the page up to which it came: 0 where the kernel has no
