@@ -1,6 +1,7 @@
 // Some hundred random memory calls in a window of addresses, each followed by a look at what every
 // page of it allows and holds. The input is the seed. Prints nothing that depends on where the
-// rest of the address space is, so that a kernel and its imitation must print the same.
+// rest of the address space is, so that a kernel and its imitation must print the same. The status
+// tells as much in six bits.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -10,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, PAGES = 48, STEPS = 250, FILE_PAGES = 6, FILE_BYTES = 5 * PAGE + 1234 };
+enum { PAGE = 4096, PAGES = 48, STEPS = 250, FILE_PAGES = 6, FILE_BYTES = 5 * PAGE, STILL_BYTES = FILE_BYTES + 1234 };
 #define WINDOW ((char *)0x100000000000)
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
@@ -40,30 +41,34 @@ static int one(unsigned first, unsigned pages) {
     return 1;
 }
 
-static int pipes[2], own, read_only;
+static int pipes[2], own, read_only, still, all_bytes;
 
-// A page's permissions and contents, found out by system calls: none of them can fault.
-static uint64_t look(unsigned page) {
-    char *at = WINDOW + page * PAGE;
-    unsigned char byte = 0, bytes[PAGE];
-    uint64_t sum = 0;
-    for (unsigned i = 0; i < PAGE; i += 512 - 8) {
-        long done = write(pipes[1], at + i, 8);
-        if (done < 0) return errno == EFAULT ? 1 : 2;
-        if (read(pipes[0], bytes, 8) != 8) return 3;
-        if (!opaque[page])
-            for (int k = 0; k < 8; k++) sum = sum * 131 + bytes[k];
-        byte = bytes[0];
+// What each page allows ('.', 'r' or 'w') and holds, found out by system calls: none of them can
+// fault. They take many pages at once and stop at the first that they cannot use.
+static char seen[PAGES + 1];
+static uint64_t sums[PAGES];
+static int look(void) {
+    static unsigned char bytes[12 * PAGE];
+    unsigned readable[PAGES], count = 0;
+    for (unsigned i = 0; i < PAGES;) {
+        unsigned left = PAGES - i < 12 ? PAGES - i : 12;
+        long done = write(pipes[1], WINDOW + i * PAGE, left * PAGE);
+        if (done < 0 && errno != EFAULT) return 0;
+        if (done > 0 && (done % PAGE || read(pipes[0], bytes, done) != done)) return 0;
+        for (long k = 0; k < done / PAGE; k++, i++) {
+            readable[count++] = i;
+            sums[i] = 0;
+            for (int j = 0; j < PAGE; j++) sums[i] = sums[i] * 131 + bytes[k * PAGE + j];
+            seen[i] = bytes[k * PAGE];
+        }
+        if (done < (long)left * PAGE) sums[i] = 0, seen[i++] = '.';
     }
-    // Writable? The same byte is written back, at the page's last look's place.
-    unsigned last = (PAGE - 1) / 504 * 504;
-    char same = byte;
-    if (write(pipes[1], &same, 1) != 1) return 4;
-    if (read(pipes[0], at + last, 1) != 1) {
-        read(pipes[0], bytes, 1);
-        return sum * 4 + 2;
+    // The first byte of each is written back, from a file of all bytes.
+    for (unsigned i = 0; i < count; i++) {
+        long done = pread(all_bytes, WINDOW + readable[i] * PAGE, 1, (unsigned char)seen[readable[i]]);
+        seen[readable[i]] = done == 1 ? 'w' : 'r';
     }
-    return sum * 4 + 3;
+    return 1;
 }
 
 static uint64_t file_sum(int fd) {
@@ -82,10 +87,18 @@ int main(void) {
     own = open("/tmp/dejavm-random", O_RDWR | O_CREAT | O_TRUNC, 0600);
     read_only = open("/tmp/dejavm-random", O_RDONLY);
     unlink("/tmp/dejavm-random");
-    static char fill[FILE_BYTES];
-    for (int i = 0; i < FILE_BYTES; i++) fill[i] = i * 7 + i / PAGE;
+    still = open("/tmp/dejavm-random", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    unlink("/tmp/dejavm-random");
+    all_bytes = open("/tmp/dejavm-random", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    unlink("/tmp/dejavm-random");
+    for (int i = 0; i < 256; i++)
+        if (pwrite(all_bytes, &(char){i}, 1, i) != 1) return 3;
+    static char fill[STILL_BYTES];
+    for (int i = 0; i < STILL_BYTES; i++) fill[i] = i * 7 + i / PAGE;
     if (own < 0 || read_only < 0 || write(own, fill, FILE_BYTES) != FILE_BYTES) return 3;
+    if (write(still, fill, STILL_BYTES) != STILL_BYTES) return 3;
 
+    uint64_t digest = 0;
     for (int step = 0; step < STEPS; step++) {
         unsigned first = pick(PAGES), pages = 1 + pick(12);
         if (first + pages > PAGES) pages = PAGES - first;
@@ -94,7 +107,7 @@ int main(void) {
         // Never only PROT_EXEC: with protection keys that is a kind of its own.
         static const int prots[] = {3, 3, 3, 1, 1, 0, 7, 5, 2};
         int prot = prots[pick(9)];
-        long result = 0;
+        long result = 0, detail = prot;
         const char *name = "?";
         errno = 0;
         switch (pick(22)) {
@@ -106,7 +119,8 @@ int main(void) {
             else if (kind == 3) flags |= MAP_SHARED | MAP_ANONYMOUS;
             else {
                 flags |= kind == 4 ? MAP_PRIVATE : MAP_SHARED;
-                fd = pick(3) ? own : read_only;
+                // Whether a private mapping shows later writes to its file nobody says.
+                fd = kind == 4 ? still : pick(3) ? own : read_only;
                 offset = pick(FILE_PAGES + 1) * PAGE;
             }
             if (!pick(8)) flags |= MAP_NORESERVE;
@@ -114,17 +128,18 @@ int main(void) {
             if (!pick(10)) flags |= MAP_LOCKED;
             if (!pick(5)) flags = (flags & ~MAP_FIXED) | MAP_FIXED_NOREPLACE;
             if (!pick(30)) offset++;
+            detail = flags << 4 | prot;
             void *got = mmap(at, len, prot, flags, fd, offset);
             result = got == MAP_FAILED ? -1 : (char *)got - WINDOW;
             if (result >= 0) changed(first, pages, 1);
             break;
         }
-        case 4: case 5:
+        case 4:
             name = "munmap";
             result = munmap(at, len);
             for (unsigned i = first; i < first + pages; i++) origin[i] = 0;
             break;
-        case 6: case 7: case 8:
+        case 5: case 6: case 7: case 8:
             name = "mprotect";
             result = mprotect(at, len, prot | (pick(20) ? 0 : PROT_GROWSDOWN));
             changed(first, pages, 0);
@@ -135,16 +150,13 @@ int main(void) {
                                          MADV_KEEPONFORK, MADV_DONTFORK, MADV_DOFORK, 20, 24, 99};
             int which = advice[pick(15)];
             name = "madvise";
-            // Punching a hole into a file is a file system's business.
-            if (which == MADV_REMOVE)
-                for (unsigned i = first; i < first + pages; i++)
-                    if (origin[i] && (origin[i] & 1)) which = MADV_DONTNEED;
+            detail = which;
             result = madvise(at, len, which);
-            if (which == MADV_FREE)
+            // Of others' pages it changes nothing, and says so at the first.
+            if (which == MADV_FREE && !(result < 0 && errno == EINVAL && one(first, pages)))
                 for (unsigned i = first; i < first + pages; i++) opaque[i] = 1;
             // It splits mappings, or not, as the kernel's version likes.
             changed(first, pages, 0);
-            name = which == 99 ? "madvise 99" : name;
             break;
         }
         case 12: case 13: case 14: {
@@ -234,14 +246,13 @@ int main(void) {
         }
         }
         int error = errno;
-        printf("%d %s %u+%u %ld %d:", step, name, first, pages, result, result == -1 ? error : 0);
+        printf("%d %s %lx %u+%u %ld %d:", step, name, detail, first, pages, result, result == -1 ? error : 0);
+        if (!look()) return 5;
         uint64_t all = 0;
-        for (unsigned i = 0; i < PAGES; i++) {
-            uint64_t seen = look(i);
-            putchar(seen == 1 ? '.' : (seen & 3) == 3 ? 'w' : 'r');
-            all = all * 1000003 + (opaque[i] ? seen & 3 : seen);
-        }
-        printf(" %016lx %016lx\n", all, file_sum(own));
+        for (unsigned i = 0; i < PAGES; i++)
+            all = all * 1000003 + (opaque[i] ? 0 : sums[i]) + seen[i];
+        digest = digest * 31 + all;
+        printf("%s %016lx %016lx\n", seen, all, file_sum(own));
     }
-    return 0;
+    return 64 + digest % 64;
 }

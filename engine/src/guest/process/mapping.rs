@@ -119,7 +119,8 @@ impl Space {
     pub(super) fn unmap(&mut self, start: u64, end: u64, mem: &mut dyn UserMemory) {
         for area in self.overlapping(start, end) {
             let part = area.part(start, end);
-            self.leave_to_others(&part, start..end, mem);
+            // The areas behind are still there: the last one of several frees their frames.
+            self.leave_to_others(&part, start..part.end, mem);
             mem.unmap(pages(part.start, part.end));
         }
         self.remove(start, end);

@@ -73,7 +73,15 @@ impl Space {
                 self.find_gap(new_bytes, USER_START, MMAP_BASE).ok_or(ENOMEM)?
             }
         };
-        self.move_area(&old.part(start, start + old_bytes), to, &Remap { old_bytes, ..call }, files, mem)
+        let kept = old.part(start, start + old_bytes);
+        self.move_area(&kept, to, &Remap { old_bytes, ..call }, files, mem)?;
+        if call.keeps_old && old.is(AreaFlags::LOCKED) {
+            // Linux unlocks all of the mapping, not only the part that was moved.
+            self.remove(old.start, old.end);
+            let flags = old.flags.difference(AreaFlags::LOCKED | AreaFlags::LOCKED_ON_FAULT);
+            self.insert(Area { flags, ..old });
+        }
+        Ok(to)
     }
 
     fn cut(&mut self, start: u64, end: u64, mem: &mut dyn UserMemory) -> Result<(), Errno> {
@@ -148,7 +156,7 @@ impl Space {
         call: &Remap,
         files: &Files,
         mem: &mut dyn UserMemory,
-    ) -> Result<u64, Errno> {
+    ) -> Result<(), Errno> {
         let to_end = to.checked_add(call.new_bytes).ok_or(EINVAL)?;
         if !self.has_room(3) || !in_user(to, to_end) {
             return Err(ENOMEM);
@@ -169,13 +177,11 @@ impl Space {
         }
         self.insert(moved);
         if call.keeps_old {
-            let mut left = *kept;
-            left.flags.remove(AreaFlags::LOCKED | AreaFlags::LOCKED_ON_FAULT);
-            self.insert(left);
+            self.insert(*kept);
         }
         let new = moved.part(to + kept.bytes(), to_end);
         self.fill_if_small(&new, files, mem);
         self.populate_if_locked(&moved, files, mem);
-        Ok(to)
+        Ok(())
     }
 }

@@ -123,6 +123,28 @@ fn minds_no_file(nr: u64) -> bool {
     )
 }
 
+/// Whether a system call can change a file's bytes other than through memory.
+fn changes_files(nr: u64) -> bool {
+    matches!(
+        nr as i64,
+        libc::SYS_write
+            | libc::SYS_pwrite64
+            | libc::SYS_writev
+            | libc::SYS_pwritev
+            | libc::SYS_pwritev2
+            | libc::SYS_sendfile
+            | libc::SYS_copy_file_range
+            | libc::SYS_splice
+            | libc::SYS_open
+            | libc::SYS_openat
+            | libc::SYS_openat2
+            | libc::SYS_creat
+            | libc::SYS_truncate
+            | libc::SYS_ftruncate
+            | libc::SYS_fallocate
+    )
+}
+
 /// A guest's own file that `area` shows, and where from.
 fn own_file(area: &Area, files: &Files) -> Option<(NodeId, u64)> {
     let Backing::File { node, offset } = area.backing else { return None };
@@ -137,12 +159,14 @@ impl Process {
         call: &SystemCall,
         mem: &mut dyn UserMemory,
     ) -> Answer {
-        if !self.space.writes_to_files || minds_no_file(call.nr) {
+        if !self.space.shows_files || minds_no_file(call.nr) {
             return self.dispatch(call, mem);
         }
         self.save_shared(mem);
         let answer = self.dispatch(call, mem);
-        self.show_shared(mem);
+        if changes_files(call.nr) {
+            self.show_shared(mem);
+        }
         answer
     }
 
@@ -150,9 +174,12 @@ impl Process {
     pub(super) fn save_shared(&mut self, mem: &mut dyn UserMemory) {
         let Self { space, files, .. } = self;
         let mut any = false;
-        for area in space.areas().iter().filter(|area| area.writes_to_file()) {
-            any = true;
+        for area in space.areas() {
             let Some((node, offset)) = own_file(area, files) else { continue };
+            any = true;
+            if !area.is(AreaFlags::MAY_WRITE) {
+                continue;
+            }
             // Never fails: the visit does not.
             let _ = each_page(area, mem, |at, mem| {
                 save_page(files, node, offset.saturating_add(at.0 - area.start), at, mem);
@@ -160,7 +187,7 @@ impl Process {
             });
         }
         if !any {
-            self.space.writes_to_files = false;
+            self.space.shows_files = false;
         }
     }
 

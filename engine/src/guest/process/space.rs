@@ -146,12 +146,6 @@ impl Area {
         }
     }
 
-    /// Whether its pages may differ from its file's bytes, which they are to become.
-    pub(super) fn writes_to_file(&self) -> bool {
-        self.is(AreaFlags::SHARED | AreaFlags::MAY_WRITE)
-            && matches!(self.backing, Backing::File { .. })
-    }
-
     /// Whether its bytes count against the commit limit (`accountable_mapping` in mm/mmap.c; a
     /// shared anonymous mapping is charged by its file, mm/shmem.c).
     pub(super) fn is_charged(&self) -> bool {
@@ -210,8 +204,8 @@ pub(super) struct Space {
     pub(super) barriers: u64,
     /// Anonymous shared mappings made.
     objects: u64,
-    /// Whether there may be writable shared mappings of files.
-    pub(super) writes_to_files: bool,
+    /// Whether there may be shared mappings of files that the process can change.
+    pub(super) shows_files: bool,
 }
 
 /// A [`Space`] as read from a file that nobody vouches for.
@@ -225,7 +219,7 @@ struct StoredSpace {
     lock_future: AreaFlags,
     barriers: u64,
     objects: u64,
-    writes_to_files: bool,
+    shows_files: bool,
 }
 
 /// A stored address space that no process can have.
@@ -267,7 +261,7 @@ impl TryFrom<StoredSpace> for Space {
             lock_future: stored.lock_future,
             barriers: stored.barriers,
             objects: stored.objects,
-            writes_to_files: stored.writes_to_files,
+            shows_files: stored.shows_files,
         })
     }
 }
@@ -288,7 +282,7 @@ impl Space {
             lock_future: AreaFlags::empty(),
             barriers: 0,
             objects: 0,
-            writes_to_files: false,
+            shows_files: false,
         }
     }
 
@@ -477,7 +471,7 @@ impl Space {
             });
         }
         let settings = |space: &Self| (space.lock_future, space.barriers, space.objects);
-        if settings(self) != settings(other) || self.writes_to_files != other.writes_to_files {
+        if settings(self) != settings(other) || self.shows_files != other.shows_files {
             into.push(format!("{:?} was {:?}", settings(self), settings(other)));
         }
         if (self.break_start, self.break_end) != (other.break_start, other.break_end) {
@@ -499,7 +493,7 @@ impl Rewind for Space {
             lock_future,
             barriers,
             objects,
-            writes_to_files,
+            shows_files,
         } = *snapshot;
         *self = Self {
             areas,
@@ -510,7 +504,7 @@ impl Rewind for Space {
             lock_future,
             barriers,
             objects,
-            writes_to_files,
+            shows_files,
         };
     }
 }
@@ -604,7 +598,7 @@ mod tests {
             lock_future: AreaFlags::empty(),
             barriers: 0,
             objects: 0,
-            writes_to_files: false,
+            shows_files: false,
         };
         assert!(Space::try_from(stored(vec![area(0x10000, 0x12000)])).is_ok());
         for areas in [

@@ -93,7 +93,6 @@ impl Process {
             return Err(ENOMEM.into());
         }
         let len = page_ceil(len).filter(|len| *len > 0).ok_or(ENOMEM)?;
-        offset.checked_add(len).ok_or(EOVERFLOW)?;
         if !self.space.has_room(0) {
             return Err(ENOMEM.into());
         }
@@ -143,8 +142,8 @@ impl Process {
             // As in Linux, failing is no error.
             let _ = space.fill(&area, files, mem);
         }
-        if area.writes_to_file() {
-            space.writes_to_files = true;
+        if area.is(AreaFlags::SHARED) && matches!(area.backing, Backing::File { .. }) {
+            space.shows_files = true;
         }
         if let Backing::File { node, offset: 0 } = area.backing {
             self.note_image(node, area.start);
@@ -173,6 +172,8 @@ impl Process {
         offset: u64,
     ) -> Result<(), Errno> {
         let open = *self.files.table.get(fd)?;
+        // `file_mmap_ok`
+        offset.checked_add(area.bytes()).filter(|end| *end <= i64::MAX as u64).ok_or(EOVERFLOW)?;
         let kind = (flags & MAP_TYPE) as i32;
         let shared = match kind {
             libc::MAP_PRIVATE => false,
@@ -222,6 +223,10 @@ impl Process {
         }
         let no_replace = flag(flags, libc::MAP_FIXED_NOREPLACE);
         if flag(flags, libc::MAP_FIXED) || no_replace {
+            // An address that is an error number passes for one (`IS_ERR_VALUE`).
+            if wish > u64::MAX - 4095 {
+                return Err(Errno(wish.wrapping_neg() as i32));
+            }
             if wish > USER_END - len {
                 return Err(ENOMEM);
             }

@@ -7,7 +7,7 @@ use super::super::discard::{discard, punch};
 use super::super::errno::{
     Answer, EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM, EPERM, Errno,
 };
-use super::super::memory::{OutOfFrames, Prot, UserMemory};
+use super::super::memory::{OutOfFrames, UserMemory};
 use super::super::space::{Area, AreaFlags, Backing, USER_END};
 use crate::address::{Gva, PAGE_SIZE, page_ceil};
 
@@ -246,10 +246,10 @@ impl Process {
     }
 }
 
-/// The pages that `mlock` and `munlock` are about.
+/// The pages that `mlock` and `munlock` are about. A length that overflows is none, as in Linux.
 fn lock_range(start: u64, len: u64) -> Result<(u64, u64), Errno> {
     let first = start & !(PAGE - 1);
-    let bytes = len.checked_add(start - first).and_then(page_ceil).ok_or(EINVAL)?;
+    let bytes = len.wrapping_add(start - first).wrapping_add(PAGE - 1) & !(PAGE - 1);
     let end = first.checked_add(bytes).ok_or(EINVAL)?;
     Ok((first, end))
 }
@@ -270,7 +270,7 @@ fn check_advice(part: &Area, advice: i32) -> Result<(), Errno> {
     if refused {
         return Err(EINVAL);
     }
-    if advice == libc::MADV_REMOVE && !(shared && part.prot.contains(Prot::WRITE)) {
+    if advice == libc::MADV_REMOVE && !(shared && part.is(AreaFlags::MAY_WRITE)) {
         return Err(EACCES);
     }
     Ok(())
