@@ -187,6 +187,35 @@ impl Tables {
         Some((slot, memory.read_u64(slot).ok()?))
     }
 
+    /// The first leaf entry that is not zero for a page of `at..end`: the page, where the entry is
+    /// and what it holds. What has no table is skipped as a whole, so that the cost is that of the
+    /// tables that are there, not of the range.
+    #[must_use]
+    pub fn next_leaf(&self, memory: &GuestMemory, at: Gva, end: Gva) -> Option<(Gva, Gpa, u64)> {
+        let mut at = at.page_floor();
+        'walk: while at < end {
+            let mut table = self.root();
+            for level in (1..4).rev() {
+                let entry = memory.read_u64(entry_of(table, at, level)).ok()?;
+                if entry & PRESENT == 0 {
+                    at = next_of(at, level)?;
+                    continue 'walk;
+                }
+                table = Gpa(entry & ADDRESS_MASK);
+            }
+            let past = next_of(at, 1).map_or(end, |past| past.min(end));
+            while at < past {
+                let slot = entry_of(table, at, 0);
+                let entry = memory.read_u64(slot).ok()?;
+                if entry != 0 {
+                    return Some((at, slot, entry));
+                }
+                at = next_of(at, 0)?;
+            }
+        }
+        None
+    }
+
     /// Sets the leaf entry for `at`, making the tables above it.
     ///
     /// # Errors
@@ -433,6 +462,15 @@ fn copy_table(
         memory.write_unmarked(to.wrapping_add(index * 8), &copy.to_le_bytes())?;
     }
     Ok(to)
+}
+
+/// The first address that the entry after that for `at` in a table of `level` is for.
+const fn next_of(at: Gva, level: u32) -> Option<Gva> {
+    let shift = PAGE_SHIFT + 9 * level;
+    match ((at.0 >> shift) + 1).checked_shl(shift) {
+        Some(next) if next > at.0 => Some(Gva(next)),
+        _ => None,
+    }
 }
 
 /// The address of the entry for `at` in the page table at `table`.

@@ -10,11 +10,12 @@ use super::libraries::import_needed;
 use super::mapping::bring_in;
 use super::memory::{OutOfFrames, Prot, UserMemory};
 use super::settings::{Image, Images, Scalars, Settings};
-use super::space::{Area, Backing, MMAP_BASE, Space, USER_END, USER_START, in_user};
+use super::space::{Area, AreaFlags, Backing, MMAP_BASE, Space, USER_END, USER_START, in_user};
 use super::spec::{InputChannel, LoadError, ProcessSpec, Start, WORKING_DIRECTORY};
 use super::stack::{self, Loaded, STACK_BYTES, STACK_READY_BYTES};
 use super::threads::Threads;
 use super::tracked::Tracked;
+use super::user::Growth;
 use super::{Missing, Process};
 use crate::address::{Gva, PAGE_SIZE};
 use crate::memory::SharedBytes;
@@ -56,7 +57,7 @@ pub(super) fn load(
     let mut argv = vec![spec.program.clone().into_os_string()];
     argv.extend(spec.args.iter().cloned());
 
-    let mut loader = Loader { space: Space::new(spec.limits.mappings), files: &files, mem };
+    let mut loader = Loader { space: Space::new(&spec.limits), files: &files, mem };
     let bias = loader.program_bias(&elf);
     loader.map_image(&elf, bias, &program)?;
     let mut images = vec![Image { node: program.node, base: bias, path: lossy(&program.path) }];
@@ -86,6 +87,7 @@ pub(super) fn load(
         images: Tracked::new(Images(images)),
         scalars,
         missing: Missing::default(),
+        growth: Growth::default(),
         files,
     };
     Ok((process, Start { rip: start, rsp }))
@@ -250,7 +252,8 @@ impl Loader<'_> {
             end: first,
             prot: segment.prot,
             backing: Backing::File { node, offset: segment.offset & !(PAGE - 1) },
-            may_write: true,
+            flags: AreaFlags::MAY_WRITE,
+            object: None,
         };
         if segment.file_bytes > 0 {
             area.end = file_end.next_multiple_of(PAGE);
@@ -283,13 +286,12 @@ impl Loader<'_> {
         let out_of_memory = || LoadError::OutOfMemory { path: spec.program.clone() };
         let mut prot = Prot::READ | Prot::WRITE;
         prot.set(Prot::EXEC, loaded.elf.executable_stack);
-        let start = USER_END - STACK_BYTES;
-        let backing = Backing::Stack;
-        let area = Area { start, end: USER_END, prot, backing, may_write: true };
+        let floor = top.rsp & !(PAGE - 1);
+        let start = floor.saturating_sub(STACK_READY_BYTES).max(USER_END - STACK_BYTES);
+        let (backing, flags) = (Backing::Stack, AreaFlags::MAY_WRITE | AreaFlags::GROWS_DOWN);
+        let area = Area { backing, flags, ..Area::anonymous(start, USER_END, prot) };
         self.space.map(area, self.files, self.mem).map_err(|_| out_of_memory())?;
-        let ready = (top.rsp.saturating_sub(STACK_READY_BYTES) & !(PAGE - 1)).max(start);
-        bring_in(&area.part(ready, USER_END), self.files, self.mem)
-            .map_err(|OutOfFrames| out_of_memory())?;
+        bring_in(&area, self.files, self.mem).map_err(|OutOfFrames| out_of_memory())?;
         self.mem.populate(Gva(top.rsp), &top.bytes).map_err(|_| out_of_memory())?;
         Ok(top.rsp)
     }

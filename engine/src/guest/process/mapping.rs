@@ -5,10 +5,10 @@
 //! call's arguments.
 
 use super::FaultVerdict;
-use super::errno::{EACCES, EFAULT, EINVAL, ENOMEM, Errno};
+use super::errno::{EACCES, EAGAIN, ENOMEM, Errno};
 use super::files::Files;
 use super::memory::{OutOfFrames, PageRange, Prot, UserMemory};
-use super::space::{Area, Backing, MMAP_BASE, Space, USER_START, in_user};
+use super::space::{Area, AreaFlags, Backing, Space, USER_END, in_user};
 use crate::address::{Gva, PAGE_SIZE};
 use crate::outcome::{Access, Signal};
 
@@ -21,27 +21,79 @@ const EAGER_FILE_BYTES_MAX: u64 = 8 << 20;
 const AROUND_PAGES: u64 = 64;
 /// The same for the stack, which grows by small steps.
 const AROUND_STACK_PAGES: u64 = 16;
-/// Discarded ranges up to this size are cleared in place: unmapping costs a TLB flush.
-const CLEAR_PAGES_MAX: u64 = 64;
+
+/// The resource limits that are about memory, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    /// `RLIMIT_AS`
+    pub(super) space: u64,
+    /// `RLIMIT_DATA`
+    pub(super) data: u64,
+    /// `RLIMIT_STACK`
+    pub(super) stack: u64,
+    /// `RLIMIT_MEMLOCK`
+    pub(super) locked: u64,
+}
+
+impl Room {
+    /// No limits, for a loader.
+    pub(super) const ENDLESS: Self =
+        Self { space: u64::MAX, data: u64::MAX, stack: u64::MAX, locked: u64::MAX };
+}
 
 /// Page-table permissions for what the process asked: on x86 whatever may be written or
 /// executed may be read.
-fn page_prot(prot: Prot) -> Prot {
+pub(super) fn page_prot(prot: Prot) -> Prot {
     if prot.is_empty() { prot } else { prot | Prot::READ }
 }
 
-fn pages(start: u64, end: u64) -> PageRange {
+pub(super) fn pages(start: u64, end: u64) -> PageRange {
     PageRange { start: Gva(start), pages: end.saturating_sub(start) / PAGE }
 }
 
 /// The file's bytes from `offset` on, at most `bytes`.
-fn file_part(content: &[u8], offset: u64, bytes: u64) -> &[u8] {
+pub(super) fn file_part(content: &[u8], offset: u64, bytes: u64) -> &[u8] {
     let start = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
     let end = start.saturating_add(usize::try_from(bytes).unwrap_or(usize::MAX));
     &content[start..end.min(content.len())]
 }
 
+/// Whether Linux counts the area as data (`is_data_mapping` in mm/internal.h).
+fn is_data(area: &Area) -> bool {
+    area.prot.contains(Prot::WRITE)
+        && !area.flags.intersects(AreaFlags::SHARED | AreaFlags::GROWS_DOWN)
+}
+
 impl Space {
+    fn bytes_of(&self, counts: impl Fn(&Area) -> bool) -> u64 {
+        self.areas().iter().filter(|area| counts(area)).map(Area::bytes).sum()
+    }
+
+    /// Whether `added` bytes more of a mapping like `area` are within the resource limits
+    /// (`may_expand_vm`) and the commit limit.
+    pub(super) fn may_expand(&self, area: &Area, added: u64, room: &Room) -> Result<(), Errno> {
+        let passes = |limit: u64, counts: fn(&Area) -> bool| {
+            limit != u64::MAX && self.bytes_of(counts).saturating_add(added) > limit
+        };
+        let too_much = passes(room.space, |_| true)
+            || is_data(area) && passes(room.data, is_data)
+            || area.is_charged() && added > self.commit_bytes_max;
+        if too_much { Err(ENOMEM) } else { Ok(()) }
+    }
+
+    /// Bytes of locked mappings.
+    pub(super) fn locked_bytes(&self) -> u64 {
+        self.bytes_of(|area| area.is(AreaFlags::LOCKED))
+    }
+
+    /// Whether `added` bytes more of a mapping with `flags` may be locked (`mlock_future_check`).
+    pub(super) fn may_lock(&self, flags: AreaFlags, added: u64, room: &Room) -> Result<(), Errno> {
+        let passes = flags.contains(AreaFlags::LOCKED)
+            && room.locked != u64::MAX
+            && self.locked_bytes().saturating_add(added) > room.locked;
+        if passes { Err(EAGAIN) } else { Ok(()) }
+    }
+
     /// Maps `area`, replacing what is there, and brings in its pages when it is small.
     pub(super) fn map(
         &mut self,
@@ -49,12 +101,13 @@ impl Space {
         files: &Files,
         mem: &mut dyn UserMemory,
     ) -> Result<(), Errno> {
-        if !self.has_room() || !in_user(area.start, area.end) {
+        let Area { start, end, .. } = area;
+        if !in_user(start, end) || !self.has_room(0) || !self.may_remove(start, end) {
             return Err(ENOMEM);
         }
-        self.unmap(area.start, area.end, mem);
+        self.unmap(start, end, mem);
         self.insert(area);
-        bring_in_if_small(&area, files, mem);
+        self.fill_if_small(&area, files, mem);
         Ok(())
     }
 
@@ -62,6 +115,8 @@ impl Space {
     pub(super) fn unmap(&mut self, start: u64, end: u64, mem: &mut dyn UserMemory) {
         for area in self.overlapping(start, end) {
             let part = area.part(start, end);
+            // The areas behind are still there: the last one of several frees their frames.
+            self.leave_to_others(&part, start..part.end, mem);
             mem.unmap(pages(part.start, part.end));
         }
         self.remove(start, end);
@@ -73,26 +128,32 @@ impl Space {
         start: u64,
         end: u64,
         prot: Prot,
+        room: &Room,
         files: &Files,
         mem: &mut dyn UserMemory,
     ) -> Result<(), Errno> {
         let mut at = start;
         while at < end {
-            let Some(area) = self.area_at(at).copied() else { return Err(ENOMEM) };
+            let area = *self.area_at(at).ok_or(ENOMEM)?;
             let part = area.part(at, end);
-            if prot.contains(Prot::WRITE) && !part.may_write {
+            if prot.contains(Prot::WRITE) && !part.is(AreaFlags::MAY_WRITE) {
                 return Err(EACCES);
             }
             if part.prot != prot {
-                if !self.has_room() {
+                let changed = Area { prot, ..part };
+                let cuts = usize::from(part.start > area.start) + usize::from(part.end < area.end);
+                if !self.has_room(cuts) {
                     return Err(ENOMEM);
                 }
-                let changed = Area { prot, ..part };
+                if is_data(&changed) && !is_data(&part) {
+                    let endless = Room { space: u64::MAX, ..*room };
+                    self.may_expand(&changed, part.bytes(), &endless)?;
+                }
                 self.remove(part.start, part.end);
                 self.insert(changed);
                 mem.protect(pages(part.start, part.end), page_prot(prot));
                 if part.prot.is_empty() {
-                    bring_in_if_small(&changed, files, mem);
+                    self.fill_if_small(&changed, files, mem);
                 }
             }
             at = part.end;
@@ -100,136 +161,66 @@ impl Space {
         Ok(())
     }
 
-    /// `MADV_DONTNEED`: pages go back to what their backing holds.
-    pub(super) fn discard(
-        &self,
-        start: u64,
-        end: u64,
-        files: &Files,
-        mem: &mut dyn UserMemory,
-    ) -> Result<(), Errno> {
-        for area in self.overlapping(start, end) {
-            let part = area.part(start, end);
-            let in_place = part.bytes() / PAGE <= CLEAR_PAGES_MAX && !part.prot.is_empty();
-            if !in_place {
-                mem.unmap(pages(part.start, part.end));
-                continue;
-            }
-            for at in (part.start..part.end).step_by(PAGE_SIZE) {
-                if mem.allows(Gva(at), Access::Read) {
-                    let mut page = [0; PAGE_SIZE];
-                    if let Backing::File { node, offset } = part.backing {
-                        let from = offset.saturating_add(at - part.start);
-                        let bytes = file_part(files.content(node), from, PAGE);
-                        page[..bytes.len()].copy_from_slice(bytes);
-                    }
-                    mem.populate(Gva(at), &page).map_err(|_| EFAULT)?;
-                }
-            }
-        }
-        // The range's mapped parts are discarded even when holes make the call fail, as in Linux.
-        if self.is_covered(start, end) { Ok(()) } else { Err(ENOMEM) }
-    }
-
-    /// Moves and resizes the mapping `start..start + old_bytes`; the result is its new address.
-    pub(super) fn remap(
-        &mut self,
-        start: u64,
-        old_bytes: u64,
-        new_bytes: u64,
-        target: RemapTarget,
-        files: &Files,
-        mem: &mut dyn UserMemory,
-    ) -> Result<u64, Errno> {
-        let old_end = start.checked_add(old_bytes).ok_or(EINVAL)?;
-        let area = *self.area_at(start).filter(|area| old_end <= area.end).ok_or(EFAULT)?;
-        if new_bytes < old_bytes {
-            self.unmap(start + new_bytes, old_end, mem);
-        }
-        let kept = area.part(start, start + old_bytes.min(new_bytes));
-        if let RemapTarget::Fixed(to) = target {
-            return self.move_area(kept, to, new_bytes, files, mem);
-        }
-        if new_bytes <= old_bytes {
-            return Ok(start);
-        }
-        let new_end = start.checked_add(new_bytes).ok_or(EINVAL)?;
-        if old_end == area.end && self.is_free(old_end, new_end) {
-            if !self.has_room() {
-                return Err(ENOMEM);
-            }
-            let grown = Area { end: new_end, ..area }.part(old_end, new_end);
-            self.insert(grown);
-            bring_in_if_small(&grown, files, mem);
-            return Ok(start);
-        }
-        if target == RemapTarget::InPlace {
-            return Err(ENOMEM);
-        }
-        let to = self.find_gap(new_bytes, USER_START, MMAP_BASE).ok_or(ENOMEM)?;
-        self.move_area(kept, to, new_bytes, files, mem)
-    }
-
-    fn move_area(
-        &mut self,
-        kept: Area,
-        to: u64,
-        new_bytes: u64,
-        files: &Files,
-        mem: &mut dyn UserMemory,
-    ) -> Result<u64, Errno> {
-        let to_end = to.checked_add(new_bytes).ok_or(EINVAL)?;
-        if !self.has_room() || !in_user(to, to_end) {
-            return Err(ENOMEM);
-        }
-        self.unmap(to, to_end, mem);
-        mem.relocate(pages(kept.start, kept.end), Gva(to)).map_err(|OutOfFrames| ENOMEM)?;
-        self.remove(kept.start, kept.end);
-        let moved = Area { start: to, end: to_end, ..kept };
-        self.insert(moved);
-        bring_in_if_small(&moved.part(to + kept.bytes(), to_end), files, mem);
-        Ok(to)
-    }
-
     /// Sets the program break as near to `wanted` as `brk` allows, and returns it.
     pub(super) fn set_break(
         &mut self,
         wanted: u64,
+        room: &Room,
         files: &Files,
         mem: &mut dyn UserMemory,
     ) -> u64 {
-        let mapped_end = self.break_end.next_multiple_of(PAGE);
-        if wanted < self.break_start || wanted > super::space::USER_END {
-            return self.break_end;
+        let present = self.break_end;
+        let passes = wanted.checked_sub(self.break_start).is_none_or(|bytes| bytes > room.data);
+        if passes || wanted > USER_END {
+            return present;
         }
-        let wanted_end = wanted.next_multiple_of(PAGE);
+        let (mapped_end, wanted_end) =
+            (present.next_multiple_of(PAGE), wanted.next_multiple_of(PAGE));
         if wanted_end < mapped_end {
             self.unmap(wanted_end, mapped_end, mem);
-        } else if wanted_end > mapped_end {
-            let heap = Area {
-                start: mapped_end,
-                end: wanted_end,
-                prot: Prot::READ | Prot::WRITE,
-                backing: Backing::Heap,
-                may_write: true,
-            };
-            if !self.is_free(mapped_end, wanted_end) || self.map(heap, files, mem).is_err() {
-                return self.break_end;
-            }
+        } else if wanted_end > mapped_end
+            && self.grow_heap(mapped_end, wanted_end, room, files, mem).is_err()
+        {
+            return present;
         }
         self.break_end = wanted;
         wanted
     }
 
-    /// What a fault at `at` means: brings in the page if the process may access it.
-    pub(super) fn fault(
+    fn grow_heap(
+        &mut self,
+        start: u64,
+        end: u64,
+        room: &Room,
+        files: &Files,
+        mem: &mut dyn UserMemory,
+    ) -> Result<(), Errno> {
+        let heap = Area {
+            backing: Backing::Heap,
+            flags: AreaFlags::MAY_WRITE | self.lock_future,
+            ..Area::anonymous(start, end, Prot::READ | Prot::WRITE)
+        };
+        // Linux keeps a page free between the heap and the next mapping.
+        if !self.suits(start, end.saturating_add(PAGE)) {
+            return Err(ENOMEM);
+        }
+        self.may_lock(heap.flags, heap.bytes(), room)?;
+        self.may_expand(&heap, heap.bytes(), room)?;
+        self.map(heap, files, mem)?;
+        self.populate_if_locked(&heap, files, mem);
+        Ok(())
+    }
+
+    /// What a fault at `at`, which `area` has, means: brings in the page if the process may access
+    /// it.
+    pub(super) fn fault_in(
         &self,
+        area: &Area,
         at: Gva,
         access: Access,
         files: &Files,
         mem: &mut dyn UserMemory,
     ) -> FaultVerdict {
-        let Some(area) = self.area_at(at.0) else { return FaultVerdict::Signal(Signal::SEGV) };
         let allowed = match access {
             Access::Read => !area.prot.is_empty(),
             Access::Write => area.prot.contains(Prot::WRITE),
@@ -246,46 +237,66 @@ impl Space {
             Backing::Stack => AROUND_STACK_PAGES * PAGE,
             _ => AROUND_PAGES * PAGE,
         };
-        let window = area.part(page & !(around - 1), (page & !(around - 1)).saturating_add(around));
-        if let Backing::File { node, offset } = window.backing {
-            let into = offset.saturating_add(page - window.start);
-            if into >= files.content(node).len() as u64 {
-                return FaultVerdict::Signal(Signal::BUS);
-            }
+        if page >= area.backed_end(files) {
+            return FaultVerdict::Signal(Signal::BUS);
         }
+        let window = area.part(page & !(around - 1), (page & !(around - 1)).saturating_add(around));
         let alone = area.part(page, page + PAGE);
-        match bring_in(&window, files, mem).or_else(|OutOfFrames| bring_in(&alone, files, mem)) {
+        match self.fill(&window, files, mem).or_else(|OutOfFrames| self.fill(&alone, files, mem)) {
             Ok(()) => FaultVerdict::Retry,
             Err(OutOfFrames) => FaultVerdict::OutOfMemory,
         }
     }
-}
 
-/// Where `mremap` may put a mapping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RemapTarget {
-    /// Only where it is.
-    InPlace,
-    /// Where it is, or anywhere.
-    Anywhere,
-    /// There, replacing what is there.
-    Fixed(u64),
-}
-
-/// Gives `area` its pages now if it is small and frames are plenty. Failing is no error: the
-/// first access tries again.
-fn bring_in_if_small(area: &Area, files: &Files, mem: &mut dyn UserMemory) {
-    let bytes_max = match area.backing {
-        Backing::File { .. } => EAGER_FILE_BYTES_MAX,
-        Backing::Stack => 0,
-        Backing::Anonymous | Backing::Heap => EAGER_BYTES_MAX,
-    };
-    let bytes = area.bytes();
-    if area.prot.is_empty() || bytes > bytes_max || bytes / PAGE > mem.frames_free() / 4 {
-        return;
+    /// Gives every absent page of `area` a frame, one that another mapping of the same bytes has
+    /// where there is one.
+    pub(super) fn fill(
+        &self,
+        area: &Area,
+        files: &Files,
+        mem: &mut dyn UserMemory,
+    ) -> Result<(), OutOfFrames> {
+        self.share_frames(area, page_prot(area.prot), mem)?;
+        bring_in(area, files, mem)
     }
-    // Out of frames here only means that the pages come later, if at all.
-    let _ = bring_in(area, files, mem);
+
+    /// Gives `area` its pages now if it is small and frames are plenty. Failing is no error: the
+    /// first access tries again.
+    pub(super) fn fill_if_small(&self, area: &Area, files: &Files, mem: &mut dyn UserMemory) {
+        let bytes_max = match area.backing {
+            Backing::File { .. } => EAGER_FILE_BYTES_MAX,
+            Backing::Stack => 0,
+            Backing::Anonymous | Backing::Heap => EAGER_BYTES_MAX,
+        };
+        let bytes = area.bytes();
+        if area.prot.is_empty() || bytes > bytes_max || bytes / PAGE > mem.frames_free() / 4 {
+            return;
+        }
+        // Out of frames here only means that the pages come later, if at all.
+        let _ = self.fill(area, files, mem);
+    }
+
+    /// The pages of a mapping that is locked are there from the start, as far as there are frames.
+    pub(super) fn populate_if_locked(&self, area: &Area, files: &Files, mem: &mut dyn UserMemory) {
+        if area.is(AreaFlags::LOCKED) && !area.is(AreaFlags::LOCKED_ON_FAULT) {
+            let _ = self.fill(area, files, mem);
+        }
+    }
+}
+
+impl Area {
+    /// Where its pages end that there is something for: accesses beyond raise SIGBUS.
+    pub(super) fn backed_end(&self, files: &Files) -> u64 {
+        let bytes = match (self.backing, self.object) {
+            (Backing::File { node, offset }, _) => {
+                (files.content(node).len() as u64).saturating_sub(offset)
+            }
+            (_, Some(object)) => object.bytes.saturating_sub(object.offset),
+            _ => return self.end,
+        };
+        let bytes = bytes.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+        self.start.saturating_add(bytes).min(self.end)
+    }
 }
 
 /// Gives every absent page of `area` a frame with its backing's contents.
@@ -299,7 +310,7 @@ pub(super) fn bring_in(
         return Ok(());
     }
     let Backing::File { node, offset } = area.backing else {
-        return mem.map(pages(area.start, area.end), prot);
+        return mem.map(pages(area.start, area.backed_end(files)), prot);
     };
     let content = file_part(files.content(node), offset, area.bytes());
     let mut absent_from = None;

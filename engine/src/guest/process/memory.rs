@@ -76,6 +76,20 @@ pub trait UserMemory {
     /// which must be absent: `mremap`.
     fn relocate(&mut self, range: PageRange, to: Gva) -> Result<(), OutOfFrames>;
 
+    /// The first page of `at..end` that has a frame, accessible or not. Costs what is mapped, not
+    /// what the range spans.
+    fn next_mapped(&self, at: Gva, end: Gva) -> Option<Gva>;
+
+    /// Has the page at `to`, which is absent, show the frame of the page at `from`, with
+    /// permissions of its own.
+    fn alias(&mut self, from: Gva, to: Gva, prot: Prot) -> Result<(), OutOfFrames>;
+
+    /// Makes the page at `at` absent and keeps its frame, which another page shows.
+    fn forget(&mut self, at: Gva);
+
+    /// As [`read`](Self::read), without regard to permissions.
+    fn peek(&self, at: Gva, out: &mut [u8]) -> Result<(), Inaccessible>;
+
     /// Whether the page at `at` is present and allows `kind` at user privilege.
     fn allows(&self, at: Gva, kind: Access) -> bool;
 

@@ -8,6 +8,7 @@ pub mod agent;
 mod bytes;
 mod calls;
 pub mod cpu;
+mod discard;
 mod elf;
 mod errno;
 mod files;
@@ -19,8 +20,10 @@ pub mod memory;
 mod names;
 mod observe;
 pub mod pages;
+mod remap;
 pub mod rewrite;
 mod settings;
+mod sharing;
 mod signals;
 mod space;
 mod spec;
@@ -46,6 +49,7 @@ use crate::outcome::{Access, Signal};
 use crate::snapshot::{Blob, HasBlobs};
 use cpu::Cpu;
 use files::Files;
+use mapping::Room;
 use memory::UserMemory;
 use serde::{Deserialize, Serialize};
 use settings::{Images, Scalars, Settings};
@@ -53,7 +57,7 @@ use space::Space;
 use std::path::PathBuf;
 use threads::Threads;
 use tracked::Tracked;
-use user::User;
+use user::{Growth, User};
 
 /// A process as its kernel sees it: everything but registers and the contents of memory.
 ///
@@ -67,6 +71,8 @@ pub struct Process {
     images: Tracked<Images>,
     scalars: Scalars,
     missing: Missing,
+    #[serde(skip)]
+    growth: Growth,
 }
 
 /// A system call as the registers give it.
@@ -185,7 +191,17 @@ impl Process {
         access: Access,
         mem: &mut dyn UserMemory,
     ) -> FaultVerdict {
-        self.space.fault(at, access, &self.files, mem)
+        let Some(area) = self.space.area_at(at.0).copied() else {
+            let Some(grown) = self.space.growth(at.page_floor().0, self.room().stack) else {
+                return FaultVerdict::Signal(Signal::SEGV);
+            };
+            let verdict = self.space.fault_in(&grown, at, access, &self.files, mem);
+            if verdict == FaultVerdict::Retry {
+                self.space.grow(&grown);
+            }
+            return verdict;
+        };
+        self.space.fault_in(&area, at, access, &self.files, mem)
     }
 
     /// Whether `at` lies in a mapping that is as it was in `then` and starts as zeros: bringing in
@@ -280,6 +296,20 @@ impl Process {
     }
 
     fn user<'a>(&'a self, mem: &'a mut dyn UserMemory) -> User<'a> {
-        User { space: &self.space, files: &self.files, mem }
+        let stack_bytes_max = self.room().stack;
+        User { space: &self.space, files: &self.files, mem, stack_bytes_max, growth: &self.growth }
+    }
+
+    /// The resource limits that are about memory.
+    fn room(&self) -> Room {
+        let soft = |resource: u32| {
+            self.settings.resources.get(resource as usize).map_or(u64::MAX, |(soft, _)| *soft)
+        };
+        Room {
+            space: soft(libc::RLIMIT_AS),
+            data: soft(libc::RLIMIT_DATA),
+            stack: soft(libc::RLIMIT_STACK),
+            locked: soft(libc::RLIMIT_MEMLOCK),
+        }
     }
 }

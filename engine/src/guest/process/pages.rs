@@ -157,17 +157,57 @@ impl UserMemory for ProcessPages<'_> {
     }
 
     fn relocate(&mut self, range: PageRange, to: Gva) -> Result<(), OutOfFrames> {
-        for index in 0..range.pages {
-            let (Some(from), Some(target)) =
-                (page_of(range, index), page_of(PageRange { start: to, ..range }, index))
-            else {
+        let (start, mut at) = (range.start, range.start);
+        while let Some(from) = self.next_mapped(at, end_of(range)) {
+            let target = to.wrapping_add(from.0 - start.0);
+            let Some((slot, entry)) = self.entry(from).filter(|_| for_programs(target)) else {
                 return Err(OutOfFrames);
             };
-            let Some((slot, entry)) = self.entry(from) else { continue };
             self.tables.set_leaf(self.memory, target, entry).map_err(|_| OutOfFrames)?;
             self.tables.set(self.memory, slot, 0).map_err(|_| OutOfFrames)?;
+            at = from.wrapping_add(PAGE_SIZE as u64);
         }
         Ok(())
+    }
+
+    fn next_mapped(&self, at: Gva, end: Gva) -> Option<Gva> {
+        let (mut at, end) = (at, end.min(Gva(USER_END)));
+        while at < end {
+            if !for_programs(at) {
+                at = Gva(ENGINE_END);
+                continue;
+            }
+            // The engine's entries, if any lie before `end`, are none of the program's.
+            let (page, _, entry) = self.tables.next_leaf(self.memory, at, end)?;
+            if for_programs(page) && entry & ADDRESS_MASK != 0 {
+                return Some(page);
+            }
+            at = page.checked_add(PAGE_SIZE as u64)?;
+        }
+        None
+    }
+
+    fn alias(&mut self, from: Gva, to: Gva, prot: Prot) -> Result<(), OutOfFrames> {
+        let Some((_, entry)) = self.entry(from).filter(|_| for_programs(to)) else {
+            return Err(OutOfFrames);
+        };
+        let entry = entry_for(Gpa(entry & ADDRESS_MASK), prot);
+        self.tables.set_leaf(self.memory, to, entry).map_err(|_| OutOfFrames)
+    }
+
+    fn forget(&mut self, at: Gva) {
+        if let Some((slot, _)) = self.entry(at) {
+            // The slot was just read, so it lies in RAM and the write cannot fail.
+            let _ = self.tables.set(self.memory, slot, 0);
+        }
+    }
+
+    fn peek(&self, at: Gva, out: &mut [u8]) -> Result<(), Inaccessible> {
+        Self::pieces(at, out.len(), |here, range| {
+            let frame = Gpa(self.entry(here)?.1 & ADDRESS_MASK);
+            self.memory.read(frame.wrapping_add(here.page_offset() as u64), &mut out[range]).ok()
+        })
+        .map_err(|at| Inaccessible { at, kind: Access::Read })
     }
 
     fn allows(&self, at: Gva, kind: Access) -> bool {
@@ -180,26 +220,24 @@ impl UserMemory for ProcessPages<'_> {
 }
 
 impl ProcessPages<'_> {
-    /// Calls `change` for each page of `range` that has a frame. Skips the parts of a huge,
-    /// empty reservation that have no page table, 2 MiB at a time.
+    /// Calls `change` for each page of `range` that has a frame.
     fn for_each_mapped(
         &mut self,
         range: PageRange,
         mut change: impl FnMut(&mut Tables, &mut GuestMemory, Gpa, u64),
     ) {
-        const PAGES_PER_TABLE: u64 = 512;
-        let mut index = 0;
-        while index < range.pages {
-            let Some(at) = page_of(range, index) else { return };
-            match self.tables.leaf(self.memory, at) {
-                Some((slot, entry)) => {
-                    if entry & ADDRESS_MASK != 0 {
-                        change(self.tables, self.memory, slot, entry);
-                    }
-                    index += 1;
-                }
-                None => index += PAGES_PER_TABLE - (at.0 / PAGE_SIZE as u64) % PAGES_PER_TABLE,
+        let mut at = range.start;
+        while let Some(page) = self.next_mapped(at, end_of(range)) {
+            if let Some((slot, entry)) = self.entry(page) {
+                change(self.tables, self.memory, slot, entry);
             }
+            at = page.wrapping_add(PAGE_SIZE as u64);
         }
     }
+}
+
+/// First address past `range`; no program's memory lies beyond the last one.
+fn end_of(range: PageRange) -> Gva {
+    let bytes = range.pages.checked_mul(PAGE_SIZE as u64);
+    bytes.and_then(|bytes| range.start.checked_add(bytes)).unwrap_or(Gva(u64::MAX))
 }

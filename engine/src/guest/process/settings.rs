@@ -12,6 +12,9 @@ pub(super) const SIGNAL_MAX: u64 = 64;
 /// Resource limits that Linux knows.
 pub(super) const RESOURCES: usize = 16;
 
+/// What a process may lock without a privilege (`MLOCK_LIMIT` in include/uapi/linux/resource.h).
+const LOCKED_BYTES: u64 = 8 << 20;
+
 /// What `rt_sigaction` set for one signal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Action {
@@ -40,6 +43,7 @@ impl Settings {
         };
         set(libc::RLIMIT_STACK, super::stack::STACK_BYTES, u64::MAX);
         set(libc::RLIMIT_CORE, 0, u64::MAX);
+        set(libc::RLIMIT_MEMLOCK, LOCKED_BYTES, LOCKED_BYTES);
         set(libc::RLIMIT_NOFILE, limits.open_files as u64, limits.open_files as u64);
         set(libc::RLIMIT_NPROC, 1, 1);
         Self { actions: vec![Action::default(); SIGNAL_MAX as usize], resources }

@@ -82,6 +82,9 @@ pub struct Limits {
     pub open_files: usize,
     /// Mappings (`vm.max_map_count`).
     pub mappings: usize,
+    /// The largest private writable mapping that is granted without `MAP_NORESERVE`: what Linux's
+    /// heuristic overcommit makes of a machine's RAM and swap. None of it is RAM until touched.
+    pub commit_bytes: u64,
     /// Files, directories and links, the host's included.
     pub files: usize,
     /// Bytes in files that the guest wrote.
@@ -103,7 +106,8 @@ impl Default for Limits {
             stdout_bytes: 16 << 20,
             stderr_bytes: 1 << 20,
             open_files: OPEN_FILES_MAX,
-            mappings: 16384,
+            mappings: 65_530,
+            commit_bytes: 16 << 30,
             files: FILES_MAX,
             file_bytes: 64 << 20,
             host_bytes: 1 << 30,

@@ -7,9 +7,10 @@ use super::spec::{CpuFacts, LoadError};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
-/// Bytes reserved for the stack; the pages below the first ones come on demand.
+/// How far the stack may grow, unless the program sets another limit (`_STK_LIM`).
 pub(super) const STACK_BYTES: u64 = 8 << 20;
-/// Bytes below the initial stack pointer that are there from the start.
+/// Bytes below the initial stack pointer that are mapped from the start (`setup_arg_pages` in
+/// fs/exec.c).
 pub(super) const STACK_READY_BYTES: u64 = 128 << 10;
 /// The user and group every guest runs as.
 pub(super) const USER_ID: u32 = 1000;

@@ -203,6 +203,10 @@ impl TryFrom<Stored> for Threads {
         if signals.into_iter().any(|info| !(1..=64).contains(&info.signal)) {
             return Err("a pending signal that does not exist");
         }
+        let lines = list.iter().map(|thread| &thread.pending).chain([&pending]);
+        if lines.into_iter().any(|line| line.len() > PENDING_MAX) || timers.are_too_many() {
+            return Err("more pending signals or timers than a program may have");
+        }
         let rips = list.iter().filter_map(|thread| thread.context.as_ref());
         if rips.into_iter().any(|context| context.regs.rip >= 1 << 47) {
             return Err("a thread outside of user space");

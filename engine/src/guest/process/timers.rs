@@ -113,6 +113,11 @@ impl Timers {
         Some(id)
     }
 
+    /// Whether these are more than a process can have made.
+    pub(super) fn are_too_many(&self) -> bool {
+        self.created.len() > TIMERS_MAX || self.created.iter().any(|created| created.signal > 64)
+    }
+
     pub(super) fn created(&mut self, id: u64) -> Option<&mut Created> {
         self.created.iter_mut().find(|created| u64::from(created.id) == id)
     }

@@ -3,13 +3,14 @@
 //! system call touches guest memory; never allocates by a guest's length.
 
 use super::FaultVerdict;
-use super::Verdict;
 use super::errno::{EFAULT, ENAMETOOLONG, Stop};
 use super::files::Files;
 use super::memory::UserMemory;
-use super::space::{Space, in_user};
+use super::space::{Area, Space, in_user};
+use super::{Process, Verdict};
 use crate::address::{Gva, PAGE_SIZE};
-use crate::outcome::Access;
+use crate::outcome::{Access, Signal};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Longest path with its terminating NUL (`PATH_MAX`).
 pub(super) const PATH_MAX: usize = 4096;
@@ -19,6 +20,54 @@ pub(super) struct User<'a> {
     pub(super) space: &'a Space,
     pub(super) files: &'a Files,
     pub(super) mem: &'a mut dyn UserMemory,
+    /// How far stacks may grow.
+    pub(super) stack_bytes_max: u64,
+    pub(super) growth: &'a Growth,
+}
+
+/// The page by which a system call's accesses made a stack grow, until the end of the call, when
+/// the address space is told; 0 for none.
+#[derive(Debug, Default)]
+pub(super) struct Growth(AtomicU64);
+
+impl Growth {
+    /// Notes a growth down to `area`'s start; false if another stack grew in the same call.
+    fn note(&self, area: &Area, space: &Space, stack_bytes_max: u64) -> bool {
+        let before = self.0.load(Ordering::Relaxed);
+        let is_same = before == 0
+            || space.growth(before, stack_bytes_max).is_some_and(|other| other.end == area.end);
+        if is_same && (before == 0 || area.start < before) {
+            self.0.store(area.start, Ordering::Relaxed);
+        }
+        is_same
+    }
+
+    /// What was noted, if anything.
+    pub(super) fn take(&self) -> Option<u64> {
+        let page = self.0.load(Ordering::Relaxed);
+        if page != 0 {
+            self.0.store(0, Ordering::Relaxed);
+        }
+        (page != 0).then_some(page)
+    }
+}
+
+impl Process {
+    /// Tells the address space by how much stacks grew in a system call.
+    pub(super) fn settle_growth(&mut self) {
+        if let Some(page) = self.growth.take()
+            && let Some(grown) = self.space.growth(page, self.room().stack)
+        {
+            self.space.grow(&grown);
+        }
+    }
+}
+
+impl Clone for Growth {
+    /// Nothing is noted between two calls.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 /// A copy of a path given by the process.
@@ -54,8 +103,21 @@ fn check_range(at: Gva, len: usize) -> Result<(), Stop> {
 }
 
 impl User<'_> {
+    fn fault(&mut self, at: Gva, access: Access) -> FaultVerdict {
+        let (space, max) = (self.space, self.stack_bytes_max);
+        if let Some(area) = space.area_at(at.0) {
+            return space.fault_in(area, at, access, self.files, self.mem);
+        }
+        match space.growth(at.page_floor().0, max) {
+            Some(grown) if self.growth.note(&grown, space, max) => {
+                space.fault_in(&grown, at, access, self.files, self.mem)
+            }
+            _ => FaultVerdict::Signal(Signal::SEGV),
+        }
+    }
+
     fn bring_in(&mut self, at: Gva, access: Access) -> Result<(), Stop> {
-        match self.space.fault(at, access, self.files, self.mem) {
+        match self.fault(at, access) {
             FaultVerdict::Retry => Ok(()),
             FaultVerdict::Signal(_) => Err(EFAULT.into()),
             FaultVerdict::OutOfMemory => Err(Stop::End(Verdict::OutOfMemory)),

@@ -1,14 +1,18 @@
-//! `mmap` and its relatives: arguments checked as Linux does. Never touches page tables itself.
+//! `mmap` and its relatives: arguments checked as Linux does, in its order (mm/mmap.c,
+//! mm/mprotect.c, mm/mremap.c of Linux 6.1). Never touches page tables itself.
 
 use super::super::Process;
 use super::super::errno::{
-    Answer, EACCES, EBADF, EEXIST, EINVAL, ENODEV, ENOMEM, EOVERFLOW, EPERM, Errno,
+    Answer, EACCES, EBADF, EBUSY, EEXIST, EINVAL, ENODEV, ENOMEM, EOPNOTSUPP, EOVERFLOW, EPERM,
+    Errno,
 };
 use super::super::files::{Device, Kind, NodeId, Target};
-use super::super::mapping::RemapTarget;
 use super::super::memory::{Prot, UserMemory};
+use super::super::remap::{Remap, RemapTarget};
 use super::super::settings::Image;
-use super::super::space::{Area, Backing, MMAP_BASE, USER_END, USER_START, in_user};
+use super::super::space::{
+    Area, AreaFlags, Backing, MMAP_BASE, UNMAPPED_BASE, USER_END, USER_START, in_user,
+};
 use crate::address::{PAGE_SIZE, page_ceil};
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -20,6 +24,34 @@ const PROT_SEM: u64 = 8;
 /// Where `MAP_32BIT` mappings go.
 const LOW_START: u64 = 0x4000_0000;
 const LOW_END: u64 = 0x8000_0000;
+/// `MAP_TYPE`, the bits that say private or shared.
+const MAP_TYPE: u64 = 0xf;
+/// What `MAP_SHARED_VALIDATE` accepts (`LEGACY_MAP_MASK` in include/linux/mman.h).
+const FLAGS_KNOWN: u64 = (libc::MAP_SHARED
+    | libc::MAP_PRIVATE
+    | libc::MAP_FIXED
+    | libc::MAP_ANONYMOUS
+    | libc::MAP_DENYWRITE
+    | libc::MAP_EXECUTABLE
+    | libc::MAP_GROWSDOWN
+    | libc::MAP_LOCKED
+    | libc::MAP_NORESERVE
+    | libc::MAP_POPULATE
+    | libc::MAP_NONBLOCK
+    | libc::MAP_STACK
+    | libc::MAP_HUGETLB
+    | libc::MAP_32BIT) as u64
+    // `MAP_HUGE_2MB` and `MAP_HUGE_1GB`.
+    | 21 << 26
+    | 30 << 26;
+/// `MREMAP_DONTUNMAP`.
+const KEEP_OLD: u64 = 4;
+/// The commands of `membarrier` there are, and which of them want a registration.
+const BARRIERS: u64 = (1 << 7) - 1;
+const BARRIER_PRIVATE: u64 = 1 << 3;
+const BARRIER_PRIVATE_REGISTER: u64 = 1 << 4;
+const BARRIER_CORE: u64 = 1 << 5;
+const BARRIER_CORE_REGISTER: u64 = 1 << 6;
 /// Images remembered for symbolisation.
 pub(in super::super) const IMAGES_MAX: usize = 256;
 
@@ -32,107 +64,199 @@ fn prot_from(bits: u64) -> Prot {
 }
 
 impl Process {
+    pub(super) fn brk(&mut self, wanted: u64, mem: &mut dyn UserMemory) -> Answer {
+        let room = self.room();
+        let Self { space, files, .. } = self;
+        Ok(space.set_break(wanted, &room, files, mem))
+    }
+
     pub(super) fn mmap(&mut self, args: [u64; 6], mem: &mut dyn UserMemory) -> Answer {
         let [wish, len, prot, flags, fd, offset] = args;
-        if len == 0 || !offset.is_multiple_of(PAGE) {
+        if !offset.is_multiple_of(PAGE) {
             return Err(EINVAL.into());
         }
-        let len = page_ceil(len).filter(|len| *len <= USER_END).ok_or(ENOMEM)?;
-        offset.checked_add(len).ok_or(EOVERFLOW)?;
-        let kind = flags & 0xf;
-        if kind == 0 || kind > 3 {
+        let is_anonymous = flag(flags, libc::MAP_ANONYMOUS);
+        if !is_anonymous {
+            // A file that is not in memory of huge pages cannot be mapped so.
+            let open = self.files.table.get(fd).map(|open| open.is_path_only())?;
+            if open {
+                return Err(EBADF.into());
+            }
+            if flag(flags, libc::MAP_HUGETLB) {
+                return Err(EINVAL.into());
+            }
+        }
+        if len == 0 {
             return Err(EINVAL.into());
         }
-        let shared = kind != libc::MAP_PRIVATE as u64;
-        if flag(flags, libc::MAP_HUGETLB) {
+        if is_anonymous && flag(flags, libc::MAP_HUGETLB) {
             return Err(ENOMEM.into());
         }
-        let prot = prot_from(prot);
-        let (backing, may_write) = if flag(flags, libc::MAP_ANONYMOUS) {
-            (Backing::Anonymous, true)
-        } else {
-            self.file_backing(fd, offset, prot, shared)?
-        };
+        let len = page_ceil(len).filter(|len| *len > 0).ok_or(ENOMEM)?;
+        if !self.space.has_room(0) {
+            return Err(ENOMEM.into());
+        }
         let start = self.place(wish, len, flags)?;
-        if let Backing::File { node, .. } = backing
-            && let Some(node) = self.files.tree.node(node)
-            && !node.mapped
-            && matches!(node.kind, Kind::File(_))
-            && let Backing::File { node, .. } = backing
+        let mut area = Area::anonymous(start, start + len, prot_from(prot));
+        area.flags |= self.space.lock_future;
+        if flag(flags, libc::MAP_LOCKED) {
+            self.check_may_lock()?;
+            area.flags |= AreaFlags::LOCKED;
+        }
+        let room = self.room();
+        self.space.may_lock(area.flags, len, &room)?;
+        area.flags.set(AreaFlags::NO_RESERVE, flag(flags, libc::MAP_NORESERVE));
+        area.flags.set(AreaFlags::GROWS_DOWN, flag(flags, libc::MAP_GROWSDOWN));
+        if is_anonymous {
+            self.describe_anonymous(&mut area, flags)?;
+        } else {
+            self.describe_file(&mut area, flags, fd, offset)?;
+        }
+        let replaced: u64 = {
+            let parts = self.space.overlapping(start, area.end).iter();
+            parts.map(|part| part.part(start, area.end).bytes()).sum()
+        };
+        // Linux counts the limit without what goes, and the commit limit with it.
+        self.space.may_expand(&area, len, &super::super::mapping::Room::ENDLESS)?;
+        if (room.space, room.data) != (u64::MAX, u64::MAX) {
+            self.space.may_expand(&area, len.saturating_sub(replaced), &room)?;
+        }
+        self.install(area, flags, mem)
+    }
+
+    /// Maps what `mmap` has described.
+    fn install(&mut self, area: Area, flags: u64, mem: &mut dyn UserMemory) -> Answer {
+        if let Backing::File { node, .. } = area.backing
+            && let Some(found) = self.files.tree.node(node)
+            && !found.mapped
+            && matches!(found.kind, Kind::File(_))
             && let Some(node) = self.files.tree.node_mut(node)
         {
             node.mapped = true;
         }
-        let area = Area { start, end: start + len, prot, backing, may_write };
         let Self { space, files, .. } = self;
         space.map(area, files, mem)?;
-        if let Backing::File { node, offset: 0 } = backing {
-            self.note_image(node, start);
+        space.populate_if_locked(&area, files, mem);
+        let populates = flag(flags, libc::MAP_POPULATE) && !flag(flags, libc::MAP_NONBLOCK);
+        if populates && !area.prot.is_empty() {
+            // As in Linux, failing is no error.
+            let _ = space.fill(&area, files, mem);
         }
-        Ok(start)
+        if area.is(AreaFlags::SHARED) && matches!(area.backing, Backing::File { .. }) {
+            space.shows_files = true;
+        }
+        if let Backing::File { node, offset: 0 } = area.backing {
+            self.note_image(node, area.start);
+        }
+        Ok(area.start)
+    }
+
+    fn describe_anonymous(&mut self, area: &mut Area, flags: u64) -> Result<(), Errno> {
+        match (flags & MAP_TYPE) as i32 {
+            libc::MAP_PRIVATE => Ok(()),
+            libc::MAP_SHARED if !area.is(AreaFlags::GROWS_DOWN) => {
+                area.flags |= AreaFlags::SHARED;
+                area.object = Some(self.space.new_object(area.bytes()));
+                Ok(())
+            }
+            _ => Err(EINVAL),
+        }
     }
 
     /// What a mapping of an open file shows, and whether it may ever be written to.
-    fn file_backing(
-        &self,
+    fn describe_file(
+        &mut self,
+        area: &mut Area,
+        flags: u64,
         fd: u64,
         offset: u64,
-        prot: Prot,
-        shared: bool,
-    ) -> Result<(Backing, bool), Errno> {
-        let open = self.files.table.get(fd)?;
-        if open.is_path_only() {
-            return Err(EBADF);
+    ) -> Result<(), Errno> {
+        let open = *self.files.table.get(fd)?;
+        // `file_mmap_ok`
+        offset.checked_add(area.bytes()).filter(|end| *end <= i64::MAX as u64).ok_or(EOVERFLOW)?;
+        let kind = (flags & MAP_TYPE) as i32;
+        let shared = match kind {
+            libc::MAP_PRIVATE => false,
+            libc::MAP_SHARED | libc::MAP_SHARED_VALIDATE => true,
+            _ => return Err(EINVAL),
+        };
+        if kind == libc::MAP_SHARED_VALIDATE && flags & !(FLAGS_KNOWN | MAP_TYPE) != 0 {
+            return Err(EOPNOTSUPP);
+        }
+        if shared && area.prot.contains(Prot::WRITE) && !open.may_write() {
+            return Err(EACCES);
         }
         if !open.may_read() {
             return Err(EACCES);
         }
-        let writable = prot.contains(Prot::WRITE);
-        if shared && writable && !open.may_write() {
-            return Err(EACCES);
-        }
         let Target::Node(node) = open.target else { return Err(ENODEV) };
-        match self.files.tree.node(node).map(|node| &node.kind) {
-            Some(Kind::Device(Device::Zero)) => Ok((Backing::Anonymous, true)),
-            // Writes through a shared mapping would not reach the file: say so at once.
-            Some(Kind::File(_)) if shared && writable => Err(ENODEV),
-            Some(Kind::Image(_) | Kind::File(_) | Kind::Input) => {
-                Ok((Backing::File { node, offset }, !shared))
-            }
-            _ => Err(ENODEV),
+        let is_file = match self.files.tree.node(node).map(|node| &node.kind) {
+            Some(Kind::Device(Device::Zero)) => false,
+            Some(Kind::Image(_) | Kind::File(_) | Kind::Input) => true,
+            _ => return Err(ENODEV),
+        };
+        if area.is(AreaFlags::GROWS_DOWN) {
+            return Err(EINVAL);
         }
+        if is_file {
+            area.backing = Backing::File { node, offset };
+        }
+        if shared {
+            area.flags |= AreaFlags::SHARED;
+            area.flags.set(AreaFlags::MAY_WRITE, open.may_write());
+            if !is_file {
+                area.object = Some(self.space.new_object(area.bytes()));
+            }
+        }
+        Ok(())
     }
 
-    /// Where a mapping of `len` bytes goes.
+    /// Whether the process may lock anything at all (`can_do_mlock`).
+    pub(super) fn check_may_lock(&self) -> Result<(), Errno> {
+        if self.room().locked == 0 { Err(EPERM) } else { Ok(()) }
+    }
+
+    /// Where a mapping of `len` bytes goes (`arch_get_unmapped_area_topdown`).
     fn place(&self, wish: u64, len: u64, flags: u64) -> Result<u64, Errno> {
+        if len > USER_END {
+            return Err(ENOMEM);
+        }
         let no_replace = flag(flags, libc::MAP_FIXED_NOREPLACE);
         if flag(flags, libc::MAP_FIXED) || no_replace {
+            // An address that is an error number passes for one (`IS_ERR_VALUE`).
+            if wish > u64::MAX - 4095 {
+                return Err(Errno(wish.wrapping_neg() as i32));
+            }
+            if wish > USER_END - len {
+                return Err(ENOMEM);
+            }
             if !wish.is_multiple_of(PAGE) {
                 return Err(EINVAL);
-            }
-            let end = wish.checked_add(len).ok_or(ENOMEM)?;
-            if !in_user(wish, end) {
-                return Err(ENOMEM);
             }
             if wish < USER_START {
                 return Err(EPERM);
             }
-            if no_replace && !self.space.is_free(wish, end) {
+            if !in_user(wish, wish + len) {
+                return Err(ENOMEM);
+            }
+            if no_replace && !self.space.is_free(wish, wish + len) {
                 return Err(EEXIST);
             }
             return Ok(wish);
         }
-        if flag(flags, libc::MAP_32BIT) {
-            return self.space.find_gap(len, LOW_START, LOW_END).ok_or(ENOMEM);
-        }
+        let wish = wish & !(PAGE - 1);
         if wish != 0 {
-            let wish = page_ceil(wish).unwrap_or(0).max(USER_START);
-            if wish.checked_add(len).is_some_and(|end| self.space.is_free(wish, end)) {
+            let wish = wish.max(USER_START);
+            if wish.checked_add(len).is_some_and(|end| self.space.suits(wish, end)) {
                 return Ok(wish);
             }
         }
+        if flag(flags, libc::MAP_32BIT) {
+            return self.space.find_gap_upwards(len, LOW_START, LOW_END).ok_or(ENOMEM);
+        }
         let below = self.space.find_gap(len, USER_START, MMAP_BASE);
-        below.or_else(|| self.space.find_gap(len, USER_START, USER_END)).ok_or(ENOMEM)
+        let found = below.or_else(|| self.space.find_gap_upwards(len, UNMAPPED_BASE, USER_END));
+        found.ok_or(ENOMEM)
     }
 
     /// Remembers an ELF file mapped from its start: a dynamic loader does so with each library.
@@ -149,11 +273,10 @@ impl Process {
     }
 
     pub(super) fn munmap(&mut self, start: u64, len: u64, mem: &mut dyn UserMemory) -> Answer {
-        let len = page_ceil(len).filter(|len| *len > 0).ok_or(EINVAL)?;
-        let end = start.checked_add(len).filter(|end| *end <= USER_END).ok_or(EINVAL)?;
-        if !start.is_multiple_of(PAGE) {
+        if !start.is_multiple_of(PAGE) || start > USER_END || len > USER_END - start {
             return Err(EINVAL.into());
         }
+        let end = page_ceil(len).filter(|len| *len > 0).map(|len| start + len).ok_or(EINVAL)?;
         if self.space.overlapping(start, end).is_empty() {
             return Ok(0);
         }
@@ -161,11 +284,16 @@ impl Process {
             return Err(ENOMEM.into());
         }
         self.space.unmap(start, end, mem);
+        self.forget_images(start, end);
+        Ok(0)
+    }
+
+    /// Forgets the images whose first page went.
+    fn forget_images(&mut self, start: u64, end: u64) {
         let gone = |image: &Image| image.base >= start && image.base < end;
         if self.images.0.iter().any(gone) {
             self.images.0.retain(|image| !gone(image));
         }
-        Ok(0)
     }
 
     pub(super) fn mprotect(
@@ -175,105 +303,128 @@ impl Process {
         bits: u64,
         mem: &mut dyn UserMemory,
     ) -> Answer {
-        let grows_down = bits & PROT_GROWS_DOWN != 0;
-        if !start.is_multiple_of(PAGE) || grows_down && bits & PROT_GROWS_UP != 0 {
+        let grows = bits & (PROT_GROWS_DOWN | PROT_GROWS_UP);
+        if grows == PROT_GROWS_DOWN | PROT_GROWS_UP || !start.is_multiple_of(PAGE) {
             return Err(EINVAL.into());
         }
         if len == 0 {
             return Ok(0);
         }
-        let end = page_ceil(len).and_then(|len| start.checked_add(len)).ok_or(ENOMEM)?;
+        let len = page_ceil(len).filter(|len| *len > 0).ok_or(ENOMEM)?;
+        let end = start.checked_add(len).ok_or(ENOMEM)?;
         if bits & !(7 | PROT_SEM | PROT_GROWS_DOWN | PROT_GROWS_UP) != 0 {
             return Err(EINVAL.into());
         }
         let mut from = start;
-        if grows_down {
-            let stack = self.space.area_at(start).ok_or(ENOMEM)?;
-            if stack.backing != Backing::Stack {
+        if grows != 0 {
+            let first = self.space.overlapping(start, end).first().ok_or(ENOMEM)?;
+            if grows == PROT_GROWS_DOWN {
+                from = first.start;
+            } else if first.start > start {
+                return Err(ENOMEM.into());
+            }
+            if grows == PROT_GROWS_UP || !first.is(AreaFlags::GROWS_DOWN) {
                 return Err(EINVAL.into());
             }
-            from = stack.start;
         }
+        let room = self.room();
         let Self { space, files, .. } = self;
-        space.protect(from, end, prot_from(bits), files, mem)?;
+        space.protect(from, end, prot_from(bits), &room, files, mem)?;
         Ok(0)
     }
 
-    pub(super) fn mremap(
+    /// `pkey_mprotect` on a CPU without protection keys: as `mprotect` with no key.
+    pub(super) fn mprotect_with_key(
         &mut self,
-        start: u64,
-        old_len: u64,
-        new_len: u64,
-        flags: u64,
-        to: u64,
+        [start, len, bits, key, ..]: [u64; 6],
         mem: &mut dyn UserMemory,
     ) -> Answer {
-        let known = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
-        let old_len = page_ceil(old_len).filter(|len| *len > 0).ok_or(EINVAL)?;
-        let new_len = page_ceil(new_len).filter(|len| *len > 0).ok_or(EINVAL)?;
-        if flags & !known != 0 || !start.is_multiple_of(PAGE) {
-            return Err(EINVAL.into());
-        }
-        let may_move = flag(flags, libc::MREMAP_MAYMOVE);
-        let target = match (may_move, flag(flags, libc::MREMAP_FIXED)) {
-            (false, true) => return Err(EINVAL.into()),
-            (true, true) => {
-                let to_end = to.checked_add(new_len).ok_or(EINVAL)?;
-                let old_end = start.checked_add(old_len).ok_or(EINVAL)?;
-                let overlaps = to < old_end && start < to_end;
-                if !to.is_multiple_of(PAGE) || to_end > USER_END || overlaps {
-                    return Err(EINVAL.into());
-                }
-                if to < USER_START {
-                    return Err(EPERM.into());
-                }
-                RemapTarget::Fixed(to)
-            }
-            (true, false) => RemapTarget::Anywhere,
-            (false, false) => RemapTarget::InPlace,
-        };
-        let Self { space, files, .. } = self;
-        Ok(space.remap(start, old_len, new_len, target, files, mem)?)
-    }
-
-    pub(super) fn madvise(
-        &mut self,
-        start: u64,
-        len: u64,
-        advice: u64,
-        mem: &mut dyn UserMemory,
-    ) -> Answer {
-        if !start.is_multiple_of(PAGE) {
-            return Err(EINVAL.into());
-        }
-        let len = page_ceil(len).ok_or(EINVAL)?;
-        let end = start.checked_add(len).ok_or(EINVAL)?;
-        match advice as i32 {
-            // MADV_FREE may drop pages at any time; dropping them at once is deterministic.
-            libc::MADV_DONTNEED | libc::MADV_FREE => {
-                self.space.discard(start, end, &self.files, mem)?;
-                Ok(0)
-            }
-            libc::MADV_NORMAL..=libc::MADV_WILLNEED
-            | libc::MADV_DONTFORK..=libc::MADV_WIPEONFORK
-            | libc::MADV_KEEPONFORK
-            | libc::MADV_COLD
-            | libc::MADV_PAGEOUT => {
-                if self.space.is_covered(start, end) {
-                    Ok(0)
-                } else {
-                    Err(ENOMEM.into())
-                }
-            }
+        match key as i32 {
+            -1 => self.mprotect(start, len, bits, mem),
             _ => Err(EINVAL.into()),
         }
     }
 
-    pub(super) fn msync(&self, start: u64, len: u64, _flags: u64) -> Answer {
-        if !start.is_multiple_of(PAGE) {
+    pub(super) fn mremap(
+        &mut self,
+        [start, old_len, new_len, flags, to, _]: [u64; 6],
+        mem: &mut dyn UserMemory,
+    ) -> Answer {
+        let known = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64 | KEEP_OLD;
+        let may_move = flag(flags, libc::MREMAP_MAYMOVE);
+        let is_fixed = flag(flags, libc::MREMAP_FIXED);
+        let keeps_old = flags & KEEP_OLD != 0;
+        if flags & !known != 0
+            || (is_fixed || keeps_old) && !may_move
+            || keeps_old && old_len != new_len
+            || !start.is_multiple_of(PAGE)
+        {
+            return Err(EINVAL.into());
+        }
+        let old_bytes = page_ceil(old_len).ok_or(EINVAL)?;
+        let new_bytes = page_ceil(new_len).filter(|len| *len > 0).ok_or(EINVAL)?;
+        self.space.area_at(start).ok_or(super::super::errno::EFAULT)?;
+        let target = match (may_move, is_fixed || keeps_old) {
+            (false, _) => RemapTarget::InPlace,
+            (true, false) => RemapTarget::Anywhere,
+            (true, true) => {
+                let old_end = start.checked_add(old_bytes).ok_or(EINVAL)?;
+                let in_reach = new_bytes <= USER_END && to <= USER_END - new_bytes;
+                let overlaps = old_end > to && to.wrapping_add(new_bytes) > start;
+                if !to.is_multiple_of(PAGE) || !in_reach || overlaps {
+                    return Err(EINVAL.into());
+                }
+                match is_fixed {
+                    true if to < USER_START => return Err(EPERM.into()),
+                    true => RemapTarget::Fixed(to),
+                    false => RemapTarget::Wish(to),
+                }
+            }
+        };
+        let room = self.room();
+        let call = Remap { start, old_bytes, new_bytes, target, keeps_old };
+        let Self { space, files, .. } = self;
+        Ok(space.remap(call, &room, files, mem)?)
+    }
+
+    pub(super) fn msync(&self, start: u64, len: u64, flags: u64) -> Answer {
+        let both = (libc::MS_ASYNC | libc::MS_SYNC) as u64;
+        let known = both | libc::MS_INVALIDATE as u64;
+        if flags & !known != 0 || !start.is_multiple_of(PAGE) || flags & both == both {
             return Err(EINVAL.into());
         }
         let end = page_ceil(len).and_then(|len| start.checked_add(len)).ok_or(ENOMEM)?;
+        if start == end {
+            return Ok(0);
+        }
+        let mut parts = self.space.overlapping(start, end).iter();
+        if flag(flags, libc::MS_INVALIDATE) && parts.any(|area| area.is(AreaFlags::LOCKED)) {
+            return Err(EBUSY.into());
+        }
+        // Files are written to before any call that could tell (`sharing`).
         if self.space.is_covered(start, end) { Ok(0) } else { Err(ENOMEM.into()) }
+    }
+
+    /// `membarrier`: there is one CPU, and every system call is a barrier.
+    pub(super) fn memory_barrier(&mut self, command: u64, flags: u64) -> Answer {
+        let command = u64::from(command as u32);
+        if flags as u32 != 0 {
+            return Err(EINVAL.into());
+        }
+        let needs = match command {
+            0 => return Ok(BARRIERS),
+            BARRIER_PRIVATE => BARRIER_PRIVATE_REGISTER,
+            BARRIER_CORE => BARRIER_CORE_REGISTER,
+            _ if command & BARRIERS == 0 || !command.is_power_of_two() => return Err(EINVAL.into()),
+            _ => 0,
+        };
+        if needs & !self.space.barriers != 0 {
+            return Err(EPERM.into());
+        }
+        if command & (BARRIER_PRIVATE_REGISTER | BARRIER_CORE_REGISTER) != 0 {
+            // Registering for one kind is registering for the plain one too.
+            self.space.barriers |= command | BARRIER_PRIVATE_REGISTER;
+        }
+        Ok(0)
     }
 }

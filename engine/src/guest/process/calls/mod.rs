@@ -11,6 +11,7 @@ pub(super) mod memory;
 mod open;
 mod path;
 mod poll;
+mod residency;
 mod schedule;
 mod signal;
 mod stat;
@@ -22,7 +23,7 @@ pub(super) use identity::PROCESS_ID;
 pub(super) use open::locate;
 
 use super::cpu::Cpu;
-use super::errno::{Answer, ENOSYS, Stop};
+use super::errno::{Answer, EINVAL, ENOSYS, Stop};
 use super::memory::UserMemory;
 use super::names::system_call_name;
 use super::threads::Wait;
@@ -44,7 +45,7 @@ pub(super) const AT_FDCWD: u64 = libc::AT_FDCWD as i64 as u64;
 
 impl Process {
     /// Makes one call. Every step before a wait can be made again.
-    fn dispatch(
+    pub(super) fn dispatch(
         &mut self,
         call: &SystemCall,
         mem: &mut dyn UserMemory,
@@ -131,14 +132,20 @@ impl Process {
             libc::SYS_mmap => self.mmap(call.args, mem),
             libc::SYS_munmap => self.munmap(a, b, mem),
             libc::SYS_mprotect => self.mprotect(a, b, c, mem),
-            libc::SYS_mremap => self.mremap(a, b, c, d, e, mem),
+            libc::SYS_mremap => self.mremap(call.args, mem),
             libc::SYS_madvise => self.madvise(a, b, c, mem),
+            libc::SYS_mincore => self.mincore(a, b, c, mem),
             libc::SYS_msync => self.msync(a, b, c),
-            libc::SYS_brk => {
-                let Self { space, files, .. } = self;
-                Ok(space.set_break(a, files, mem))
-            }
-            libc::SYS_mlock | libc::SYS_munlock | libc::SYS_mlock2 => Ok(0),
+            libc::SYS_brk => self.brk(a, mem),
+            libc::SYS_mlock => self.lock(a, b, 0, mem),
+            libc::SYS_mlock2 => self.lock(a, b, c, mem),
+            libc::SYS_munlock => self.unlock(a, b),
+            libc::SYS_mlockall => self.lock_all(a, mem),
+            libc::SYS_munlockall => self.unlock_all(),
+            libc::SYS_membarrier => self.memory_barrier(a, b),
+            libc::SYS_pkey_mprotect => self.mprotect_with_key(call.args, mem),
+            // As on a CPU without protection keys.
+            libc::SYS_pkey_alloc | libc::SYS_pkey_free => Err(EINVAL.into()),
 
             libc::SYS_rt_sigaction => self.set_action(a, b, c, d, mem),
             libc::SYS_rt_sigprocmask => self.set_mask(a, b, c, d, mem),

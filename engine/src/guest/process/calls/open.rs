@@ -7,7 +7,7 @@ use super::super::errno::{
 };
 use super::super::files::{Files, Found, Kind, Node, NodeId, Target};
 use super::super::memory::{Prot, UserMemory};
-use super::super::space::Backing;
+use super::super::space::{AreaFlags, Backing};
 use super::AT_FDCWD;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -169,12 +169,13 @@ impl Process {
             // Writing to a Vec never fails.
             let _ = write!(
                 text,
-                "{:08x}-{:08x} {}{}{}p {offset:08x} {device} {inode:<10} ",
+                "{:08x}-{:08x} {}{}{}{} {offset:08x} {device} {inode:<10} ",
                 area.start,
                 area.end,
                 flag(Prot::READ, 'r'),
                 flag(Prot::WRITE, 'w'),
                 flag(Prot::EXEC, 'x'),
+                if area.is(AreaFlags::SHARED) { 's' } else { 'p' },
             );
             text.extend_from_slice(&name);
             text.push(b'\n');

@@ -57,7 +57,9 @@ impl Process {
         let mut call = *call;
         let mut has_switched = false;
         loop {
-            let mut verdict = match self.dispatch(&call, mem, cpu) {
+            let answer = self.dispatch_with_shared_files(&call, mem, cpu);
+            self.settle_growth();
+            let mut verdict = match answer {
                 Ok(value) => Verdict::Return(value),
                 Err(Stop::Errno(errno)) => Verdict::Return(errno.to_return()),
                 Err(Stop::Resumed) => Verdict::Resumed,
@@ -86,7 +88,10 @@ impl Process {
                 cpu.set_registers(&kvm_regs { rax: value, ..cpu.registers() });
                 verdict = Verdict::Resumed;
             }
-            return self.take_signals(verdict, mem, cpu);
+            let verdict = self.take_signals(verdict, mem, cpu);
+            // A frame may have made a stack grow.
+            self.settle_growth();
+            return verdict;
         }
     }
 

@@ -173,7 +173,9 @@ impl Process {
         if fault.vector == Some(14) {
             thread.trap.address = cr2;
         }
-        self.force(&info, mem, cpu)
+        let verdict = self.force(&info, mem, cpu);
+        self.settle_growth();
+        verdict
     }
 
     /// Whether a fault with this signal has a handler that runs.

@@ -5,20 +5,24 @@ use super::super::memory::{Inaccessible, OutOfFrames, PageRange, Prot, UserMemor
 use super::super::{Process, ProcessSpec, Start, SystemCall, Verdict};
 use crate::address::{Gva, PAGE_SIZE};
 use crate::outcome::Access;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const PAGE: u64 = PAGE_SIZE as u64;
 
 /// Pages by number, as a machine with `frames_max` frames would hold them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pages {
-    pub(super) pages: BTreeMap<u64, (Box<[u8; PAGE_SIZE]>, Prot)>,
+    /// The frame that a page shows, and what it allows.
+    pub(super) pages: BTreeMap<u64, (u64, Prot)>,
+    pub(super) frames: BTreeMap<u64, Box<[u8; PAGE_SIZE]>>,
+    pub(super) next_frame: u64,
     pub(super) frames_max: u64,
 }
 
 impl Default for Pages {
     fn default() -> Self {
-        Self { pages: BTreeMap::new(), frames_max: 1 << 16 }
+        let (pages, frames) = (BTreeMap::new(), BTreeMap::new());
+        Self { pages, frames, next_frame: 0, frames_max: 1 << 16 }
     }
 }
 
@@ -42,28 +46,43 @@ impl Pages {
         for (i, byte) in bytes.iter().enumerate() {
             let here = at.wrapping_add(i as u64);
             let failed = Inaccessible { at: here, kind: Access::Write };
-            let page = self.pages.get_mut(&(here.0 / PAGE)).ok_or(failed)?;
-            if !allowed(page.1) {
+            let (frame, prot) = self.pages.get(&(here.0 / PAGE)).ok_or(failed)?;
+            if !allowed(*prot) {
                 return Err(failed);
             }
-            page.0[here.page_offset()] = *byte;
+            self.frames.get_mut(frame).expect("a frame in use")[here.page_offset()] = *byte;
         }
         Ok(())
+    }
+
+    fn look(
+        &self,
+        at: Gva,
+        out: &mut [u8],
+        allowed: impl Fn(Prot) -> bool,
+    ) -> Result<(), Inaccessible> {
+        for (i, byte) in out.iter_mut().enumerate() {
+            let here = at.wrapping_add(i as u64);
+            let failed = Inaccessible { at: here, kind: Access::Read };
+            let (frame, prot) = self.pages.get(&(here.0 / PAGE)).ok_or(failed)?;
+            if !allowed(*prot) {
+                return Err(failed);
+            }
+            *byte = self.frames[frame][here.page_offset()];
+        }
+        Ok(())
+    }
+
+    /// Whether each frame is shown by a page, and each page shows a frame.
+    pub(super) fn is_sound(&self) -> bool {
+        let shown: BTreeSet<u64> = self.pages.values().map(|(frame, _)| *frame).collect();
+        shown.iter().eq(self.frames.keys())
     }
 }
 
 impl UserMemory for Pages {
     fn read(&self, at: Gva, out: &mut [u8]) -> Result<(), Inaccessible> {
-        for (i, byte) in out.iter_mut().enumerate() {
-            let here = at.wrapping_add(i as u64);
-            let failed = Inaccessible { at: here, kind: Access::Read };
-            let page = self.pages.get(&(here.0 / PAGE)).ok_or(failed)?;
-            if page.1.is_empty() {
-                return Err(failed);
-            }
-            *byte = page.0[here.page_offset()];
-        }
-        Ok(())
+        self.look(at, out, |prot| !prot.is_empty())
     }
 
     fn write(&mut self, at: Gva, bytes: &[u8]) -> Result<(), Inaccessible> {
@@ -77,10 +96,15 @@ impl UserMemory for Pages {
     fn map(&mut self, range: PageRange, prot: Prot) -> Result<(), OutOfFrames> {
         assert!(!prot.is_empty(), "no page is mapped without permissions");
         for page in numbers(range) {
-            if self.pages.len() as u64 >= self.frames_max {
+            if self.pages.contains_key(&page) {
+                continue;
+            }
+            if self.frames.len() as u64 >= self.frames_max {
                 return Err(OutOfFrames);
             }
-            self.pages.entry(page).or_insert_with(|| (Box::new([0; PAGE_SIZE]), prot));
+            self.next_frame += 1;
+            self.frames.insert(self.next_frame, Box::new([0; PAGE_SIZE]));
+            self.pages.insert(page, (self.next_frame, prot));
         }
         Ok(())
     }
@@ -89,7 +113,8 @@ impl UserMemory for Pages {
         let numbers = numbers(range);
         let gone: Vec<u64> = self.pages.range(numbers).map(|(page, _)| *page).collect();
         for page in gone {
-            self.pages.remove(&page);
+            let (frame, _) = self.pages.remove(&page).unwrap();
+            assert!(self.frames.remove(&frame).is_some(), "a frame is freed once");
         }
     }
 
@@ -102,14 +127,34 @@ impl UserMemory for Pages {
     fn relocate(&mut self, range: PageRange, to: Gva) -> Result<(), OutOfFrames> {
         let first = range.start.0 / PAGE;
         let target = numbers(PageRange { start: to, pages: range.pages }).start;
-        for page in numbers(range) {
+        let moving: Vec<u64> = self.pages.range(numbers(range)).map(|(page, _)| *page).collect();
+        for page in moving {
             let moved = target + (page - first);
             assert!(!self.pages.contains_key(&moved), "the target is absent");
-            if let Some(frame) = self.pages.remove(&page) {
-                self.pages.insert(moved, frame);
-            }
+            let frame = self.pages.remove(&page).unwrap();
+            self.pages.insert(moved, frame);
         }
         Ok(())
+    }
+
+    fn next_mapped(&self, at: Gva, end: Gva) -> Option<Gva> {
+        let numbers = at.0 / PAGE..end.0.div_ceil(PAGE).max(at.0 / PAGE);
+        self.pages.range(numbers).next().map(|(page, _)| Gva(page * PAGE))
+    }
+
+    fn alias(&mut self, from: Gva, to: Gva, prot: Prot) -> Result<(), OutOfFrames> {
+        let (frame, _) = self.pages[&(from.0 / PAGE)];
+        let target = numbers(PageRange { start: to, pages: 1 }).start;
+        assert!(self.pages.insert(target, (frame, prot)).is_none(), "the target is absent");
+        Ok(())
+    }
+
+    fn forget(&mut self, at: Gva) {
+        self.pages.remove(&(at.0 / PAGE));
+    }
+
+    fn peek(&self, at: Gva, out: &mut [u8]) -> Result<(), Inaccessible> {
+        self.look(at, out, |_| true)
     }
 
     fn allows(&self, at: Gva, kind: Access) -> bool {
@@ -121,7 +166,7 @@ impl UserMemory for Pages {
     }
 
     fn frames_free(&self) -> u64 {
-        self.frames_max.saturating_sub(self.pages.len() as u64)
+        self.frames_max.saturating_sub(self.frames.len() as u64)
     }
 }
 

@@ -1,0 +1,85 @@
+//! Memory calls in a guest are those of the kernel that runs the tests: the same results, errors
+//! and contents.
+
+use crate::batch::batch_of;
+use crate::support::{build_c, in_guest, kvm, limit, machine, natively, rounds, spec};
+use dejavm_engine::machine::{BatchOptions, BatchReport};
+use dejavm_engine::outcome::Outcome;
+
+/// Programs that take the same path whatever is faster: static ones have fewer mappings.
+const STATIC: &[&str] = &["-static"];
+
+#[test]
+fn every_memory_call_answers_as_the_kernel_does() {
+    let Some(system) = kvm() else { return };
+    for flags in [STATIC, &[]] {
+        let program = build_c("memory_calls", flags);
+        let native = natively(&program, &[], b"");
+        let guest = in_guest(&system, &spec(&program, &[]), b"");
+        for (guest, native) in guest.stdout.lines().zip(native.stdout.lines()) {
+            assert_eq!(guest, native);
+        }
+        assert_eq!(guest, native);
+        assert_eq!(native.status, 0);
+        assert!(native.stdout.lines().count() > 200, "it did not do what it is for");
+    }
+}
+
+#[test]
+fn random_memory_calls_leave_what_they_leave_natively() {
+    let Some(system) = kvm() else { return };
+    let program = build_c("memory_random", STATIC);
+    for seed in 0..rounds(40).min(40) {
+        let seed = format!("seed {seed}");
+        let native = natively(&program, &[], seed.as_bytes());
+        let guest = in_guest(&system, &spec(&program, &[]), seed.as_bytes());
+        let pairs = guest.stdout.lines().zip(native.stdout.lines());
+        for (guest, native) in pairs {
+            assert_eq!(guest, native, "{seed}");
+        }
+        assert_eq!(guest, native, "{seed}");
+        assert!(native.status >= 64, "{seed}");
+    }
+}
+
+/// The same calls again and again from one snapshot, alone and in batches: each run finds memory
+/// and page tables as the first one did.
+#[test]
+fn a_rewind_undoes_every_kind_of_mapping() {
+    let Some(system) = kvm() else { return };
+    for (name, inputs) in [("memory_calls", [""; 3]), ("memory_random", ["3", "14", "3"])] {
+        let program = build_c(name, STATIC);
+        let mut machine = machine(&system, &spec(&program, &[]));
+        let native = inputs.map(|input| natively(&program, &[], input.as_bytes()));
+        for (input, native) in inputs.iter().zip(&native) {
+            let report = machine.run(input.as_bytes(), limit()).unwrap();
+            assert_eq!(report.outcome, Outcome::Exited { status: native.status });
+            assert!(machine.stdout() == native.stdout.as_bytes(), "{name} {input}");
+            machine.rewind().unwrap();
+            assert_eq!(machine.verify().unwrap(), []);
+        }
+        let batch = batch_of(inputs.iter().map(|input| input.as_bytes()));
+        let mut report = BatchReport::default();
+        for _ in 0..2 {
+            let options = BatchOptions { limit: limit().time, stop_at_finding: false };
+            machine.run_batch(&batch, options, &mut report).unwrap();
+            let expected =
+                native.each_ref().map(|end| Some(Outcome::Exited { status: end.status }));
+            assert_eq!(report.runs, expected, "{name}");
+            assert_eq!(machine.verify().unwrap(), []);
+        }
+    }
+}
+
+/// What a program says of its own addresses is the same in every boot.
+#[test]
+fn addresses_are_the_same_in_every_boot() {
+    let Some(system) = kvm() else { return };
+    for flags in [&["-fPIE", "-pie"][..], STATIC] {
+        let program = build_c("addresses", flags);
+        let [first, second] = [0; 2].map(|_| in_guest(&system, &spec(&program, &[]), b""));
+        assert_eq!(first.status, 0);
+        assert!(first.stdout.lines().count() > 8, "{}", first.stdout);
+        assert_eq!(first, second);
+    }
+}
