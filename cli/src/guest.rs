@@ -39,6 +39,8 @@ pub struct Program {
     pub until_return: bool,
     /// Where it is a crash to be.
     pub crash_at: Vec<Point>,
+    /// Whether it may have the host's system files that it looks for.
+    pub system_files: bool,
 }
 
 impl Guest {
@@ -63,6 +65,7 @@ impl Guest {
                     at: self.at.clone(),
                     until_return: self.until_return,
                     crash_at: self.crash_at.clone(),
+                    system_files: !self.no_host_files,
                 };
                 Ok(Resolved::Process(Box::new(program)))
             }
@@ -84,7 +87,7 @@ impl Guest {
             spec.input = InputChannel::File { guest: path };
         }
         spec.env.clone_from(&self.env);
-        spec.files.clone_from(&self.file);
+        spec.files = self.file.iter().chain(&self.dir).cloned().collect();
     }
 
     fn bare(&self, mode: Bare, path: &Path) -> Result<Resolved, CliError> {
@@ -138,6 +141,17 @@ impl Resolved {
             }
             Self::Bare(_) => "the bare guest".to_owned(),
         }
+    }
+
+    /// Whether the host's system files that it looks for are to be brought in.
+    pub fn takes_system_files(&self) -> bool {
+        matches!(self, Self::Process(program) if program.system_files)
+    }
+
+    /// The host's system files that it looked for so far.
+    pub fn system_files(&self) -> Vec<PathBuf> {
+        let Self::Process(program) = self else { return Vec::new() };
+        program.spec.system.files().map(Path::to_owned).collect()
     }
 
     /// Its kind, for `fuzzer_stats`.

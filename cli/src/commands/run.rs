@@ -4,6 +4,7 @@ use crate::args::Run;
 use crate::blocks::Blocks;
 use crate::boot;
 use crate::error::CliError;
+use crate::guest::Resolved;
 use crate::exit_code::ExitCode;
 use crate::point;
 use crate::report::{self, BlocksReached, Report};
@@ -26,27 +27,51 @@ pub fn run(args: &Run) -> Result<ExitCode, CliError> {
     let system = boot::system()?;
     let limit = boot::limit(args.timeout);
     let mut status = Status::new(args.quiet || args.json);
-    let started = match &args.snapshot {
-        Some(path) => Started::AtSnapshot(Box::new(boot::load(&system, path, false)?)),
+    let mut files = Vec::new();
+    let done = match &args.snapshot {
+        Some(path) => {
+            let started = Started::AtSnapshot(Box::new(boot::load(&system, path, false)?));
+            status.during("running", || to_end(started, &input, limit))?
+        }
         None => {
-            let guest = args.guest.resolve()?;
-            let text = format!("booting {}", guest.name());
-            status.during(&text, || boot::start(&system, &guest, &input, limit))?
+            let mut guest = args.guest.resolve()?;
+            let text = format!("running {}", guest.name());
+            let attempt = |guest: &Resolved| {
+                let done = to_end(boot::start(&system, guest, &input, limit)?, &input, limit)?;
+                let wanted = boot::wanted(&done.0);
+                Ok((done, wanted))
+            };
+            let done = status.during(&text, || boot::with_system_files(&mut guest, attempt))?;
+            files = guest.system_files();
+            done
         }
     };
-    match started {
-        Started::Ended(ended) => {
-            status.clear();
-            finish(args, &of_ended(*ended)?)
+    // Not among the guest's own output.
+    status.clear();
+    let mut report = match done {
+        (Started::Ended(ended), _) => of_ended(*ended)?,
+        (Started::AtSnapshot(mut machine), run) => {
+            let run = run.ok_or(CliError::Usage("the guest did not run"))?;
+            of_run(args, &mut machine, &run, &input, limit)?
         }
-        Started::AtSnapshot(mut machine) => {
-            let run = status.during("running", || machine.run(&input, limit));
-            let run = run.map_err(CliError::machine("run the guest"))?;
-            // Not among the guest's own output.
-            status.clear();
-            finish(args, &of_run(args, &mut machine, &run, &input, limit)?)
+    };
+    report.host_files = files;
+    finish(args, &report)
+}
+
+/// Runs what has come to its snapshot to its end.
+fn to_end(
+    mut started: Started,
+    input: &[u8],
+    limit: Limit,
+) -> Result<(Started, Option<RunReport>), CliError> {
+    let report = match &mut started {
+        Started::Ended(_) => None,
+        Started::AtSnapshot(machine) => {
+            Some(machine.run(input, limit).map_err(CliError::machine("run the guest"))?)
         }
-    }
+    };
+    Ok((started, report))
 }
 
 fn of_ended(mut ended: Ended) -> Result<Report, CliError> {

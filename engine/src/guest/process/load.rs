@@ -13,7 +13,7 @@ use super::space::{Area, Backing, MMAP_BASE, Space, USER_END, USER_START, in_use
 use super::spec::{InputChannel, LoadError, ProcessSpec, Start, WORKING_DIRECTORY};
 use super::stack::{self, Loaded, STACK_BYTES, STACK_READY_BYTES};
 use super::tracked::Tracked;
-use super::{Missing, Process};
+use super::{Missing, Process, Wanted};
 use crate::address::{Gva, PAGE_SIZE};
 use crate::memory::SharedBytes;
 use std::collections::BTreeMap;
@@ -83,6 +83,7 @@ pub(super) fn load(
         images: Tracked::new(Images(images)),
         scalars,
         missing: Missing::default(),
+        wanted: Wanted::default(),
         files,
     };
     Ok((process, Start { rip: start, rsp }))
@@ -156,6 +157,7 @@ fn furnish(
     for mapping in &spec.files {
         importer.map(&mapping.host, &mapping.guest)?;
     }
+    importer.place_system(&spec.system);
     match &spec.input {
         InputChannel::File { guest } => importer.place_node(guest, NodeId::INPUT),
         InputChannel::Stdin => Ok(()),

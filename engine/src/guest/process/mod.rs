@@ -23,6 +23,7 @@ mod settings;
 mod space;
 mod spec;
 mod stack;
+mod system;
 #[cfg(test)]
 mod tests;
 mod tracked;
@@ -30,6 +31,7 @@ pub mod trap;
 mod user;
 
 pub use space::ENGINE_RESERVE;
+pub use system::{SystemFiles, Wanted, is_system_path};
 pub use spec::{
     CpuFacts, FileMapping, INPUT_PATH, InputChannel, Limits, LoadError, ProcessSpec, Start,
     WORKING_DIRECTORY,
@@ -59,6 +61,8 @@ pub struct Process {
     images: Tracked<Images>,
     scalars: Scalars,
     missing: Missing,
+    #[serde(skip)]
+    wanted: Wanted,
 }
 
 /// A system call as the registers give it.
@@ -247,6 +251,12 @@ impl Process {
     #[must_use]
     pub fn unsupported_calls(&self) -> Vec<String> {
         self.missing.0.iter().map(|nr| names::system_call_name(*nr)).collect()
+    }
+
+    /// What the process looked for and did not find, in all of its runs.
+    #[must_use]
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
     }
 
     /// The images in the address space: the program first, then its interpreter, then libraries

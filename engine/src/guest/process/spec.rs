@@ -1,5 +1,6 @@
 //! What to boot, within which limits, and why booting may fail. Never reads a file.
 
+use super::system::SystemFiles;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -22,6 +23,8 @@ pub struct ProcessSpec {
     pub env: Vec<OsString>,
     /// Host files, or directories with all they hold, that the guest can read.
     pub files: Vec<FileMapping>,
+    /// Files of the host's system, under their own paths, that an earlier boot asked for.
+    pub system: SystemFiles,
     /// How the guest reads its input.
     pub input: InputChannel,
     /// What the guest may use up.
@@ -41,6 +44,7 @@ impl ProcessSpec {
             args: Vec::new(),
             env: Vec::new(),
             files: Vec::new(),
+            system: SystemFiles::default(),
             input: InputChannel::Stdin,
             limits: Limits::default(),
             cpu: CpuFacts::default(),
@@ -99,7 +103,7 @@ impl Default for Limits {
             stderr_bytes: 1 << 20,
             open_files: 1024,
             mappings: 16384,
-            files: 8192,
+            files: 65_536,
             file_bytes: 64 << 20,
             host_bytes: 1 << 30,
             argument_bytes: 1 << 20,

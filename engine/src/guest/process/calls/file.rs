@@ -234,7 +234,7 @@ impl Process {
             _ => {}
         }
         self.files.tree.write_at(node, offset, data)?;
-        let now = self.scalars.clock_ns;
+        let now = self.wall_clock_ns();
         if let Some(node) = self.files.tree.node_mut(node) {
             node.modified_ns = now;
         }

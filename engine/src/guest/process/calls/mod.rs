@@ -13,10 +13,11 @@ mod poll;
 mod signal;
 mod stat;
 mod time;
+mod wanted;
 
 pub(super) use open::locate;
 
-use super::errno::{Answer, ENOSYS, Stop};
+use super::errno::{Answer, ENOENT, ENOSYS, Stop};
 use super::memory::UserMemory;
 use super::names::system_call_name;
 use super::{Process, SystemCall, Verdict};
@@ -39,7 +40,12 @@ impl Process {
         self.scalars.advance(CALL_NS);
         match self.dispatch(call, mem) {
             Ok(value) => Verdict::Return(value),
-            Err(Stop::Errno(errno)) => Verdict::Return(errno.to_return()),
+            Err(Stop::Errno(errno)) => {
+                if errno == ENOENT {
+                    self.note_missing(call, mem);
+                }
+                Verdict::Return(errno.to_return())
+            }
             Err(Stop::End(verdict)) => verdict,
         }
     }

@@ -90,7 +90,7 @@ impl Process {
     fn new_file(&mut self, mode: u64) -> Result<NodeId, Errno> {
         let mode = mode as u32 & 0o777 & !self.files.table.umask;
         let mut node = Node::new(Kind::File(Bytes::default()), mode, true);
-        node.modified_ns = self.scalars.clock_ns;
+        node.modified_ns = self.wall_clock_ns();
         self.files.tree.add(node)
     }
 
@@ -142,6 +142,7 @@ impl Process {
                 self.files.tree.set_len(id, 0)?;
             }
             Kind::Descriptors => return Err(ENXIO.into()),
+            Kind::Unread(_) => return Err(ENOENT.into()),
             _ => {}
         }
         Ok(self.files.table.open(Target::Node(id), flags)?)

@@ -140,6 +140,9 @@ impl Process {
     ) -> Answer {
         let open = *self.files.table.get(fd)?;
         let Target::Node(id) = open.target else { return Err(ENOTDIR.into()) };
+        if self.files.tree.node(id).is_some_and(|node| node.partial) {
+            self.note_listing(id);
+        }
         let Some(Kind::Directory { entries, parent }) =
             self.files.tree.node(id).map(|node| &node.kind)
         else {
@@ -263,7 +266,7 @@ impl Process {
     /// Adds a new node at a free place.
     fn enter_node(&mut self, place: &Place, mut node: Node) -> Answer {
         self.check_writable_directory(place.parent)?;
-        node.modified_ns = self.scalars.clock_ns;
+        node.modified_ns = self.wall_clock_ns();
         let id = self.files.tree.add(node)?;
         if let Err(errno) = self.files.tree.link(place.parent, &place.name, id) {
             self.files.tree.free(id);
@@ -432,7 +435,7 @@ impl Process {
         };
         let Target::Node(id) = target else { return Ok(0) };
         self.check_owned(id)?;
-        let now = self.scalars.clock_ns;
+        let now = self.wall_clock_ns();
         if let Some(node) = self.files.tree.node_mut(id) {
             node.modified_ns = now;
         }

@@ -2,10 +2,9 @@
 
 use super::super::Process;
 use super::super::errno::{Answer, EACCES, EINVAL, ENOENT, Errno, Stop};
-use super::super::files::{Device, Files, Kind, NodeId, Target};
+use super::super::files::{BOOT_NS, Device, Files, Kind, NodeId, Target};
 use super::super::memory::UserMemory;
 use super::super::stack::USER_ID;
-use super::time::EPOCH_SECONDS;
 use crate::address::Gva;
 
 /// What `stat` tells.
@@ -30,7 +29,7 @@ fn facts(files: &Files, target: Target) -> Result<Facts, Errno> {
         owner: USER_ID,
         size: 0,
         device: (0, 0),
-        modified_ns: 0,
+        modified_ns: BOOT_NS,
     };
     let id = match target {
         Target::Node(id) => id,
@@ -48,6 +47,7 @@ fn facts(files: &Files, target: Target) -> Result<Facts, Errno> {
             (libc::S_IFREG, files.content(id).len() as u64, (0, 0))
         }
         Kind::Maps => (libc::S_IFREG, 0, (0, 0)),
+        Kind::Unread(size) => (libc::S_IFREG, *size, (0, 0)),
         Kind::Link(target) => (libc::S_IFLNK, target.len() as u64, (0, 0)),
         Kind::Device(device) => {
             let minor = match device {
@@ -78,8 +78,7 @@ fn facts(files: &Files, target: Target) -> Result<Facts, Errno> {
 
 impl Facts {
     fn modified(&self) -> (u64, u64) {
-        let (seconds, ns) = (self.modified_ns / 1_000_000_000, self.modified_ns % 1_000_000_000);
-        (EPOCH_SECONDS.saturating_add(seconds), ns)
+        (self.modified_ns / 1_000_000_000, self.modified_ns % 1_000_000_000)
     }
 
     /// `struct stat` of x86-64.
@@ -143,6 +142,11 @@ impl Facts {
 }
 
 impl Process {
+    /// The guest's wall clock, in nanoseconds since 1970.
+    pub(super) fn wall_clock_ns(&self) -> u64 {
+        BOOT_NS.saturating_add(self.scalars.clock_ns)
+    }
+
     /// `struct stat` and `struct statx` of the input, of standard output and of standard error.
     pub(in super::super) fn told_by_the_shim(&self) -> [([u8; 144], [u8; 256]); 3] {
         let targets = [Target::Node(NodeId::INPUT), Target::Stdout, Target::Stderr];

@@ -61,6 +61,8 @@ pub(in super::super) enum Kind {
     Descriptors,
     /// `/proc/self/maps`: written anew whenever it is opened.
     Maps,
+    /// A host file whose bytes were not loaded, and its size: there to be listed, not opened.
+    Unread(u64),
 }
 
 /// One file, directory, link or device.
@@ -73,15 +75,20 @@ pub(in super::super) struct Node {
     pub(in super::super) owned: bool,
     /// Directory entries that lead to it.
     pub(in super::super) links: u32,
-    /// Time of the last change, in the guest's clock.
+    /// Time of the last change, in nanoseconds since 1970.
     pub(in super::super) modified_ns: u64,
     /// Whether it was ever mapped; such a node lives on when nothing else leads to it.
     pub(in super::super) mapped: bool,
+    /// Whether it is a directory of the host's of which only some entries are here.
+    pub(in super::super) partial: bool,
 }
+
+/// The guest's clock at boot, in nanoseconds since 1970: the start of 2024, UTC.
+pub(in super::super) const BOOT_NS: u64 = 1_704_067_200 * 1_000_000_000;
 
 impl Node {
     pub(in super::super) fn new(kind: Kind, mode: u32, owned: bool) -> Self {
-        Self { kind, mode, owned, links: 0, modified_ns: 0, mapped: false }
+        Self { kind, mode, owned, links: 0, modified_ns: BOOT_NS, mapped: false, partial: false }
     }
 
     pub(in super::super) fn is_directory(&self) -> bool {
@@ -97,6 +104,7 @@ impl Node {
                 self.links = other.links;
                 self.modified_ns = other.modified_ns;
                 self.mapped = other.mapped;
+                self.partial = other.partial;
             }
             _ => self.clone_from(other),
         }
