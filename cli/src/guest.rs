@@ -4,6 +4,7 @@
 
 use crate::args::{Bare, Guest};
 use crate::error::CliError;
+use crate::script;
 use crate::values::{Point, replace_input};
 use dejavm_engine::address::Gpa;
 use dejavm_engine::guest::bare::{BareSpec, Mode};
@@ -56,8 +57,12 @@ impl Guest {
             Some(_) => Err(CliError::Usage("a bare guest takes an image and no arguments")),
             None => {
                 let path = find_program(program, std::env::var_os("PATH").as_deref())?;
+                let script = script::of(&path)?;
                 let mut spec = ProcessSpec::new(path);
                 self.surround(&mut spec, args);
+                if let Some(script) = script {
+                    script.start(&mut spec);
+                }
                 let ram_bytes = self.ram.unwrap_or(RAM_BYTES);
                 let program = Program {
                     spec,
@@ -117,7 +122,7 @@ impl Guest {
 }
 
 /// A name without a slash is looked up as a shell would; anything else is a path.
-fn find_program(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, CliError> {
+pub fn find_program(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, CliError> {
     if name.as_bytes().contains(&b'/') {
         return Ok(name.into());
     }

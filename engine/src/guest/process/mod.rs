@@ -23,6 +23,7 @@ mod settings;
 mod space;
 mod spec;
 mod stack;
+mod surroundings;
 mod system;
 #[cfg(test)]
 mod tests;
@@ -60,6 +61,8 @@ pub struct Process {
     settings: Tracked<Settings>,
     images: Tracked<Images>,
     scalars: Scalars,
+    /// The guest's memory, as `/proc` and `sysinfo` tell it.
+    ram_bytes: u64,
     missing: Missing,
     #[serde(skip)]
     wanted: Wanted,

@@ -122,7 +122,8 @@ pub(super) enum Entry {
 #[derive(Clone, Debug, Default)]
 pub struct SystemFiles {
     entries: BTreeMap<PathBuf, (Facts, Entry)>,
-    tried: BTreeSet<PathBuf>,
+    /// As bytes: a slash at the end makes a difference here, but not between paths.
+    tried: BTreeSet<OsString>,
     bytes: u64,
 }
 
@@ -178,7 +179,7 @@ impl SystemFiles {
     pub fn take(&mut self, wanted: &Wanted) -> bool {
         let mut found = false;
         for path in wanted.paths() {
-            if is_system_path(path) && self.tried.insert(path.to_owned()) {
+            if is_system_path(path) && self.tried.insert(path.into()) {
                 found |= self.walk(path);
             }
         }
@@ -265,7 +266,9 @@ impl SystemFiles {
             children.iter().filter(|(path, m)| m.is_file() && alike(path)).collect();
         let bytes: u64 = siblings.iter().map(|(_, metadata)| metadata.len()).sum();
         if siblings.len() <= SIBLINGS_MAX && bytes <= SIBLINGS_BYTES_MAX {
-            siblings.iter().for_each(|(path, metadata)| drop(self.read(path, metadata)));
+            for (path, metadata) in siblings {
+                self.read(path, metadata);
+            }
         }
         true
     }

@@ -6,16 +6,20 @@
 mod descriptor;
 mod file;
 mod identity;
+mod list;
 mod memory;
 mod open;
 mod path;
 mod poll;
+mod proc;
 mod signal;
 mod stat;
 mod time;
 mod wanted;
 
 pub(super) use open::locate;
+
+use list::Layout;
 
 use super::errno::{Answer, ENOENT, ENOSYS, Stop};
 use super::memory::UserMemory;
@@ -101,7 +105,8 @@ impl Process {
             libc::SYS_getcwd => self.getcwd(a, b, mem),
             libc::SYS_chdir => self.chdir(a, mem),
             libc::SYS_fchdir => self.fchdir(a),
-            libc::SYS_getdents64 => self.read_directory(a, b, c, mem),
+            libc::SYS_getdents64 => self.read_directory(a, b, c, Layout::New, mem),
+            libc::SYS_getdents => self.read_directory(a, b, c, Layout::Old, mem),
             libc::SYS_mkdir => self.make_directory(cwd, a, b, mem),
             libc::SYS_mkdirat => self.make_directory(a, b, c, mem),
             libc::SYS_unlink => self.unlink(cwd, a, 0, mem),

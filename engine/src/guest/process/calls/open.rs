@@ -5,12 +5,9 @@ use super::super::bytes::Bytes;
 use super::super::errno::{
     Answer, EACCES, EBADF, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, Errno,
 };
-use super::super::files::{Files, Found, Kind, Node, NodeId, Target};
-use super::super::memory::{Prot, UserMemory};
-use super::super::space::Backing;
+use super::super::files::{Device, Files, Found, Kind, Node, NodeId, Target};
+use super::super::memory::UserMemory;
 use super::AT_FDCWD;
-use std::collections::BTreeMap;
-use std::io::Write;
 
 /// The directory in which `path`, given with descriptor `fd`, starts.
 pub(super) fn base_directory(files: &Files, fd: u64, path: &[u8]) -> Result<NodeId, Errno> {
@@ -133,8 +130,9 @@ impl Process {
         match &node.kind {
             _ if path_only => {}
             Kind::Link(_) => return Err(ELOOP.into()),
-            Kind::Maps => {
-                let kind = Kind::File(Bytes(self.maps_text()));
+            Kind::Device(Device::Terminal) => return Err(ENXIO.into()),
+            Kind::Proc(what) => {
+                let kind = Kind::File(Bytes(self.proc_text(*what)));
                 let node = self.files.tree.add(Node::new(kind, 0o444, true))?;
                 return self.open_new(node, flags);
             }
@@ -146,41 +144,6 @@ impl Process {
             _ => {}
         }
         Ok(self.files.table.open(Target::Node(id), flags)?)
-    }
-
-    /// What `/proc/self/maps` shows.
-    fn maps_text(&self) -> Vec<u8> {
-        let mut text = Vec::new();
-        // One look-up for each file, however often the guest mapped it.
-        let mut paths = BTreeMap::new();
-        for area in self.space.areas() {
-            let (offset, inode, name) = match area.backing {
-                Backing::Anonymous => (0, 0, Vec::new()),
-                Backing::Heap => (0, 0, b"[heap]".to_vec()),
-                Backing::Stack => (0, 0, b"[stack]".to_vec()),
-                Backing::File { node, offset } => {
-                    let path = paths.entry(node);
-                    let path =
-                        path.or_insert_with(|| self.files.tree.path_of(node).unwrap_or_default());
-                    (offset, u64::from(node.0) + 1, path.clone())
-                }
-            };
-            let flag = |prot, letter| if area.prot.contains(prot) { letter } else { '-' };
-            let device = if inode == 0 { "00:00" } else { "00:01" };
-            // Writing to a Vec never fails.
-            let _ = write!(
-                text,
-                "{:08x}-{:08x} {}{}{}p {offset:08x} {device} {inode:<10} ",
-                area.start,
-                area.end,
-                flag(Prot::READ, 'r'),
-                flag(Prot::WRITE, 'w'),
-                flag(Prot::EXEC, 'x'),
-            );
-            text.extend_from_slice(&name);
-            text.push(b'\n');
-        }
-        text
     }
 
     /// A path argument's node, with `AT_EMPTY_PATH` and `AT_SYMLINK_NOFOLLOW` as in Linux.

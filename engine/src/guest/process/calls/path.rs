@@ -131,61 +131,6 @@ impl Process {
         }
     }
 
-    pub(super) fn read_directory(
-        &mut self,
-        fd: u64,
-        out: u64,
-        len: u64,
-        mem: &mut dyn UserMemory,
-    ) -> Answer {
-        let open = *self.files.table.get(fd)?;
-        let Target::Node(id) = open.target else { return Err(ENOTDIR.into()) };
-        if self.files.tree.node(id).is_some_and(|node| node.partial) {
-            self.note_listing(id);
-        }
-        let Some(Kind::Directory { entries, parent }) =
-            self.files.tree.node(id).map(|node| &node.kind)
-        else {
-            return Err(ENOTDIR.into());
-        };
-        let dots = [(&b"."[..], id), (&b".."[..], *parent)];
-        let names = dots.into_iter().chain(entries.iter().map(|(name, id)| (&name[..], *id)));
-        let skip = usize::try_from(open.offset).unwrap_or(usize::MAX);
-        let mut done: u64 = 0;
-        let mut position = open.offset;
-        for (name, child) in names.skip(skip) {
-            let bytes = (19 + name.len() + 1).next_multiple_of(8);
-            if done + bytes as u64 > u64::from(len as u32) {
-                if done == 0 {
-                    return Err(EINVAL.into());
-                }
-                break;
-            }
-            let mut entry = [0; 19 + 255 + 1 + 8];
-            let kind = match self.files.tree.node(child).map(|node| &node.kind) {
-                Some(Kind::Directory { .. } | Kind::Descriptors) => libc::DT_DIR,
-                Some(Kind::Link(_)) => libc::DT_LNK,
-                Some(Kind::Device(_)) => libc::DT_CHR,
-                _ => libc::DT_REG,
-            };
-            entry[..8].copy_from_slice(&(u64::from(child.0) + 1).to_le_bytes());
-            entry[8..16].copy_from_slice(&(position + 1).to_le_bytes());
-            entry[16..18].copy_from_slice(&(bytes as u16).to_le_bytes());
-            entry[18] = kind;
-            // Stored trees may hold longer names than the guest could ever have made.
-            let Some(to) = entry.get_mut(19..19 + name.len()) else { return Err(EINVAL.into()) };
-            to.copy_from_slice(name);
-            let Some(entry) = entry.get(..bytes) else { return Err(EINVAL.into()) };
-            self.user(mem).write(Gva(out.wrapping_add(done)), entry)?;
-            done += bytes as u64;
-            position += 1;
-        }
-        if done > 0 {
-            self.files.table.get_mut(fd)?.offset = position;
-        }
-        Ok(done)
-    }
-
     pub(super) fn make_directory(
         &mut self,
         fd: u64,

@@ -46,17 +46,18 @@ fn facts(files: &Files, target: Target) -> Result<Facts, Errno> {
         Kind::Image(_) | Kind::File(_) | Kind::Input => {
             (libc::S_IFREG, files.content(id).len() as u64, (0, 0))
         }
-        Kind::Maps => (libc::S_IFREG, 0, (0, 0)),
+        Kind::Proc(_) => (libc::S_IFREG, 0, (0, 0)),
         Kind::Unread(size) => (libc::S_IFREG, *size, (0, 0)),
         Kind::Link(target) => (libc::S_IFLNK, target.len() as u64, (0, 0)),
         Kind::Device(device) => {
-            let minor = match device {
-                Device::Null => 3,
-                Device::Zero => 5,
-                Device::Full => 7,
-                Device::Random => 9,
+            let number = match device {
+                Device::Null => (1, 3),
+                Device::Zero => (1, 5),
+                Device::Full => (1, 7),
+                Device::Random => (1, 9),
+                Device::Terminal => (5, 0),
             };
-            (libc::S_IFCHR, 0, (1, minor))
+            (libc::S_IFCHR, 0, number)
         }
     };
     // The engine's own hold on the input is no link, but stands for the file's name where it comes

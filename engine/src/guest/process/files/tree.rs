@@ -40,6 +40,19 @@ pub(in super::super) enum Device {
     Zero,
     Full,
     Random,
+    /// `/dev/tty`: there is no terminal.
+    Terminal,
+}
+
+/// What `/proc/self` tells that changes while the process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in super::super) enum Proc {
+    Comm,
+    Limits,
+    Maps,
+    Stat,
+    Statm,
+    Status,
 }
 
 /// What a node is.
@@ -59,8 +72,8 @@ pub(in super::super) enum Kind {
     Device(Device),
     /// `/proc/self/fd`.
     Descriptors,
-    /// `/proc/self/maps`: written anew whenever it is opened.
-    Maps,
+    /// A file of `/proc/self` that is written anew whenever it is opened.
+    Proc(Proc),
     /// A host file whose bytes were not loaded, and its size: there to be listed, not opened.
     Unread(u64),
 }
@@ -322,6 +335,7 @@ impl Tree {
             }
             let next = match (&self.node(here).ok_or(ENOENT)?.kind, name) {
                 (Kind::Directory { .. } | Kind::Descriptors, b".") => Some(here),
+                (Kind::Descriptors, b"..") => self.parent_of(here),
                 (Kind::Directory { parent, .. }, b"..") => Some(*parent),
                 (Kind::Directory { entries, .. }, name) => entries.get(name).copied(),
                 (Kind::Descriptors, name) => {
@@ -358,6 +372,16 @@ impl Tree {
             return Err(ENOTDIR);
         }
         Ok(Found::Node(here))
+    }
+
+    /// The directory that holds `id`.
+    fn parent_of(&self, id: NodeId) -> Option<NodeId> {
+        let holds = |node: &Node| match &node.kind {
+            Kind::Directory { entries, .. } => entries.values().any(|child| *child == id),
+            _ => false,
+        };
+        let up = self.nodes.iter().position(|node| node.as_ref().is_some_and(holds))?;
+        u32::try_from(up).ok().map(NodeId)
     }
 
     /// The absolute path of a node; `None` for one that no path leads to.
