@@ -118,6 +118,7 @@ const RUN_EXAMPLES: &str = "\
 Examples:
     dejavm run -i doc.xml -- xmllint --noout @@
     echo hello | dejavm run -- busybox sha256sum
+    dejavm run --strace -i doc.xml -- xmllint --noout @@
     dejavm run --snapshot parser.dejavm -i crash.bin
     dejavm run --bare real boot.bin
 
@@ -149,6 +150,11 @@ pub struct Run {
     /// Write the report there instead of to standard error.
     #[arg(long, value_name = "FILE", conflicts_with = "quiet")]
     pub report: Option<PathBuf>,
+    /// Print the program's system calls as strace does, to standard error or to FILE, when it has
+    /// ended.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
+          default_missing_value = "-", conflicts_with = "bare")]
+    pub strace: Option<PathBuf>,
     /// Count the blocks of these images too; a part of an image's name, or `all`. May be repeated.
     #[arg(long, value_name = "IMAGE")]
     pub cover: Vec<String>,

@@ -19,4 +19,5 @@ mod probes;
 mod programs;
 mod rewind;
 mod snapshot;
+mod strace;
 mod support;

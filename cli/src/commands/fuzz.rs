@@ -140,7 +140,8 @@ fn machine(
     let text = format!("booting {}", guest.name());
     let limit = boot::limit(BOOT);
     let samples = samples(args.input.as_deref());
-    let machine = status.during(&text, || boot::to_snapshot(system, guest, &[], &samples, limit))?;
+    let machine =
+        status.during(&text, || boot::to_snapshot(system, guest, &[], &samples, limit))?;
     if machine.saw_input_while_booting() {
         return Err(CliError::PointAfterInput);
     }

@@ -4,13 +4,14 @@ use crate::args::Run;
 use crate::blocks::Blocks;
 use crate::boot;
 use crate::error::CliError;
-use crate::guest::Resolved;
 use crate::exit_code::ExitCode;
+use crate::guest::Resolved;
 use crate::point;
 use crate::report::{self, BlocksReached, Report};
 use crate::terminal::{self, Status};
 use dejavm_engine::coverage::Arm;
 use dejavm_engine::machine::{Ended, Limit, Machine, RunReport, Started};
+use std::path::Path;
 use std::time::Duration;
 
 /// What a breakpoint costs at most; tracing gets so much more time for each block.
@@ -30,11 +31,18 @@ pub fn run(args: &Run) -> Result<ExitCode, CliError> {
     let mut files = Vec::new();
     let done = match &args.snapshot {
         Some(path) => {
-            let started = Started::AtSnapshot(Box::new(boot::load(&system, path, false)?));
+            let mut machine = boot::load(&system, path, false)?;
+            if args.strace.is_some() {
+                machine.trace_calls();
+            }
+            let started = Started::AtSnapshot(Box::new(machine));
             status.during("running", || to_end(started, &input, limit))?
         }
         None => {
             let mut guest = args.guest.resolve()?;
+            if let Resolved::Process(program) = &mut guest {
+                program.spec.trace = args.strace.is_some();
+            }
             let text = format!("running {}", guest.name());
             let attempt = |guest: &Resolved| {
                 let done = to_end(boot::start(&system, guest, &input, limit)?, &input, limit)?;
@@ -48,6 +56,9 @@ pub fn run(args: &Run) -> Result<ExitCode, CliError> {
     };
     // Not among the guest's own output.
     status.clear();
+    if let Some(file) = &args.strace {
+        show_trace(file, &done)?;
+    }
     let mut report = match done {
         (Started::Ended(ended), _) => of_ended(*ended)?,
         (Started::AtSnapshot(mut machine), run) => {
@@ -57,6 +68,23 @@ pub fn run(args: &Run) -> Result<ExitCode, CliError> {
     };
     report.host_files = files;
     finish(args, &report)
+}
+
+/// Writes the system calls of a program that has ended.
+fn show_trace(file: &Path, done: &(Started, Option<RunReport>)) -> Result<(), CliError> {
+    let (process, outcome) = match done {
+        (Started::Ended(ended), _) => (ended.process(), &ended.report.outcome),
+        (Started::AtSnapshot(machine), Some(run)) => (machine.process(), &run.outcome),
+        (Started::AtSnapshot(_), None) => return Ok(()),
+    };
+    let Some(process) = process else { return Ok(()) };
+    let text = process.trace().to_owned() + &process.trace_end(outcome);
+    if file == Path::new("-") {
+        terminal::err(text.as_bytes());
+    } else {
+        dejavm_corpus::write_atomically(file, text.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Runs what has come to its snapshot to its end.

@@ -39,7 +39,8 @@ pub fn run(args: &Snapshot) -> Result<ExitCode, CliError> {
     let start = Instant::now();
     let text = format!("booting {}", guest.name());
     let samples = [input.clone()];
-    let machine = status.during(&text, || boot::to_snapshot(&system, &mut guest, &input, &samples, limit))?;
+    let machine =
+        status.during(&text, || boot::to_snapshot(&system, &mut guest, &input, &samples, limit))?;
     if machine.saw_input_while_booting() {
         status.line(
             "dejavm: warning: the program looks at its input before the point of --at; \

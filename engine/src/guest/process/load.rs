@@ -12,6 +12,7 @@ use super::settings::{Image, Images, Scalars, Settings};
 use super::space::{Area, Backing, MMAP_BASE, Space, USER_END, USER_START, in_user};
 use super::spec::{InputChannel, LoadError, ProcessSpec, Start, WORKING_DIRECTORY};
 use super::stack::{self, InitialStack, Loaded, STACK_BYTES, STACK_READY_BYTES};
+use super::strace::Trace;
 use super::surroundings;
 use super::tracked::Tracked;
 use super::{Missing, Process, Wanted};
@@ -87,6 +88,7 @@ pub(super) fn load(
         ram_bytes,
         missing: Missing::default(),
         wanted: Wanted::default(),
+        trace: spec.trace.then(|| Box::new(Trace::new(&argv, spec.env.len(), top.rsp))),
         files,
     };
     Ok((process, Start { rip: start, rsp: top.rsp }))

@@ -23,6 +23,7 @@ mod settings;
 mod space;
 mod spec;
 mod stack;
+mod strace;
 mod surroundings;
 mod system;
 #[cfg(test)]
@@ -32,15 +33,15 @@ pub mod trap;
 mod user;
 
 pub use space::ENGINE_RESERVE;
-pub use system::{SystemFiles, Wanted, is_system_path};
 pub use spec::{
     CpuFacts, FileMapping, INPUT_PATH, InputChannel, Limits, LoadError, ProcessSpec, Start,
     WORKING_DIRECTORY,
 };
+pub use system::{SystemFiles, Wanted, is_system_path};
 
 use crate::address::Gva;
 use crate::memory::SharedBytes;
-use crate::outcome::{Access, Signal};
+use crate::outcome::{Access, Outcome, Signal};
 use crate::snapshot::{Blob, HasBlobs};
 use files::Files;
 use memory::UserMemory;
@@ -66,6 +67,8 @@ pub struct Process {
     missing: Missing,
     #[serde(skip)]
     wanted: Wanted,
+    #[serde(skip)]
+    trace: Option<Box<strace::Trace>>,
 }
 
 /// A system call as the registers give it.
@@ -174,7 +177,29 @@ impl Process {
 
     /// Carries out one system call.
     pub fn syscall(&mut self, call: &SystemCall, mem: &mut dyn UserMemory) -> Verdict {
-        self.answer(call, mem)
+        let verdict = self.answer(call, mem);
+        if let Some(trace) = &mut self.trace {
+            trace.add(call, &verdict, mem);
+        }
+        verdict
+    }
+
+    /// The system calls so far as `strace` prints them; nothing, unless
+    /// [`trace_calls`](Self::trace_calls) or [`ProcessSpec::trace`] asked for them.
+    #[must_use]
+    pub fn trace(&self) -> &str {
+        self.trace.as_ref().map_or("", |trace| trace.text())
+    }
+
+    /// Keeps a line for every system call from now on. A rewind does not take lines back.
+    pub fn trace_calls(&mut self) {
+        self.trace.get_or_insert_default();
+    }
+
+    /// What `strace` prints when a process ends like this.
+    #[must_use]
+    pub fn trace_end(&self, outcome: &Outcome) -> String {
+        strace::end(outcome, |at| self.space.area_at(at).is_some())
     }
 
     /// Tells what a page fault at `at` means, and brings in a page that was only missing.

@@ -31,6 +31,8 @@ pub struct ProcessSpec {
     pub limits: Limits,
     /// What the auxiliary vector tells about the CPU.
     pub cpu: CpuFacts,
+    /// Whether a line is kept for every system call, see [`Process::trace`](super::Process::trace).
+    pub trace: bool,
     /// Seed of `getrandom`, `/dev/urandom` and `AT_RANDOM`.
     pub seed: u64,
 }
@@ -48,6 +50,7 @@ impl ProcessSpec {
             input: InputChannel::Stdin,
             limits: Limits::default(),
             cpu: CpuFacts::default(),
+            trace: false,
             seed: 0,
         }
     }

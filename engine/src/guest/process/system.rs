@@ -74,9 +74,7 @@ pub struct Wanted {
 impl Wanted {
     pub(super) fn remember(&mut self, path: &[u8]) {
         let bytes = self.bytes.saturating_add(path.len());
-        if self.names.len() < WANTED_MAX
-            && bytes <= WANTED_BYTES_MAX
-            && !self.names.contains(path)
+        if self.names.len() < WANTED_MAX && bytes <= WANTED_BYTES_MAX && !self.names.contains(path)
         {
             self.names.insert(path.into());
             self.bytes = bytes;

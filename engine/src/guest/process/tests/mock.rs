@@ -10,7 +10,7 @@ pub(super) const PAGE: u64 = PAGE_SIZE as u64;
 
 /// Pages by number, as a machine with `frames_max` frames would hold them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pages {
+pub(in super::super) struct Pages {
     pub(super) pages: BTreeMap<u64, (Box<[u8; PAGE_SIZE]>, Prot)>,
     pub(super) frames_max: u64,
 }
