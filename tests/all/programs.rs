@@ -5,7 +5,7 @@
 //! the same arguments and environment.
 
 use crate::support::{
-    build_c, build_rust, guests, in_guest, installed, is_slow_host, kvm, natively,
+    End, build_c, build_rust, guests, in_guest, installed, is_slow_host, kvm, natively,
     outcome_in_guest, spec,
 };
 use dejavm_engine::outcome::{Outcome, Unsupported};
@@ -103,16 +103,11 @@ const CASES: &[Case] = &[
         args: &["-dc", "-T1"],
         inputs: &[File("notes.txt.xz"), HalfOf("notes.txt.xz"), EMPTY],
     },
-    Case {
-        program: Debian("/usr/bin/zstd", "zstd"),
-        args: &["-dc", "--single-thread"],
-        inputs: &[File("notes.txt.zst"), HalfOf("notes.txt.zst"), EMPTY],
-    },
     Case { program: Debian("/usr/bin/unzip", "unzip"), args: &["-t", "@@"], inputs: ZIP },
     Case { program: Debian("/usr/bin/unzip", "unzip"), args: &["-p", "@@"], inputs: ZIP },
     Case {
         program: Debian("/usr/bin/bsdtar", "libarchive-tools"),
-        args: &["-tvf", "@@"],
+        args: &["-tf", "@@"],
         inputs: TAR,
     },
     Case {
@@ -129,7 +124,7 @@ const CASES: &[Case] = &[
     Case { program: OPENSSL, args: &["x509", "-inform", "DER", "-noout", "-text"], inputs: DER },
     Case { program: Debian("/usr/bin/readelf", BINUTILS), args: &["-a", "@@"], inputs: OBJECT },
     Case { program: Debian("/usr/bin/objdump", BINUTILS), args: &["-dr", "@@"], inputs: OBJECT },
-    Case { program: Debian("/usr/bin/nm", BINUTILS), args: &["@@"], inputs: OBJECT },
+    Case { program: NM, args: &["@@"], inputs: &[File("small.o"), EMPTY] },
     Case {
         program: Debian("/usr/bin/strings", BINUTILS),
         args: &["-t", "x", "@@"],
@@ -232,11 +227,6 @@ const CASES: &[Case] = &[
         ],
     },
     Case {
-        program: Debian("/usr/bin/flex", "flex"),
-        args: &["-t", "@@"],
-        inputs: &[Bytes(b"%%\n[a-z]+ return 1;\n"), Bytes(b"%%\n[a-z return 1;\n"), EMPTY],
-    },
-    Case {
         program: Debian("/usr/bin/sed", "sed"),
         args: &["-n", "s/[0-9]\\+/<&>/gp", "@@"],
         inputs: TEXTS,
@@ -256,6 +246,8 @@ const CASES: &[Case] = &[
     Case { program: Built(rust), args: &["@@"], inputs: &[HalfOf("root.der")] },
 ];
 
+/// A damaged object it hands to plugins in the order of their folder, which is the file system's.
+const NM: Program = Debian("/usr/bin/nm", BINUTILS);
 const XMLLINT: Program = Debian("/usr/bin/xmllint", "libxml2-utils");
 const DJPEG: Program = Debian("/usr/bin/djpeg", "libjpeg-turbo-progs");
 const CJPEG: Program = Debian("/usr/bin/cjpeg", "libjpeg-turbo-progs");
@@ -266,7 +258,26 @@ const BUSYBOX: Program = Debian("/bin/busybox", "busybox-static");
 const PDF: &[Input] = &[File("page.pdf"), HalfOf("page.pdf"), EMPTY];
 
 /// Programs that do not run yet, and what they need: the test sees to it that the reason is true.
-const UNSUPPORTED: &[(Case, &str)] = &[];
+const UNSUPPORTED: &[(Case, &str)] = &[
+    // Its reader is a thread, even with --single-thread.
+    (
+        Case {
+            program: Debian("/usr/bin/zstd", "zstd"),
+            args: &["-dc", "--single-thread"],
+            inputs: &[File("notes.txt.zst"), HalfOf("notes.txt.zst"), EMPTY],
+        },
+        "clone3",
+    ),
+    // Each of its passes over the output is a process of its own.
+    (
+        Case {
+            program: Debian("/usr/bin/flex", "flex"),
+            args: &["-t", "@@"],
+            inputs: &[Bytes(b"%%\n[a-z]+ return 1;\n"), Bytes(b"%%\n[a-z return 1;\n"), EMPTY],
+        },
+        "clone",
+    ),
+];
 
 fn c_dynamic() -> PathBuf {
     build_c("words", &["-fPIE", "-pie"])
@@ -315,6 +326,42 @@ impl Input {
     }
 }
 
+/// What differs between any two runs of a program: what follows or precedes one of these.
+const VARYING: [(&str, bool); 3] = [
+    // The time, in a PDF file.
+    ("Date (D:", true),
+    // An address, before a message of FFmpeg.
+    (" @ 0x", true),
+    // The number of a thread, before an error of OpenSSL.
+    (":error:", false),
+];
+
+fn masked(end: &End) -> End {
+    let mask = |text: &String| {
+        let mut text = text.clone();
+        for (mark, follows) in VARYING {
+            text = mask_beside(&text, mark, follows);
+        }
+        text
+    };
+    End { status: end.status, stdout: mask(&end.stdout), stderr: mask(&end.stderr) }
+}
+
+/// `text` without the letters and digits right behind `mark`, or right before it.
+fn mask_beside(text: &str, mark: &str, follows: bool) -> String {
+    let is_varying = |c: char| c.is_ascii_alphanumeric();
+    let mut parts: Vec<&str> = text.split(mark).collect();
+    let last = parts.len() - 1;
+    for (i, part) in parts.iter_mut().enumerate() {
+        if follows && i > 0 {
+            *part = part.trim_start_matches(is_varying);
+        } else if !follows && i < last {
+            *part = part.trim_end_matches(is_varying);
+        }
+    }
+    parts.join(mark)
+}
+
 #[test]
 fn ordinary_programs_behave_as_they_do_natively() {
     let Some(system) = kvm() else { return };
@@ -326,7 +373,7 @@ fn ordinary_programs_behave_as_they_do_natively() {
             let bytes = input.bytes();
             let guest = in_guest(&system, &mut spec, &bytes);
             let native = natively(&program, case.args, &bytes);
-            if guest != native {
+            if masked(&guest) != masked(&native) {
                 let what = format!("{} {:?} on {input:?}", program.display(), case.args);
                 differences.push(format!("{what}:\n  guest  {guest:?}\n  native {native:?}"));
             }
