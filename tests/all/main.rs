@@ -12,6 +12,7 @@ mod batch_hostile;
 mod command;
 mod examples;
 mod faults;
+mod files;
 mod host;
 mod hostile;
 mod kvm_api;

@@ -72,6 +72,8 @@ pub(super) fn load(
     loader.space.break_start = heap;
     loader.space.break_end = heap;
 
+    let mut settings = Settings::new(&spec.limits);
+    settings.name = surroundings::name_of(&spec.program);
     let mut scalars = Scalars::new(spec.seed);
     let mut random = [0; 16];
     scalars.fill_random(&mut random);
@@ -82,7 +84,7 @@ pub(super) fn load(
 
     let process = Process {
         space: Tracked::new(space),
-        settings: Tracked::new(Settings::new(&spec.limits)),
+        settings: Tracked::new(settings),
         images: Tracked::new(Images(images)),
         scalars,
         ram_bytes,

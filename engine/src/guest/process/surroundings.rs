@@ -186,6 +186,16 @@ fn furnish_own(
     Ok(())
 }
 
+/// The name that a program's only thread starts with: that of the file, as it was called.
+pub(super) fn name_of(program: &Path) -> [u8; 16] {
+    let mut name = [0; 16];
+    let file = program.file_name().unwrap_or_default().as_bytes();
+    for (to, from) in name.iter_mut().take(15).zip(file) {
+        *to = *from;
+    }
+    name
+}
+
 /// Fills `/proc/self/auxv`, which is known when the stack is.
 pub(super) fn tell_auxiliary(tree: &mut Tree, auxiliary: Vec<u8>) {
     let path = format!("{PROC}/auxv");

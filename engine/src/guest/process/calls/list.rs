@@ -58,7 +58,7 @@ impl Process {
         layout: Layout,
         mem: &mut dyn UserMemory,
     ) -> Answer {
-        let open = *self.files.table.get(fd)?;
+        let open = *self.files.table.get_usable(fd)?;
         let Target::Node(id) = open.target else { return Err(ENOTDIR.into()) };
         if self.files.tree.node(id).is_some_and(|node| node.partial) {
             self.note_listing(id);

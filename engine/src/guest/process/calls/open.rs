@@ -41,13 +41,17 @@ impl Process {
         let flags = flags as i32;
         let creates = flags & libc::O_CREAT != 0;
         let exclusive = creates && flags & libc::O_EXCL != 0;
-        if creates && flags & libc::O_DIRECTORY != 0 && flags & libc::O_TMPFILE != libc::O_TMPFILE {
+        if creates && flags & libc::O_DIRECTORY != 0 {
+            return Err(EINVAL.into());
+        }
+        let unnamed = flags & libc::O_TMPFILE == libc::O_TMPFILE;
+        if unnamed && flags & libc::O_ACCMODE == libc::O_RDONLY {
             return Err(EINVAL.into());
         }
         let follow = flags & libc::O_NOFOLLOW == 0 && !exclusive;
         let base = base_directory(&self.files, fd, path)?;
         match self.files.tree.resolve(base, path, follow)? {
-            _ if flags & libc::O_TMPFILE == libc::O_TMPFILE => {
+            _ if unnamed => {
                 let Found::Node(directory) = self.files.tree.resolve(base, path, true)? else {
                     return Err(ENOENT.into());
                 };
@@ -139,7 +143,6 @@ impl Process {
             Kind::File(_) if flags & libc::O_TRUNC != 0 => {
                 self.files.tree.set_len(id, 0)?;
             }
-            Kind::Descriptors => return Err(ENXIO.into()),
             Kind::Unread(_) => return Err(ENOENT.into()),
             _ => {}
         }

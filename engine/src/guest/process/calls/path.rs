@@ -77,9 +77,19 @@ impl Process {
         if len as i32 <= 0 {
             return Err(EINVAL.into());
         }
-        let base = base_directory(&self.files, fd, path)?;
+        let found = match (path, self.files.table.get(fd)) {
+            // A link that was opened itself.
+            ([], Ok(open)) if open.is_path_only() => match open.target {
+                Target::Node(id) if !self.is_directory(id) => Found::Node(id),
+                _ => return Err(ENOENT.into()),
+            },
+            _ => {
+                let base = base_directory(&self.files, fd, path)?;
+                self.files.tree.resolve(base, path, false)?
+            }
+        };
         let generated;
-        let text = match self.files.tree.resolve(base, path, false)? {
+        let text = match found {
             Found::Node(id) => match self.files.tree.node(id).map(|node| &node.kind) {
                 Some(Kind::Link(target)) => &target[..],
                 _ => return Err(EINVAL.into()),
@@ -89,6 +99,8 @@ impl Process {
                     Target::Node(id) => {
                         self.files.tree.path_of(id).unwrap_or_else(|| b"/ (deleted)".to_vec())
                     }
+                    Target::Event(_) => b"anon_inode:[eventfd]".to_vec(),
+                    Target::Watch(_) => b"anon_inode:[eventpoll]".to_vec(),
                     _ => format!("pipe:[{number}]").into_bytes(),
                 };
                 &generated[..]
@@ -359,7 +371,7 @@ impl Process {
     }
 
     pub(super) fn change_mode_open(&mut self, fd: u64, mode: u64) -> Answer {
-        let target = self.files.table.get(fd)?.target;
+        let target = self.files.table.get_usable(fd)?.target;
         self.set_mode(target, mode)
     }
 

@@ -39,6 +39,10 @@ fn facts(files: &Files, target: Target) -> Result<Facts, Errno> {
         Target::PipeReader(index) | Target::PipeWriter(index) => {
             return Ok(pipe((2 << 32) + u64::from(index)));
         }
+        // No type of file (fs/anon_inodes.c).
+        Target::Event(_) | Target::Watch(_) => {
+            return Ok(Facts { mode: 0o600, ..pipe(4 << 32) });
+        }
     };
     let node = files.tree.node(id).ok_or(ENOENT)?;
     let (kind, size, device) = match &node.kind {

@@ -4,7 +4,7 @@
 mod table;
 mod tree;
 
-pub(super) use table::{Open, PIPE_ATOMIC_BYTES, PIPE_BYTES_MAX, Table, Target};
+pub(super) use table::{Event, Interest, Open, PIPE_ATOMIC_BYTES, PIPE_BYTES_MAX, Table, Target};
 pub(super) use tree::{BOOT_NS, Device, Found, Kind, Node, NodeId, Proc, Tree};
 
 use super::bytes::Bytes;

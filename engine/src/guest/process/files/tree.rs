@@ -152,7 +152,38 @@ pub(in super::super) struct Tree {
     written_bytes_max: u64,
     /// Nodes changed since the last rewind.
     #[serde(skip)]
-    changed: Vec<NodeId>,
+    changed: Changed,
+    /// No node before this one is free.
+    #[serde(skip)]
+    free_from: usize,
+}
+
+/// Nodes that were changed, each once.
+#[derive(Clone, Debug, Default)]
+struct Changed {
+    list: Vec<NodeId>,
+    marks: Vec<bool>,
+}
+
+impl Changed {
+    fn add(&mut self, id: NodeId) {
+        if id.index() >= self.marks.len() {
+            self.marks.resize(id.index() + 1, false);
+        }
+        if let Some(mark) = self.marks.get_mut(id.index())
+            && !std::mem::replace(mark, true)
+        {
+            self.list.push(id);
+        }
+    }
+
+    fn take(&mut self) -> Option<NodeId> {
+        let id = self.list.pop()?;
+        if let Some(mark) = self.marks.get_mut(id.index()) {
+            *mark = false;
+        }
+        Some(id)
+    }
 }
 
 impl Tree {
@@ -169,7 +200,8 @@ impl Tree {
             nodes_max,
             written_bytes: 0,
             written_bytes_max,
-            changed: Vec::new(),
+            changed: Changed::default(),
+            free_from: 0,
         }
     }
 
@@ -179,10 +211,10 @@ impl Tree {
 
     /// A node to change; the change is undone by the next rewind.
     pub(in super::super) fn node_mut(&mut self, id: NodeId) -> Option<&mut Node> {
-        if !self.changed.contains(&id) {
-            self.changed.push(id);
-        }
-        self.nodes.get_mut(id.index())?.as_mut()
+        // An identifier that was never given out is not worth a mark.
+        let slot = self.nodes.get_mut(id.index())?;
+        self.changed.add(id);
+        slot.as_mut()
     }
 
     fn entries_mut(&mut self, id: NodeId) -> Result<&mut BTreeMap<Vec<u8>, NodeId>, Errno> {
@@ -194,7 +226,8 @@ impl Tree {
 
     /// Adds a node that no path leads to yet.
     pub(in super::super) fn add(&mut self, node: Node) -> Result<NodeId, Errno> {
-        let free = self.nodes.iter().position(Option::is_none).unwrap_or(self.nodes.len());
+        let taken = self.nodes.iter().skip(self.free_from).take_while(|node| node.is_some());
+        let free = self.free_from + taken.count();
         let id = NodeId(u32::try_from(free).map_err(|_| ENOSPC)?);
         if free >= self.nodes_max {
             return Err(ENOSPC);
@@ -206,6 +239,7 @@ impl Tree {
             Some(slot) => *slot = Some(node),
             None => self.nodes.push(Some(node)),
         }
+        self.free_from = free + 1;
         self.node_mut(id);
         Ok(id)
     }
@@ -253,6 +287,7 @@ impl Tree {
             self.written_bytes = self.written_bytes.saturating_sub(bytes.0.len() as u64);
         }
         self.node_mut(id);
+        self.free_from = self.free_from.min(id.index());
         if let Some(slot) = self.nodes.get_mut(id.index()) {
             *slot = None;
         }
@@ -278,6 +313,19 @@ impl Tree {
         self.charge(old_len, len)?;
         if let Some(Node { kind: Kind::File(bytes), .. }) = self.node_mut(id) {
             bytes.0.resize(new_len, 0);
+        }
+        Ok(())
+    }
+
+    /// Fills a part of a writable file with zeros, as far as the file goes.
+    pub(in super::super) fn clear(&mut self, id: NodeId, from: u64, to: u64) -> Result<(), Errno> {
+        let Some(Node { kind: Kind::File(bytes), .. }) = self.node_mut(id) else {
+            return Err(EINVAL);
+        };
+        let len = bytes.0.len();
+        let bound = |at: u64| usize::try_from(at).unwrap_or(len).min(len);
+        if let Some(part) = bytes.0.get_mut(bound(from)..bound(to)) {
+            part.fill(0);
         }
         Ok(())
     }
@@ -449,15 +497,16 @@ impl HasBlobs for Tree {
 impl Rewind for Tree {
     fn rewind_to(&mut self, snapshot: &Self, related: bool) {
         self.nodes_max = snapshot.nodes_max;
+        self.free_from = 0;
         self.written_bytes = snapshot.written_bytes;
         self.written_bytes_max = snapshot.written_bytes_max;
         if !related {
             self.nodes.clone_from(&snapshot.nodes);
-            self.changed.clear();
+            while self.changed.take().is_some() {}
             return;
         }
         self.nodes.truncate(snapshot.nodes.len());
-        for id in self.changed.drain(..) {
+        while let Some(id) = self.changed.take() {
             let theirs = snapshot.nodes.get(id.index());
             match (self.nodes.get_mut(id.index()), theirs) {
                 (Some(Some(ours)), Some(Some(theirs))) => ours.copy_from(theirs),
