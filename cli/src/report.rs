@@ -39,6 +39,8 @@ pub struct Report {
     pub unsupported_calls: Vec<String>,
     /// The host's system files that it had because it looked for them.
     pub host_files: Vec<PathBuf>,
+    /// Arguments that are files of the host, and that the program looked for in vain.
+    pub files_missing: Vec<PathBuf>,
     /// The crash, if it crashed.
     pub crash: Option<Crash>,
     /// Where it was when its time was over.
@@ -94,6 +96,7 @@ impl Report {
             blocks: None,
             unsupported_calls: process.map(Process::unsupported_calls).unwrap_or_default(),
             host_files: Vec::new(),
+            files_missing: Vec::new(),
             crash,
             backtrace,
         }
@@ -128,6 +131,9 @@ impl Report {
         if !self.host_files.is_empty() {
             let count = self.host_files.len();
             let _ = writeln!(text, "files of the host's system: {count}, see --no-host-files");
+        }
+        for file in &self.files_missing {
+            let _ = writeln!(text, "not in the guest: {0}; --file {0} adds it", file.display());
         }
         if let Some(crash) = &self.crash {
             text.push_str(&crash.text());

@@ -22,3 +22,4 @@ mod rewind;
 mod snapshot;
 mod strace;
 mod support;
+mod system_files;

@@ -10,8 +10,10 @@ use crate::point;
 use crate::report::{self, BlocksReached, Report};
 use crate::terminal::{self, Status};
 use dejavm_engine::coverage::Arm;
+use dejavm_engine::guest::process::{WORKING_DIRECTORY, Wanted};
 use dejavm_engine::machine::{Ended, Limit, Machine, RunReport, Started};
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What a breakpoint costs at most; tracing gets so much more time for each block.
@@ -59,6 +61,7 @@ pub fn run(args: &Run) -> Result<ExitCode, CliError> {
     if let Some(file) = &args.strace {
         show_trace(file, &done)?;
     }
+    let missing = files_missing(&args.guest.program, &boot::wanted(&done.0));
     let mut report = match done {
         (Started::Ended(ended), _) => of_ended(*ended)?,
         (Started::AtSnapshot(mut machine), run) => {
@@ -67,7 +70,19 @@ pub fn run(args: &Run) -> Result<ExitCode, CliError> {
         }
     };
     report.host_files = files;
+    report.files_missing = missing;
     finish(args, &report)
+}
+
+/// The arguments that name a file of the host which the program looked for and did not find: the
+/// user may have meant it to.
+fn files_missing(words: &[OsString], wanted: &Wanted) -> Vec<PathBuf> {
+    let is_meant = |path: &&PathBuf| {
+        let path = Path::new(WORKING_DIRECTORY).join(path);
+        wanted.paths().any(|wanted| wanted == path)
+    };
+    let named = words.iter().skip(1).map(PathBuf::from);
+    named.filter(|path| is_meant(&path) && path.exists()).collect()
 }
 
 /// Writes the system calls of a program that has ended.

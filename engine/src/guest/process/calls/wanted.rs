@@ -6,8 +6,8 @@ use super::super::memory::UserMemory;
 use super::super::{Process, SystemCall};
 use super::AT_FDCWD;
 
-/// What is the guest's own: nothing of the host's would ever be put there.
-const OWN: [&[u8]; 5] = [b"/proc/", b"/sys/", b"/dev/", b"/tmp/", b"/work/"];
+/// Where nothing of the host's is ever put.
+const OWN: [&[u8]; 3] = [b"/proc/", b"/sys/", b"/dev/"];
 
 /// The directory's descriptor and the path that `call` looks up.
 fn path_of(call: &SystemCall) -> Option<(u64, u64)> {
