@@ -2,7 +2,8 @@
 //!
 //! This module is the program's kernel: loader, address space, files and system calls, all over
 //! in-memory state. It never makes a host system call on behalf of a guest, and never touches a
-//! vCPU. Host files are read by [`Process::load`] and nowhere else.
+//! vCPU. Host files are read by [`Process::load`] and, between two boots,
+//! by [`SystemFiles::take`], and nowhere else.
 
 pub mod agent;
 mod bytes;
@@ -166,7 +167,7 @@ impl HasBlobs for Process {
 
 impl Process {
     /// Loads the program of `spec` into `mem`, which holds nothing yet, and tells where it
-    /// starts. The only function here that reads host files.
+    /// starts. No other function of a process reads host files.
     pub fn load(
         spec: &ProcessSpec,
         input: &[u8],
