@@ -56,6 +56,14 @@ pub struct Guest {
     #[arg(long, value_name = "HOST[:GUEST]",
           value_parser = OsStringValueParser::new().try_map(values::mapping))]
     pub file: Vec<FileMapping>,
+    /// As --file, for a folder with all it holds. May be repeated.
+    #[arg(long, value_name = "HOST[:GUEST]",
+          value_parser = OsStringValueParser::new().try_map(values::mapping))]
+    pub dir: Vec<FileMapping>,
+    /// Leave the host's system files out. Otherwise a program that looks for a file of /usr, /lib,
+    /// /bin or /etc that any user may read is booted anew with it, and finds it.
+    #[arg(long)]
+    pub no_host_files: bool,
     /// A variable of the program's environment, which is empty otherwise. May be repeated.
     #[arg(long, value_name = "NAME=VALUE",
           value_parser = OsStringValueParser::new().try_map(values::variable))]
@@ -76,7 +84,7 @@ pub struct Guest {
     #[arg(long, value_name = "PATH")]
     pub input_path: Option<PathBuf>,
     /// PROGRAM is the image of a bare guest, without Linux.
-    #[arg(long, value_name = "MODE", conflicts_with_all = ["file", "env", "at", "crash_at", "input_path"])]
+    #[arg(long, value_name = "MODE", conflicts_with_all = ["file", "dir", "no_host_files", "env", "at", "crash_at", "input_path"])]
     pub bare: Option<Bare>,
     /// Where a bare guest's image goes [default: 0x7c00 in real mode, else 0x100000].
     #[arg(long, value_name = "ADDRESS", requires = "bare", value_parser = values::address)]
@@ -110,6 +118,7 @@ const RUN_EXAMPLES: &str = "\
 Examples:
     dejavm run -i doc.xml -- xmllint --noout @@
     echo hello | dejavm run -- busybox sha256sum
+    dejavm run --strace -i doc.xml -- xmllint --noout @@
     dejavm run --snapshot parser.dejavm -i crash.bin
     dejavm run --bare real boot.bin
 
@@ -124,7 +133,7 @@ pub struct Run {
     pub input: Option<PathBuf>,
     /// Run from this snapshot instead of booting a program.
     #[arg(long, value_name = "FILE",
-          conflicts_with_all = ["program", "ram", "file", "env", "at", "input_path", "bare"])]
+          conflicts_with_all = ["program", "ram", "file", "dir", "no_host_files", "env", "at", "input_path", "bare"])]
     pub snapshot: Option<PathBuf>,
     /// Time limit in milliseconds, or with a unit: 500ms, 2s; 0 is none.
     #[arg(short, long, value_name = "MS", default_value = "10s", value_parser = values::time)]
@@ -141,6 +150,11 @@ pub struct Run {
     /// Write the report there instead of to standard error.
     #[arg(long, value_name = "FILE", conflicts_with = "quiet")]
     pub report: Option<PathBuf>,
+    /// Print the program's system calls as strace does, to standard error or to FILE, when it has
+    /// ended.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
+          default_missing_value = "-", conflicts_with = "bare")]
+    pub strace: Option<PathBuf>,
     /// Count the blocks of these images too; a part of an image's name, or `all`. May be repeated.
     #[arg(long, value_name = "IMAGE")]
     pub cover: Vec<String>,

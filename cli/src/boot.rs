@@ -3,7 +3,7 @@
 use crate::error::CliError;
 use crate::guest::Resolved;
 use crate::values::Point;
-use dejavm_engine::guest::process::{LoadedImage, Process};
+use dejavm_engine::guest::process::{LoadedImage, Process, Wanted};
 use dejavm_engine::kvm::System;
 use dejavm_engine::machine::{Boot, Limit, Machine, MachineSnapshot, ProcessPoint, Started};
 use dejavm_engine::outcome::Outcome;
@@ -13,7 +13,12 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long a program may go on looking for system files, over all of its boots.
+const DISCOVERY: Duration = Duration::from_secs(30);
+/// Time limit of a run that is only made for what the program looks for.
+const SAMPLE: Duration = Duration::from_secs(1);
 
 /// Opens KVM.
 pub fn system() -> Result<System, CliError> {
@@ -58,14 +63,24 @@ pub fn start(
     boot.start(point, limit).map_err(CliError::machine("run to the snapshot point"))
 }
 
-/// Boots `guest` to its snapshot point, which it must reach.
+/// Boots `guest` to its snapshot point, which it must reach. `samples` are inputs to try, for the
+/// system files that a run looks for.
 pub fn to_snapshot(
     system: &System,
-    guest: &Resolved,
+    guest: &mut Resolved,
     input: &[u8],
+    samples: &[Vec<u8>],
     limit: Limit,
 ) -> Result<Machine, CliError> {
-    let ended = match start(system, guest, input, limit)? {
+    let attempt = |guest: &Resolved| {
+        let mut started = start(system, guest, input, limit)?;
+        if let (Started::AtSnapshot(machine), true) = (&mut started, guest.takes_system_files()) {
+            try_samples(machine, samples)?;
+        }
+        let wanted = wanted(&started);
+        Ok((started, wanted))
+    };
+    let ended = match with_system_files(guest, attempt)? {
         Started::AtSnapshot(machine) => return Ok(*machine),
         Started::Ended(ended) => ended,
     };
@@ -90,6 +105,50 @@ pub fn to_snapshot(
         _ => todo,
     };
     Err(CliError::EndedEarly { outcome: ended.report.outcome.to_string(), before, todo })
+}
+
+/// Runs each of `samples`, for what the program looks for meanwhile.
+fn try_samples(machine: &mut Machine, samples: &[Vec<u8>]) -> Result<(), CliError> {
+    for sample in samples {
+        machine.run(sample, Limit::time(SAMPLE)).map_err(CliError::machine("try a seed"))?;
+        machine.rewind().map_err(CliError::machine("rewind the guest"))?;
+    }
+    Ok(())
+}
+
+/// What the program looked for in vain before it came to its snapshot point, or to its end.
+pub fn wanted(started: &Started) -> Wanted {
+    let process = match started {
+        Started::AtSnapshot(machine) => machine.process(),
+        Started::Ended(ended) => ended.process(),
+    };
+    process.map(|process| process.wanted().clone()).unwrap_or_default()
+}
+
+/// Makes `attempt`s, each with the files of the host's system that the ones before looked for in
+/// vain, until one looks for none that are there: that one's result.
+///
+/// A program often finds out what it needs next only in what it has just found, so that this takes
+/// several boots. It ends, because a file comes in only once, and within `DISCOVERY`.
+pub fn with_system_files<T>(
+    guest: &mut Resolved,
+    mut attempt: impl FnMut(&Resolved) -> Result<(T, Wanted), CliError>,
+) -> Result<T, CliError> {
+    let start = Instant::now();
+    loop {
+        let (made, wanted) = attempt(guest)?;
+        let Resolved::Process(program) = &mut *guest else { return Ok(made) };
+        if !program.system_files || !program.spec.system.take(&wanted) {
+            return Ok(made);
+        }
+        let files = &program.spec.system;
+        let (count, bytes) = (files.files().count(), files.bytes());
+        tracing::info!("booting anew with {count} system files, {bytes} bytes");
+        if start.elapsed() > DISCOVERY {
+            tracing::warn!("the program went on looking for system files; it may lack some");
+            return Ok(made);
+        }
+    }
 }
 
 /// Loads the snapshot file `path` into a machine; its pages are checked first if `check`.

@@ -39,7 +39,8 @@ impl Source {
             format!("input {:?}", guest.input_path),
             format!("bare {:?} {:?} {:?}", guest.bare, guest.load_at, guest.entry),
         ];
-        arguments.extend(guest.file.iter().map(|file| {
+        arguments.push(format!("system files {}", !guest.no_host_files));
+        arguments.extend(guest.file.iter().chain(&guest.dir).map(|file| {
             let host = fs::metadata(&file.host).ok();
             let version = host.map(|host| (host.len(), host.modified().ok()));
             format!("file {file:?} {version:?}")

@@ -4,6 +4,7 @@
 
 use crate::args::{Bare, Guest};
 use crate::error::CliError;
+use crate::script;
 use crate::values::{Point, replace_input};
 use dejavm_engine::address::Gpa;
 use dejavm_engine::guest::bare::{BareSpec, Mode};
@@ -39,6 +40,8 @@ pub struct Program {
     pub until_return: bool,
     /// Where it is a crash to be.
     pub crash_at: Vec<Point>,
+    /// Whether it may have the host's system files that it looks for.
+    pub system_files: bool,
 }
 
 impl Guest {
@@ -54,8 +57,12 @@ impl Guest {
             Some(_) => Err(CliError::Usage("a bare guest takes an image and no arguments")),
             None => {
                 let path = find_program(program, std::env::var_os("PATH").as_deref())?;
+                let script = script::of(&path)?;
                 let mut spec = ProcessSpec::new(path);
                 self.surround(&mut spec, args);
+                if let Some(script) = script {
+                    script.start(&mut spec);
+                }
                 let ram_bytes = self.ram.unwrap_or(RAM_BYTES);
                 let program = Program {
                     spec,
@@ -63,6 +70,7 @@ impl Guest {
                     at: self.at.clone(),
                     until_return: self.until_return,
                     crash_at: self.crash_at.clone(),
+                    system_files: !self.no_host_files,
                 };
                 Ok(Resolved::Process(Box::new(program)))
             }
@@ -84,7 +92,7 @@ impl Guest {
             spec.input = InputChannel::File { guest: path };
         }
         spec.env.clone_from(&self.env);
-        spec.files.clone_from(&self.file);
+        spec.files = self.file.iter().chain(&self.dir).cloned().collect();
     }
 
     fn bare(&self, mode: Bare, path: &Path) -> Result<Resolved, CliError> {
@@ -114,7 +122,7 @@ impl Guest {
 }
 
 /// A name without a slash is looked up as a shell would; anything else is a path.
-fn find_program(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, CliError> {
+pub fn find_program(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, CliError> {
     if name.as_bytes().contains(&b'/') {
         return Ok(name.into());
     }
@@ -138,6 +146,17 @@ impl Resolved {
             }
             Self::Bare(_) => "the bare guest".to_owned(),
         }
+    }
+
+    /// Whether the host's system files that it looks for are to be brought in.
+    pub fn takes_system_files(&self) -> bool {
+        matches!(self, Self::Process(program) if program.system_files)
+    }
+
+    /// The host's system files that it looked for so far.
+    pub fn system_files(&self) -> Vec<PathBuf> {
+        let Self::Process(program) = self else { return Vec::new() };
+        program.spec.system.files().map(Path::to_owned).collect()
     }
 
     /// Its kind, for `fuzzer_stats`.

@@ -8,6 +8,7 @@ use dejavm_engine::machine::RunReport;
 use dejavm_engine::outcome::Outcome;
 use serde::Serialize;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 /// What one run did.
 #[derive(Debug, Serialize)]
@@ -36,6 +37,10 @@ pub struct Report {
     pub blocks: Option<BlocksReached>,
     /// System calls that were answered with ENOSYS, each once.
     pub unsupported_calls: Vec<String>,
+    /// The host's system files that it had because it looked for them.
+    pub host_files: Vec<PathBuf>,
+    /// Arguments that are files of the host, and that the program looked for in vain.
+    pub files_missing: Vec<PathBuf>,
     /// The crash, if it crashed.
     pub crash: Option<Crash>,
     /// Where it was when its time was over.
@@ -90,6 +95,8 @@ impl Report {
             memory_crc32: None,
             blocks: None,
             unsupported_calls: process.map(Process::unsupported_calls).unwrap_or_default(),
+            host_files: Vec::new(),
+            files_missing: Vec::new(),
             crash,
             backtrace,
         }
@@ -120,6 +127,13 @@ impl Report {
         }
         if !self.unsupported_calls.is_empty() {
             let _ = writeln!(text, "not supported: {}", self.unsupported_calls.join(", "));
+        }
+        if !self.host_files.is_empty() {
+            let count = self.host_files.len();
+            let _ = writeln!(text, "files of the host's system: {count}, see --no-host-files");
+        }
+        for file in &self.files_missing {
+            let _ = writeln!(text, "not in the guest: {0}; --file {0} adds it", file.display());
         }
         if let Some(crash) = &self.crash {
             text.push_str(&crash.text());

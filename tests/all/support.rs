@@ -3,6 +3,7 @@
 use dejavm_engine::guest::process::{INPUT_PATH, InputChannel, ProcessSpec};
 use dejavm_engine::kvm::System;
 use dejavm_engine::machine::{Boot, Ended, Limit, Machine, ProcessPoint, Started};
+use dejavm_engine::outcome::Outcome;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -39,6 +40,11 @@ pub fn rounds(count: u32) -> u32 {
 /// A time limit that a test depends on, `DEJAVM_TEST_SCALE` times as long on a slow host.
 pub fn patience(limit: Duration) -> Duration {
     limit * scale()
+}
+
+/// Whether this host is a slow one (`DEJAVM_TEST_SCALE`).
+pub fn is_slow_host() -> bool {
+    scale() > 1
 }
 
 /// How much slower than the hosts that the tests were written on this one is: `DEJAVM_TEST_SCALE`,
@@ -167,27 +173,54 @@ pub struct End {
 }
 
 /// One run in a guest, from boot to end.
-pub fn in_guest(system: &System, spec: &ProcessSpec, input: &[u8]) -> End {
-    let boot = Boot::process(system, spec, RAM_BYTES, input).unwrap();
-    let (outcome, stdout, stderr) = match boot.start(ProcessPoint::Input, limit()).unwrap() {
-        Started::Ended(ended) => {
-            let Ended { report, stdout, stderr, .. } = *ended;
-            (report.outcome, stdout, stderr)
-        }
-        Started::AtSnapshot(mut machine) => {
-            let report = machine.run(input, limit()).unwrap();
-            let (out, err) = (machine.stdout().to_vec(), machine.stderr().to_vec());
-            machine.rewind().unwrap();
-            assert_eq!(machine.verify().unwrap(), []);
-            (report.outcome, out, err)
-        }
+///
+/// As the command does it: `spec` gets the host's system files that the program looked for, and
+/// the program is booted anew until it looks for no more.
+pub fn in_guest(system: &System, spec: &mut ProcessSpec, input: &[u8]) -> End {
+    let (outcome, stdout, stderr) = run_to_end(system, spec, input);
+    let stderr = match outcome {
+        Outcome::Exited { .. } | Outcome::Crashed(_) => text(&stderr),
+        // What no native run says, so that a test which compares the two shows it.
+        ref other => return End { status: 255, stdout: text(&stdout), stderr: other.to_string() },
     };
-    End { status: status_of(&outcome), stdout: text(&stdout), stderr: text(&stderr) }
+    End { status: status_of(&outcome), stdout: text(&stdout), stderr }
+}
+
+/// As [`in_guest`], of a program that may end in any way.
+pub fn outcome_in_guest(system: &System, spec: &mut ProcessSpec, input: &[u8]) -> Outcome {
+    run_to_end(system, spec, input).0
+}
+
+fn run_to_end(
+    system: &System,
+    spec: &mut ProcessSpec,
+    input: &[u8],
+) -> (Outcome, Vec<u8>, Vec<u8>) {
+    loop {
+        let boot = Boot::process(system, spec, RAM_BYTES, input).unwrap();
+        let (end, wanted) = match boot.start(ProcessPoint::Input, limit()).unwrap() {
+            Started::Ended(ended) => {
+                let wanted = ended.process().unwrap().wanted().clone();
+                let Ended { report, stdout, stderr, .. } = *ended;
+                ((report.outcome, stdout, stderr), wanted)
+            }
+            Started::AtSnapshot(mut machine) => {
+                let report = machine.run(input, limit()).unwrap();
+                let (out, err) = (machine.stdout().to_vec(), machine.stderr().to_vec());
+                let wanted = machine.process().unwrap().wanted().clone();
+                machine.rewind().unwrap();
+                assert_eq!(machine.verify().unwrap(), []);
+                ((report.outcome, out, err), wanted)
+            }
+        };
+        if !spec.system.take(&wanted) {
+            return end;
+        }
+    }
 }
 
 /// The status a shell shows for an outcome.
-pub fn status_of(outcome: &dejavm_engine::outcome::Outcome) -> u8 {
-    use dejavm_engine::outcome::Outcome;
+pub fn status_of(outcome: &Outcome) -> u8 {
     match outcome {
         Outcome::Exited { status } => *status,
         Outcome::Crashed(fault) => 128 + fault.signal.0,

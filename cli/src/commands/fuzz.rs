@@ -20,6 +20,7 @@ use dejavm_engine::kvm::System;
 use dejavm_engine::machine::Machine;
 use serde::Serialize;
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,12 +28,15 @@ use std::time::Duration;
 
 /// Time limit of the boot.
 const BOOT: Duration = Duration::from_secs(60);
+/// Seeds that the boot tries, and the largest of them.
+const SAMPLES_MAX: usize = 16;
+const SAMPLE_BYTES_MAX: u64 = 1 << 20;
 /// What a shell reports of a process that Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
 
 /// Runs a campaign.
 pub fn run(args: &Fuzz) -> Result<ExitCode, CliError> {
-    let guest = args.guest.resolve()?;
+    let mut guest = args.guest.resolve()?;
     let stop = Arc::new(AtomicBool::new(false));
     // First the output folder: it is locked from here on, and refused if it is not ours.
     let options = options(args, &guest, Arc::clone(&stop));
@@ -42,7 +46,7 @@ pub fn run(args: &Fuzz) -> Result<ExitCode, CliError> {
     stop_on_signals(stop)?;
     let system = boot::system()?;
     let mut status = Status::new(args.json);
-    let mut machine = machine(args, &system, &guest, &mut status)?;
+    let mut machine = machine(args, &system, &mut guest, &mut status)?;
     machine.set_rewind_mode(args.rewind.into());
     let symbolizer = boot::symbolizer(machine.process());
     status.line(&format!("snapshot: {}", point::in_words(machine.snapshot(), &symbolizer)));
@@ -118,7 +122,7 @@ fn options(args: &Fuzz, guest: &Resolved, stop: Arc<AtomicBool>) -> Options {
 fn machine(
     args: &Fuzz,
     system: &System,
-    guest: &Resolved,
+    guest: &mut Resolved,
     status: &mut Status,
 ) -> Result<Machine, CliError> {
     let (folder, source) = (Folder::of(&args.output), Source::of(&args.guest));
@@ -139,12 +143,27 @@ fn machine(
     }
     let text = format!("booting {}", guest.name());
     let limit = boot::limit(BOOT);
-    let machine = status.during(&text, || boot::to_snapshot(system, guest, &[], limit))?;
+    let samples = samples(args.input.as_deref());
+    let machine =
+        status.during(&text, || boot::to_snapshot(system, guest, &[], &samples, limit))?;
     if machine.saw_input_while_booting() {
         return Err(CliError::PointAfterInput);
     }
     folder.save(machine.snapshot(), &source)?;
     Ok(machine)
+}
+
+/// Nothing, and the first few seeds: what the boot tries, to see which system files a run needs.
+/// A folder that cannot be read is the campaign's to complain about.
+fn samples(seeds: Option<&Path>) -> Vec<Vec<u8>> {
+    let entries = seeds.and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten();
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    let is_small = |path: &PathBuf| {
+        fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() <= SAMPLE_BYTES_MAX)
+    };
+    let seeds = paths.iter().filter(|path| is_small(path)).take(SAMPLES_MAX);
+    std::iter::once(Vec::new()).chain(seeds.filter_map(|path| fs::read(path).ok())).collect()
 }
 
 /// A snapshot that the output folder has.

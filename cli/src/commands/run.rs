@@ -5,11 +5,15 @@ use crate::blocks::Blocks;
 use crate::boot;
 use crate::error::CliError;
 use crate::exit_code::ExitCode;
+use crate::guest::Resolved;
 use crate::point;
 use crate::report::{self, BlocksReached, Report};
 use crate::terminal::{self, Status};
 use dejavm_engine::coverage::Arm;
+use dejavm_engine::guest::process::{WORKING_DIRECTORY, Wanted};
 use dejavm_engine::machine::{Ended, Limit, Machine, RunReport, Started};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What a breakpoint costs at most; tracing gets so much more time for each block.
@@ -26,27 +30,91 @@ pub fn run(args: &Run) -> Result<ExitCode, CliError> {
     let system = boot::system()?;
     let limit = boot::limit(args.timeout);
     let mut status = Status::new(args.quiet || args.json);
-    let started = match &args.snapshot {
-        Some(path) => Started::AtSnapshot(Box::new(boot::load(&system, path, false)?)),
+    let mut files = Vec::new();
+    let done = match &args.snapshot {
+        Some(path) => {
+            let mut machine = boot::load(&system, path, false)?;
+            if args.strace.is_some() {
+                machine.trace_calls();
+            }
+            let started = Started::AtSnapshot(Box::new(machine));
+            status.during("running", || to_end(started, &input, limit))?
+        }
         None => {
-            let guest = args.guest.resolve()?;
-            let text = format!("booting {}", guest.name());
-            status.during(&text, || boot::start(&system, &guest, &input, limit))?
+            let mut guest = args.guest.resolve()?;
+            if let Resolved::Process(program) = &mut guest {
+                program.spec.trace = args.strace.is_some();
+            }
+            let text = format!("running {}", guest.name());
+            let attempt = |guest: &Resolved| {
+                let done = to_end(boot::start(&system, guest, &input, limit)?, &input, limit)?;
+                let wanted = boot::wanted(&done.0);
+                Ok((done, wanted))
+            };
+            let done = status.during(&text, || boot::with_system_files(&mut guest, attempt))?;
+            files = guest.system_files();
+            done
         }
     };
-    match started {
-        Started::Ended(ended) => {
-            status.clear();
-            finish(args, &of_ended(*ended)?)
-        }
-        Started::AtSnapshot(mut machine) => {
-            let run = status.during("running", || machine.run(&input, limit));
-            let run = run.map_err(CliError::machine("run the guest"))?;
-            // Not among the guest's own output.
-            status.clear();
-            finish(args, &of_run(args, &mut machine, &run, &input, limit)?)
-        }
+    // Not among the guest's own output.
+    status.clear();
+    if let Some(file) = &args.strace {
+        show_trace(file, &done)?;
     }
+    let missing = files_missing(&args.guest.program, &boot::wanted(&done.0));
+    let mut report = match done {
+        (Started::Ended(ended), _) => of_ended(*ended)?,
+        (Started::AtSnapshot(mut machine), run) => {
+            let run = run.ok_or(CliError::Usage("the guest did not run"))?;
+            of_run(args, &mut machine, &run, &input, limit)?
+        }
+    };
+    report.host_files = files;
+    report.files_missing = missing;
+    finish(args, &report)
+}
+
+/// The arguments that name a file of the host which the program looked for and did not find: the
+/// user may have meant it to.
+fn files_missing(words: &[OsString], wanted: &Wanted) -> Vec<PathBuf> {
+    let is_meant = |path: &&PathBuf| {
+        let path = Path::new(WORKING_DIRECTORY).join(path);
+        wanted.paths().any(|wanted| wanted == path)
+    };
+    let named = words.iter().skip(1).map(PathBuf::from);
+    named.filter(|path| is_meant(&path) && path.exists()).collect()
+}
+
+/// Writes the system calls of a program that has ended.
+fn show_trace(file: &Path, done: &(Started, Option<RunReport>)) -> Result<(), CliError> {
+    let (process, outcome) = match done {
+        (Started::Ended(ended), _) => (ended.process(), &ended.report.outcome),
+        (Started::AtSnapshot(machine), Some(run)) => (machine.process(), &run.outcome),
+        (Started::AtSnapshot(_), None) => return Ok(()),
+    };
+    let Some(process) = process else { return Ok(()) };
+    let text = process.trace().to_owned() + &process.trace_end(outcome);
+    if file == Path::new("-") {
+        terminal::err(text.as_bytes());
+    } else {
+        dejavm_corpus::write_atomically(file, text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Runs what has come to its snapshot to its end.
+fn to_end(
+    mut started: Started,
+    input: &[u8],
+    limit: Limit,
+) -> Result<(Started, Option<RunReport>), CliError> {
+    let report = match &mut started {
+        Started::Ended(_) => None,
+        Started::AtSnapshot(machine) => {
+            Some(machine.run(input, limit).map_err(CliError::machine("run the guest"))?)
+        }
+    };
+    Ok((started, report))
 }
 
 fn of_ended(mut ended: Ended) -> Result<Report, CliError> {

@@ -28,7 +28,7 @@ struct Facts {
 
 /// Boots and saves.
 pub fn run(args: &Snapshot) -> Result<ExitCode, CliError> {
-    let guest = args.guest.resolve()?;
+    let mut guest = args.guest.resolve()?;
     let input = match &args.input {
         Some(path) => boot::input(Some(path))?,
         None => Vec::new(),
@@ -38,7 +38,9 @@ pub fn run(args: &Snapshot) -> Result<ExitCode, CliError> {
     let mut status = Status::new(args.json);
     let start = Instant::now();
     let text = format!("booting {}", guest.name());
-    let machine = status.during(&text, || boot::to_snapshot(&system, &guest, &input, limit))?;
+    let samples = [input.clone()];
+    let machine =
+        status.during(&text, || boot::to_snapshot(&system, &mut guest, &input, &samples, limit))?;
     if machine.saw_input_while_booting() {
         status.line(
             "dejavm: warning: the program looks at its input before the point of --at; \

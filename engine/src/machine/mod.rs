@@ -352,6 +352,14 @@ impl Machine {
         self.driver.process()
     }
 
+    /// Keeps a line for every system call that the program makes from now on; nothing for a bare
+    /// guest. See [`Process::trace`].
+    pub fn trace_calls(&mut self) {
+        if let Driver::Process(driver) = &mut self.driver {
+            driver.state.process.trace_calls();
+        }
+    }
+
     /// Whether the program looked at the input of its boot before the snapshot point, so that
     /// its runs may not depend on theirs. Not known of a machine that was loaded.
     #[must_use]

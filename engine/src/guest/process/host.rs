@@ -1,10 +1,11 @@
 //! Brings host files into the guest's tree, at boot: each under its own path with the symbolic
-//! links on the way, or under a path of the caller's choice. The only module here that opens
-//! host files; nothing calls it once the guest runs.
+//! links on the way, or under a path of the caller's choice. Beside `system`, the only module here
+//! that opens host files; nothing calls it once the guest runs.
 
 use super::errno::Errno;
 use super::files::{Found, Kind, Node, NodeId, Tree};
 use super::spec::LoadError;
+use super::system::{Entry, SystemFiles, names_reversed};
 use crate::memory::SharedBytes;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -74,7 +75,9 @@ impl<'a> Importer<'a> {
             LoadError::TooManyBytes { path: path.to_owned(), max: self.bytes_max }
         })?;
         let bytes = SharedBytes::from(bytes);
-        let node = Node::new(Kind::Image(bytes.clone().into()), 0o755, false);
+        let mut node = Node::new(Kind::Image(bytes.clone().into()), 0o755, false);
+        let facts = super::system::facts(&facts);
+        (node.mode, node.modified_ns) = (facts.mode & 0o755 | 0o444, facts.modified_ns);
         let node = self.tree.add(node).map_err(|errno| guest_path(path, errno))?;
         let imported = Imported { node, bytes, path: real.clone() };
         self.read.insert(real, imported.clone());
@@ -153,6 +156,30 @@ impl<'a> Importer<'a> {
         Ok(())
     }
 
+    /// Brings in the host's system files under their own paths, where nothing else is; what the
+    /// guest has of its own, or was given by name, counts.
+    pub(super) fn place_system(&mut self, files: &SystemFiles) {
+        for (path, facts, entry) in files.entries() {
+            let kind = match entry {
+                Entry::Directory { complete } => {
+                    let directory = self.directory(path);
+                    let node = directory.ok().and_then(|id| self.tree.node_mut(id));
+                    if let Some(node) = node.filter(|node| !node.owned) {
+                        node.partial &= !complete;
+                        (node.mode, node.modified_ns) = (facts.mode, facts.modified_ns);
+                    }
+                    continue;
+                }
+                Entry::File(bytes) => Kind::Image(bytes.clone().into()),
+                Entry::Unread => Kind::Unread(facts.size),
+                Entry::Link(target) => Kind::Link(target.as_bytes().to_vec()),
+            };
+            let mut node = Node::new(kind, facts.mode, false);
+            node.modified_ns = facts.modified_ns;
+            let _ = self.place_if_absent(path, node);
+        }
+    }
+
     /// The directory at a guest path, made where it is missing.
     pub(super) fn directory(&mut self, path: &Path) -> Result<NodeId, Errno> {
         let path = Path::new(super::spec::WORKING_DIRECTORY).join(path);
@@ -169,7 +196,9 @@ impl<'a> Importer<'a> {
                 Found::Missing { parent, name, .. } => {
                     let name = name.to_vec();
                     let kind = Kind::Directory { entries: BTreeMap::new(), parent };
-                    let id = self.tree.add(Node::new(kind, 0o755, false))?;
+                    let mut node = Node::new(kind, 0o755, false);
+                    node.partial = true;
+                    let id = self.tree.add(node)?;
                     self.tree.link(parent, &name, id)?;
                     id
                 }
@@ -220,16 +249,4 @@ impl<'a> Importer<'a> {
         let parent = self.directory(parent).map_err(|errno| guest_path(path, errno))?;
         Ok((parent, name))
     }
-}
-
-/// A path's names, last one first; neither root nor `.`.
-fn names_reversed(path: &Path) -> Vec<OsString> {
-    path.components()
-        .rev()
-        .filter_map(|component| match component {
-            Component::Normal(name) => Some(name.to_owned()),
-            Component::ParentDir => Some("..".into()),
-            _ => None,
-        })
-        .collect()
 }

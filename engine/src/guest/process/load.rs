@@ -4,7 +4,7 @@ use super::bytes::Bytes;
 use super::calls::PROCESS_ID;
 use super::elf::{Elf, Segment};
 use super::errno::Errno;
-use super::files::{Device, Files, Kind, Node, NodeId, Target};
+use super::files::{Files, NodeId, Target};
 use super::host::{Imported, Importer};
 use super::libraries::import_needed;
 use super::mapping::bring_in;
@@ -12,14 +12,14 @@ use super::memory::{OutOfFrames, Prot, UserMemory};
 use super::settings::{Image, Images, Scalars, Settings};
 use super::space::{Area, AreaFlags, Backing, MMAP_BASE, Space, USER_END, USER_START, in_user};
 use super::spec::{InputChannel, LoadError, ProcessSpec, Start, WORKING_DIRECTORY};
-use super::stack::{self, Loaded, STACK_BYTES, STACK_READY_BYTES};
+use super::stack::{self, InitialStack, Loaded, STACK_BYTES, STACK_READY_BYTES};
+use super::strace::Trace;
+use super::surroundings;
 use super::threads::Threads;
 use super::tracked::Tracked;
 use super::user::Growth;
-use super::{Missing, Process};
+use super::{Missing, Process, Wanted};
 use crate::address::{Gva, PAGE_SIZE};
-use crate::memory::SharedBytes;
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -51,7 +51,8 @@ pub(super) fn load(
         Some(imported) => Some((imported, Elf::parse(&imported.path, &imported.bytes)?)),
         None => None,
     };
-    furnish(&mut importer, spec, &program)?;
+    let ram_bytes = mem.frames_free().saturating_mul(PAGE);
+    surroundings::furnish(&mut importer, spec, &program, ram_bytes)?;
     open_standard(&mut files, spec);
 
     let mut argv = vec![spec.program.clone().into_os_string()];
@@ -78,93 +79,29 @@ pub(super) fn load(
     let mut random = [0; 16];
     scalars.fill_random(&mut random);
     let loaded = Loaded { elf: &elf, bias, interpreter_bias, cpu: spec.cpu, random };
-    let rsp = loader.make_stack(spec, &argv, &loaded)?;
+    let top = loader.make_stack(spec, &argv, &loaded)?;
+    let space = loader.space;
+    surroundings::tell_auxiliary(&mut files.tree, top.auxiliary);
 
     let process = Process {
-        space: Tracked::new(loader.space),
+        space: Tracked::new(space),
         settings: Tracked::new(Settings::new(&spec.limits)),
-        threads: Tracked::new(Threads::new(PROCESS_ID)),
+        threads: Tracked::new(Threads::new(PROCESS_ID, surroundings::name_of(&spec.program))),
         images: Tracked::new(Images(images)),
         scalars,
+        ram_bytes,
         missing: Missing::default(),
         growth: Growth::default(),
+        wanted: Wanted::default(),
+        trace: spec.trace.then(|| Box::new(Trace::new(&argv, spec.env.len(), top.rsp))),
         files,
     };
-    Ok((process, Start { rip: start, rsp }))
+    Ok((process, Start { rip: start, rsp: top.rsp }))
 }
 
 /// A path as text: what it loses only a symboliser would have shown.
 fn lossy(path: &Path) -> String {
     path.to_string_lossy().into_owned()
-}
-
-/// Adds devices, `/proc`, writable directories, mapped files and the input to the tree.
-fn furnish(
-    importer: &mut Importer<'_>,
-    spec: &ProcessSpec,
-    program: &Imported,
-) -> Result<(), LoadError> {
-    let link = |to: &str| Node::new(Kind::Link(to.as_bytes().to_vec()), 0o777, false);
-    let constant = |text: &[u8]| {
-        let bytes = SharedBytes::from(text.to_vec());
-        Node::new(Kind::Image(bytes.into()), 0o444, false)
-    };
-    let strings = |list: &[OsString]| {
-        let mut text = Vec::new();
-        for string in list {
-            text.extend_from_slice(string.as_bytes());
-            text.push(0);
-        }
-        text
-    };
-    for (path, device) in [
-        ("/dev/null", Device::Null),
-        ("/dev/zero", Device::Zero),
-        ("/dev/full", Device::Full),
-        ("/dev/random", Device::Random),
-        ("/dev/urandom", Device::Random),
-    ] {
-        let node = Node::new(Kind::Device(device), 0o666, true);
-        importer.place_if_absent(Path::new(path), node)?;
-    }
-    let mut argv = vec![spec.program.clone().into_os_string()];
-    argv.extend(spec.args.iter().cloned());
-    let exe = Kind::Link(program.path.as_os_str().as_bytes().to_vec());
-    for (path, node) in [
-        ("/proc/self/fd", Node::new(Kind::Descriptors, 0o500, true)),
-        ("/proc/self/maps", Node::new(Kind::Maps, 0o444, true)),
-        ("/proc/self/exe", Node::new(exe, 0o777, false)),
-        ("/proc/self/cmdline", constant(&strings(&argv))),
-        ("/proc/self/environ", constant(&strings(&spec.env))),
-        ("/dev/fd", link("/proc/self/fd")),
-        ("/dev/stdin", link("/proc/self/fd/0")),
-        ("/dev/stdout", link("/proc/self/fd/1")),
-        ("/dev/stderr", link("/proc/self/fd/2")),
-        ("/sys/devices/system/cpu/online", constant(b"0\n")),
-        ("/sys/devices/system/cpu/possible", constant(b"0\n")),
-    ] {
-        importer.place_if_absent(Path::new(path), node)?;
-    }
-    for path in ["/tmp", WORKING_DIRECTORY] {
-        let kind = Kind::Directory { entries: BTreeMap::new(), parent: NodeId::ROOT };
-        importer.place_if_absent(Path::new(path), Node::new(kind, 0o755, true))?;
-        let made = importer.directory(Path::new(path));
-        if let Some(node) = made.ok().and_then(|id| importer.tree.node_mut(id)) {
-            // The directory may stem from a host file's path; here the guest may write.
-            node.owned = true;
-        }
-    }
-    if spec.program.is_relative() {
-        // The program under the path it was called by; one that leads elsewhere is of no use.
-        let _ = importer.place_node(&spec.program, program.node);
-    }
-    for mapping in &spec.files {
-        importer.map(&mapping.host, &mapping.guest)?;
-    }
-    match &spec.input {
-        InputChannel::File { guest } => importer.place_node(guest, NodeId::INPUT),
-        InputChannel::Stdin => Ok(()),
-    }
 }
 
 /// Opens descriptors 0, 1 and 2 and sets the working directory.
@@ -281,7 +218,7 @@ impl Loader<'_> {
         spec: &ProcessSpec,
         argv: &[OsString],
         loaded: &Loaded<'_>,
-    ) -> Result<u64, LoadError> {
+    ) -> Result<InitialStack, LoadError> {
         let top = stack::build(argv, &spec.env, loaded, spec.limits.argument_bytes)?;
         let out_of_memory = || LoadError::OutOfMemory { path: spec.program.clone() };
         let mut prot = Prot::READ | Prot::WRITE;
@@ -293,7 +230,7 @@ impl Loader<'_> {
         self.space.map(area, self.files, self.mem).map_err(|_| out_of_memory())?;
         bring_in(&area, self.files, self.mem).map_err(|OutOfFrames| out_of_memory())?;
         self.mem.populate(Gva(top.rsp), &top.bytes).map_err(|_| out_of_memory())?;
-        Ok(top.rsp)
+        Ok(top)
     }
 }
 

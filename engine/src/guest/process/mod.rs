@@ -2,7 +2,8 @@
 //!
 //! This module is the program's kernel: loader, address space, files and system calls, all over
 //! in-memory state. It never makes a host system call on behalf of a guest, and never touches a
-//! vCPU. Host files are read by [`Process::load`] and nowhere else.
+//! vCPU. Host files are read by [`Process::load`] and, between two boots,
+//! by [`SystemFiles::take`], and nowhere else.
 
 pub mod agent;
 mod bytes;
@@ -29,6 +30,9 @@ mod space;
 mod spec;
 mod stack;
 mod stored;
+mod strace;
+mod surroundings;
+mod system;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -42,10 +46,11 @@ pub use spec::{
     CpuFacts, FileMapping, INPUT_PATH, InputChannel, Limits, LoadError, ProcessSpec, Start,
     WORKING_DIRECTORY,
 };
+pub use system::{SystemFiles, Wanted, is_system_path};
 
 use crate::address::Gva;
 use crate::memory::SharedBytes;
-use crate::outcome::{Access, Signal};
+use crate::outcome::{Access, Outcome, Signal};
 use crate::snapshot::{Blob, HasBlobs};
 use cpu::Cpu;
 use files::Files;
@@ -70,9 +75,15 @@ pub struct Process {
     threads: Tracked<Threads>,
     images: Tracked<Images>,
     scalars: Scalars,
+    /// The guest's memory, as `/proc` and `sysinfo` tell it.
+    ram_bytes: u64,
     missing: Missing,
     #[serde(skip)]
     growth: Growth,
+    #[serde(skip)]
+    wanted: Wanted,
+    #[serde(skip)]
+    trace: Option<Box<strace::Trace>>,
 }
 
 /// A system call as the registers give it.
@@ -164,7 +175,7 @@ impl HasBlobs for Process {
 
 impl Process {
     /// Loads the program of `spec` into `mem`, which holds nothing yet, and tells where it
-    /// starts. The only function here that reads host files.
+    /// starts. No other function of a process reads host files.
     pub fn load(
         spec: &ProcessSpec,
         input: &[u8],
@@ -182,6 +193,24 @@ impl Process {
         cpu: &mut dyn Cpu,
     ) -> Verdict {
         self.answer(call, mem, cpu)
+    }
+
+    /// The system calls so far as `strace` prints them; nothing, unless
+    /// [`trace_calls`](Self::trace_calls) or [`ProcessSpec::trace`] asked for them.
+    #[must_use]
+    pub fn trace(&self) -> &str {
+        self.trace.as_ref().map_or("", |trace| trace.text())
+    }
+
+    /// Keeps a line for every system call from now on. A rewind does not take lines back.
+    pub fn trace_calls(&mut self) {
+        self.trace.get_or_insert_default();
+    }
+
+    /// What `strace` prints when a process ends like this.
+    #[must_use]
+    pub fn trace_end(&self, outcome: &Outcome) -> String {
+        strace::end(outcome, |at| self.space.area_at(at).is_some())
     }
 
     /// Tells what a page fault at `at` means, and brings in a page that was only missing.
@@ -275,6 +304,12 @@ impl Process {
     #[must_use]
     pub fn unsupported_calls(&self) -> Vec<String> {
         self.missing.0.iter().map(|nr| names::system_call_name(*nr)).collect()
+    }
+
+    /// What the process looked for and did not find, in all of its runs.
+    #[must_use]
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
     }
 
     /// The images in the address space: the program first, then its interpreter, then libraries

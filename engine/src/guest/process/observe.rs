@@ -26,6 +26,8 @@ pub(super) fn observes_input(process: &Process, call: &SystemCall, mem: &dyn Use
         | libc::SYS_readv
         | libc::SYS_pread64
         | libc::SYS_preadv
+        | libc::SYS_preadv2
+        | libc::SYS_copy_file_range
         | libc::SYS_fstat => is_input(a),
         libc::SYS_sendfile => is_input(b),
         libc::SYS_mmap => d & libc::MAP_ANONYMOUS as u64 == 0 && is_input(e),

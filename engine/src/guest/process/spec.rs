@@ -1,5 +1,6 @@
 //! What to boot, within which limits, and why booting may fail. Never reads a file.
 
+use super::system::SystemFiles;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -22,12 +23,16 @@ pub struct ProcessSpec {
     pub env: Vec<OsString>,
     /// Host files, or directories with all they hold, that the guest can read.
     pub files: Vec<FileMapping>,
+    /// Files of the host's system, under their own paths, that an earlier boot asked for.
+    pub system: SystemFiles,
     /// How the guest reads its input.
     pub input: InputChannel,
     /// What the guest may use up.
     pub limits: Limits,
     /// What the auxiliary vector tells about the CPU.
     pub cpu: CpuFacts,
+    /// Whether a line is kept for every system call, see [`Process::trace`](super::Process::trace).
+    pub trace: bool,
     /// Seed of `getrandom`, `/dev/urandom` and `AT_RANDOM`.
     pub seed: u64,
 }
@@ -41,9 +46,11 @@ impl ProcessSpec {
             args: Vec::new(),
             env: Vec::new(),
             files: Vec::new(),
+            system: SystemFiles::default(),
             input: InputChannel::Stdin,
             limits: Limits::default(),
             cpu: CpuFacts::default(),
+            trace: false,
             seed: 0,
         }
     }
@@ -98,7 +105,7 @@ pub struct Limits {
 /// [`Limits::open_files`], unless asked otherwise, and the most that a snapshot may have.
 pub(super) const OPEN_FILES_MAX: usize = 1024;
 /// [`Limits::files`], likewise.
-pub(super) const FILES_MAX: usize = 8192;
+pub(super) const FILES_MAX: usize = 65_536;
 
 impl Default for Limits {
     fn default() -> Self {

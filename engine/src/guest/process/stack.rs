@@ -30,6 +30,8 @@ pub(super) struct Loaded<'a> {
 pub(super) struct InitialStack {
     pub(super) rsp: u64,
     pub(super) bytes: Vec<u8>,
+    /// The auxiliary vector by itself.
+    pub(super) auxiliary: Vec<u8>,
 }
 
 /// Strings that grow downwards from the end of user space.
@@ -89,9 +91,9 @@ pub(super) fn build(
     words.push(0);
     words.extend(env_at);
     words.push(0);
-    for (tag, value) in auxiliary(loaded, program_at, platform_at, random_at) {
-        words.extend([tag, value]);
-    }
+    let pairs = auxiliary(loaded, program_at, platform_at, random_at);
+    let auxiliary: Vec<u64> = pairs.into_iter().flat_map(|(tag, value)| [tag, value]).collect();
+    words.extend(&auxiliary);
 
     let rsp = strings.bottom.saturating_sub(words.len() as u64 * 8) & !15;
     let mut stack: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -100,7 +102,8 @@ pub(super) fn build(
     for part in strings.parts.iter().rev() {
         stack.extend_from_slice(part);
     }
-    Ok(InitialStack { rsp, bytes: stack })
+    let auxiliary = auxiliary.iter().flat_map(|word| word.to_le_bytes()).collect();
+    Ok(InitialStack { rsp, bytes: stack, auxiliary })
 }
 
 fn auxiliary(

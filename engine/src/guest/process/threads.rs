@@ -220,16 +220,14 @@ impl TryFrom<Stored> for Threads {
 pub(super) enum Ready {
     /// Its call returns this.
     Return(u64),
-    /// Its call, with this number, is made again.
-    Again(u64),
+    /// Its call is made again.
+    Again,
     /// A signal ends its call.
     Interrupted,
 }
 
 impl Threads {
-    pub(super) fn new(first_id: u64) -> Self {
-        let mut name = [0; 16];
-        name[..6].copy_from_slice(b"dejavm");
+    pub(super) fn new(first_id: u64, name: [u8; 16]) -> Self {
         Self {
             list: vec![Thread::new(first_id, name)],
             current: 0,
@@ -253,6 +251,11 @@ impl Threads {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Thread> {
         self.list.iter()
+    }
+
+    /// The name of the oldest thread: the first, as long as that lives.
+    pub(super) fn name(&self) -> &[u8; 16] {
+        self.list.first().map_or(&[0; 16], |thread| &thread.name)
     }
 
     pub(super) fn is_single(&self) -> bool {
@@ -332,10 +335,10 @@ impl Threads {
         match wait.cause {
             Cause::Yield => return Some(Ready::Return(0)),
             Cause::Others { calls } if calls != self.calls => {
-                return Some(Ready::Again(thread.call));
+                return Some(Ready::Again);
             }
             Cause::Signals(set) if self.has_pending(thread, set) => {
-                return Some(Ready::Again(thread.call));
+                return Some(Ready::Again);
             }
             _ => {}
         }

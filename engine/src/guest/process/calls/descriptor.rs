@@ -2,7 +2,7 @@
 
 use super::super::Process;
 use super::super::errno::{
-    Answer, EBADF, EFBIG, EINVAL, EMFILE, ENOTTY, ENXIO, EOPNOTSUPP, ESPIPE,
+    Answer, EBADF, EFBIG, EINVAL, EMFILE, ENODEV, ENOTTY, ENXIO, EOPNOTSUPP, ESPIPE,
 };
 use super::super::files::{Kind, PIPE_BYTES_MAX, Target};
 use super::super::memory::UserMemory;
@@ -120,7 +120,9 @@ impl Process {
             }
             libc::F_GETOWN => Ok(0),
             libc::F_SETOWN => Ok(0),
-            1032 if !matches!(open.target, Target::Node(_)) => Ok(PIPE_BYTES_MAX as u64),
+            libc::F_GETPIPE_SZ if !matches!(open.target, Target::Node(_)) => {
+                Ok(PIPE_BYTES_MAX as u64)
+            }
             _ => Err(EINVAL.into()),
         }
     }
@@ -188,7 +190,7 @@ impl Process {
     }
 
     pub(super) fn truncate_open(&mut self, fd: u64, len: u64) -> Answer {
-        let open = *self.files.table.get(fd)?;
+        let open = *self.files.table.get_usable(fd)?;
         if len > i64::MAX as u64 {
             return Err(EINVAL.into());
         }
@@ -211,13 +213,18 @@ impl Process {
             return Err(EBADF.into());
         }
         let Target::Node(node) = open.target else { return Err(ESPIPE.into()) };
-        match mode {
-            0 if end > self.files.content(node).len() as u64 => {
-                self.files.tree.set_len(node, end)?;
-                Ok(0)
-            }
-            0 => Ok(0),
-            _ => Err(EOPNOTSUPP.into()),
+        if !matches!(self.files.tree.node(node).map(|node| &node.kind), Some(Kind::File(_))) {
+            return Err(ENODEV.into());
         }
+        let size = self.files.content(node).len() as u64;
+        const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        // What a tmpfs does (mm/shmem.c).
+        match mode as i32 {
+            0 if end > size => self.files.tree.set_len(node, end)?,
+            0 | libc::FALLOC_FL_KEEP_SIZE => {}
+            PUNCH => self.files.tree.clear(node, offset, end.min(size))?,
+            _ => return Err(EOPNOTSUPP.into()),
+        }
+        Ok(0)
     }
 }

@@ -1,12 +1,12 @@
 //! Reading and writing through descriptors, whole and in parts.
 
 use super::super::errno::{
-    Answer, EAGAIN, EBADF, EFAULT, EINVAL, EISDIR, ENOSPC, EPIPE, ESPIPE, Errno, Stop,
+    Answer, EAGAIN, EBADF, EFAULT, EINVAL, EISDIR, ENOSPC, EOPNOTSUPP, EPIPE, ESPIPE, Errno, Stop,
 };
 use super::super::files::{Device, Kind, NodeId, Open, PIPE_ATOMIC_BYTES, PIPE_BYTES_MAX, Target};
 use super::super::memory::UserMemory;
 use super::super::threads::Wait;
-use super::super::{Process, Verdict};
+use super::super::{Process, SystemCall, Verdict};
 use super::{DEVICE_BYTES_MAX, TRANSFER_BYTES_MAX};
 use crate::address::{Gva, PAGE_SIZE};
 
@@ -88,6 +88,8 @@ impl Process {
         let node = match open.target {
             Target::Node(node) => node,
             Target::PipeReader(pipe) => return self.read_pipe(pipe, open, at, len, mem),
+            Target::Event(event) => return self.event_read(event, open, at, len, mem),
+            Target::Watch(_) => return Err(EINVAL.into()),
             _ => return Err(EBADF.into()),
         };
         let device = match self.files.tree.node(node).map(|node| &node.kind) {
@@ -161,19 +163,28 @@ impl Process {
         mem: &mut dyn UserMemory,
     ) -> Answer {
         let mut open = self.for_transfer(fd, position, Open::may_write)?;
+        let mut append_at = None;
         if let (Target::Node(node), true) = (open.target, open.flags & libc::O_APPEND != 0) {
-            open.offset = self.files.content(node).len() as u64;
+            let end = self.files.content(node).len() as u64;
             if position.is_none() {
-                self.files.table.get_mut(fd)?.offset = open.offset;
+                open.offset = end;
+                self.files.table.get_mut(fd)?.offset = end;
             }
+            append_at = Some(end);
         }
-        let offset = position.unwrap_or(open.offset);
+        // As in Linux, a file that is appended to takes no other position.
+        let offset = append_at.or(position).unwrap_or(open.offset);
         let len = len.min(TRANSFER_BYTES_MAX);
         if let Target::Node(node) = open.target
             && let Some(Kind::Device(device)) = self.files.tree.node(node).map(|node| &node.kind)
         {
             // As in Linux, devices that swallow everything do not look at it.
             return if *device == Device::Full { Err(ENOSPC.into()) } else { Ok(len) };
+        }
+        match open.target {
+            Target::Event(event) => return self.event_write(event, open, at, len, mem),
+            Target::Watch(_) => return Err(EINVAL.into()),
+            _ => {}
         }
         if let Target::PipeWriter(pipe) = open.target {
             self.check_pipe_room(pipe, open, len)?;
@@ -211,6 +222,7 @@ impl Process {
             Target::Stdout => self.files.stdout.append(data),
             Target::Stderr => self.files.stderr.append(data),
             Target::PipeReader(_) => return Err(EBADF.into()),
+            Target::Event(_) | Target::Watch(_) => return Err(EINVAL.into()),
             Target::PipeWriter(pipe) => {
                 let pipe = self.files.table.pipe_mut(pipe).ok_or(EBADF)?;
                 let room = PIPE_BYTES_MAX.saturating_sub(pipe.bytes.0.len());
@@ -233,7 +245,7 @@ impl Process {
             _ => {}
         }
         self.files.tree.write_at(node, offset, data)?;
-        let now = self.scalars.clock_ns;
+        let now = self.wall_clock_ns();
         if let Some(node) = self.files.tree.node_mut(node) {
             node.modified_ns = now;
         }
@@ -332,12 +344,25 @@ impl Process {
             0 => from.offset,
             at => self.user(mem).read_u64(Gva(at))?,
         };
+        let done = self.copy_within((node, start), (to.target, to.offset), len)?;
+        self.advance(out, done)?;
+        match offset_at {
+            0 => self.advance(input, done)?,
+            at => self.user(mem).write(Gva(at), &start.saturating_add(done).to_le_bytes())?,
+        }
+        Ok(done)
+    }
+}
+
+impl Process {
+    /// Copies up to `len` bytes of a file to something open.
+    fn copy_within(&mut self, from: (NodeId, u64), to: (Target, u64), len: u64) -> Answer {
         let len = len.min(TRANSFER_BYTES_MAX);
         let mut done = 0;
         while done < len {
             let mut page = [0; PAGE_SIZE];
-            let content = self.files.content(node);
-            let at = usize::try_from(start.saturating_add(done)).unwrap_or(usize::MAX);
+            let content = self.files.content(from.0);
+            let at = usize::try_from(from.1.saturating_add(done)).unwrap_or(usize::MAX);
             let rest = content.get(at..).unwrap_or_default();
             let part = rest.len().min(PAGE_SIZE).min((len - done) as usize);
             let (Some(page), Some(rest)) = (page.get_mut(..part), rest.get(..part)) else { break };
@@ -345,20 +370,79 @@ impl Process {
                 break;
             }
             page.copy_from_slice(rest);
-            match self.write_target(to.target, to.offset.saturating_add(done), page) {
+            match self.write_target(to.0, to.1.saturating_add(done), page) {
                 Ok(bytes) => done += bytes,
-                Err(stop) => {
-                    moved(done, Some(stop))?;
-                    break;
-                }
+                Err(stop) => return moved(done, Some(stop)),
             }
         }
-        self.advance(out, done)?;
-        match offset_at {
-            0 => self.advance(input, done)?,
-            at => self.user(mem).write(Gva(at), &start.saturating_add(done).to_le_bytes())?,
+        Ok(done)
+    }
+
+    /// `copy_file_range`; `from` and `to` are a descriptor and where its offset is, if not its own.
+    pub(super) fn copy_range(
+        &mut self,
+        from: (u64, u64),
+        to: (u64, u64),
+        len: u64,
+        flags: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Answer {
+        let (input, output) = (*self.files.table.get(from.0)?, *self.files.table.get(to.0)?);
+        let mut offset_of = |open: &Open, at: u64| match at {
+            0 => Ok(open.offset),
+            at => self.user(mem).read_u64(Gva(at)),
+        };
+        let (start, end) = (offset_of(&input, from.1)?, offset_of(&output, to.1)?);
+        let (source, target) = (self.regular(&input)?, self.regular(&output)?);
+        if flags != 0 || start > i64::MAX as u64 || end > i64::MAX as u64 {
+            return Err(EINVAL.into());
+        }
+        if !input.may_read() || !output.may_write() || output.flags & libc::O_APPEND != 0 {
+            return Err(EBADF.into());
+        }
+        let room = (self.files.content(source).len() as u64).saturating_sub(start);
+        let len = len.min(room);
+        if source == target && start < end.saturating_add(len) && end < start.saturating_add(len) {
+            return Err(EINVAL.into());
+        }
+        let done = self.copy_within((source, start), (Target::Node(target), end), len)?;
+        for ((fd, at), start) in [(from, start), (to, end)] {
+            match at {
+                0 => self.advance(fd, done)?,
+                at => self.user(mem).write(Gva(at), &start.saturating_add(done).to_le_bytes())?,
+            }
         }
         Ok(done)
+    }
+
+    /// The regular file that is open.
+    fn regular(&self, open: &Open) -> Result<NodeId, Errno> {
+        let Target::Node(node) = open.target else { return Err(EINVAL) };
+        match self.files.tree.node(node).map(|node| &node.kind) {
+            Some(Kind::Image(_) | Kind::File(_) | Kind::Input) => Ok(node),
+            Some(Kind::Directory { .. } | Kind::Descriptors) => Err(EISDIR),
+            _ => Err(EINVAL),
+        }
+    }
+
+    /// `preadv2` and `pwritev2`: an offset of -1 is the file's own.
+    pub(super) fn transfer_with_flags(
+        &mut self,
+        call: &SystemCall,
+        writes: bool,
+        mem: &mut dyn UserMemory,
+    ) -> Answer {
+        let [fd, at, count, offset, _, flags] = call.args;
+        // RWF_HIPRI, RWF_DSYNC, RWF_SYNC and RWF_NOWAIT: nothing here ever waits.
+        if flags & !0xf != 0 {
+            return Err(EOPNOTSUPP.into());
+        }
+        let position = (offset != u64::MAX).then_some(offset);
+        if writes {
+            self.write_vector(fd, at, count, position, mem)
+        } else {
+            self.read_vector(fd, at, count, position, mem)
+        }
     }
 }
 

@@ -123,7 +123,8 @@ impl Process {
 
     pub(super) fn sysinfo(&mut self, at: u64, mem: &mut dyn UserMemory) -> Answer {
         let uptime = 1_000 + self.scalars.clock_ns / 1_000_000_000;
-        let (total, free) = (1u64 << 30, 1u64 << 29);
+        let total = self.ram_bytes;
+        let free = mem.frames_free().saturating_mul(PAGE_SIZE as u64).min(total);
         let words = [uptime, 0, 0, 0, total, free, 0, 0, 0, 0, 1, 0, 0, 1];
         let mut bytes = [0; 112];
         for (to, word) in bytes.chunks_exact_mut(8).zip(words) {

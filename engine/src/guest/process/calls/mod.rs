@@ -3,14 +3,18 @@
 //! Never decides what a file or a mapping is; the functions here check arguments as Linux does,
 //! copy them in, and hand them to the process's parts.
 
+mod attribute;
 mod descriptor;
+mod event;
 mod file;
 mod futex;
 mod identity;
+mod list;
 pub(super) mod memory;
 mod open;
 mod path;
 mod poll;
+mod proc;
 mod residency;
 mod schedule;
 mod signal;
@@ -18,12 +22,16 @@ mod stat;
 mod thread;
 mod time;
 mod timer;
+mod wanted;
 
 pub(super) use identity::PROCESS_ID;
 pub(super) use open::locate;
 
+use attribute::Of;
+use list::Layout;
+
 use super::cpu::Cpu;
-use super::errno::{Answer, EINVAL, ENOSYS, Stop};
+use super::errno::{Answer, EAFNOSUPPORT, EINVAL, ENOSYS, ENOTSOCK, Stop};
 use super::memory::UserMemory;
 use super::names::system_call_name;
 use super::threads::Wait;
@@ -75,8 +83,29 @@ impl Process {
             libc::SYS_ftruncate => self.truncate_open(a, b),
             libc::SYS_fallocate => self.allocate(a, b, c, d),
             libc::SYS_sendfile => self.send_file(a, b, c, d, mem),
-            libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_flock | libc::SYS_fadvise64 => {
-                self.files.table.get(a)?;
+            libc::SYS_preadv2 => self.transfer_with_flags(call, false, mem),
+            libc::SYS_pwritev2 => self.transfer_with_flags(call, true, mem),
+            libc::SYS_copy_file_range => self.copy_range((a, b), (c, d), e, f, mem),
+            libc::SYS_memfd_create => self.memory_file(a, b, mem),
+            libc::SYS_eventfd => self.event_create(a, 0),
+            libc::SYS_eventfd2 => self.event_create(a, b),
+            libc::SYS_epoll_create if a as i32 <= 0 => Err(EINVAL.into()),
+            libc::SYS_epoll_create => self.poll_create(0),
+            libc::SYS_epoll_create1 => self.poll_create(a),
+            libc::SYS_epoll_ctl => self.poll_control(a, b, c, d, mem),
+            libc::SYS_epoll_wait | libc::SYS_epoll_pwait => {
+                let timeout_ms = u64::try_from(d as i32).ok();
+                self.poll_wait(a, b, c, timeout_ms.map(|ms| ms * 1_000_000), mem)
+            }
+            libc::SYS_sync => Ok(0),
+            libc::SYS_syncfs
+            | libc::SYS_sync_file_range
+            | libc::SYS_readahead
+            | libc::SYS_fsync
+            | libc::SYS_fdatasync
+            | libc::SYS_flock
+            | libc::SYS_fadvise64 => {
+                self.files.table.get_usable(a)?;
                 Ok(0)
             }
 
@@ -101,7 +130,8 @@ impl Process {
             libc::SYS_getcwd => self.getcwd(a, b, mem),
             libc::SYS_chdir => self.chdir(a, mem),
             libc::SYS_fchdir => self.fchdir(a),
-            libc::SYS_getdents64 => self.read_directory(a, b, c, mem),
+            libc::SYS_getdents64 => self.read_directory(a, b, c, Layout::New, mem),
+            libc::SYS_getdents => self.read_directory(a, b, c, Layout::Old, mem),
             libc::SYS_mkdir => self.make_directory(cwd, a, b, mem),
             libc::SYS_mkdirat => self.make_directory(a, b, c, mem),
             libc::SYS_unlink => self.unlink(cwd, a, 0, mem),
@@ -119,6 +149,42 @@ impl Process {
             libc::SYS_fchmodat => self.change_mode(a, b, c, mem),
             libc::SYS_fchmod => self.change_mode_open(a, b),
             libc::SYS_utimensat => self.touch(a, b, mem),
+            libc::SYS_chown => self.change_owner(cwd, a, b, c, 0, mem),
+            libc::SYS_lchown => {
+                self.change_owner(cwd, a, b, c, libc::AT_SYMLINK_NOFOLLOW as u64, mem)
+            }
+            libc::SYS_fchownat => self.change_owner(a, b, c, d, e, mem),
+            libc::SYS_fchown => self.change_owner_open(a, b, c),
+            libc::SYS_getxattr => self.get_attribute(Of::Path, a, b, mem),
+            libc::SYS_lgetxattr => self.get_attribute(Of::Link, a, b, mem),
+            libc::SYS_fgetxattr => self.get_attribute(Of::Descriptor, a, b, mem),
+            libc::SYS_listxattr => self.list_attributes(Of::Path, a, mem),
+            libc::SYS_llistxattr => self.list_attributes(Of::Link, a, mem),
+            libc::SYS_flistxattr => self.list_attributes(Of::Descriptor, a, mem),
+            libc::SYS_setxattr | libc::SYS_removexattr => self.set_attribute(Of::Path, a, b, mem),
+            libc::SYS_lsetxattr | libc::SYS_lremovexattr => self.set_attribute(Of::Link, a, b, mem),
+            libc::SYS_fsetxattr | libc::SYS_fremovexattr => {
+                self.set_attribute(Of::Descriptor, a, b, mem)
+            }
+            // No network and no other process: there is nothing to talk to.
+            libc::SYS_socket | libc::SYS_socketpair => Err(EAFNOSUPPORT.into()),
+            libc::SYS_connect
+            | libc::SYS_bind
+            | libc::SYS_listen
+            | libc::SYS_accept
+            | libc::SYS_accept4
+            | libc::SYS_sendto
+            | libc::SYS_recvfrom
+            | libc::SYS_sendmsg
+            | libc::SYS_recvmsg
+            | libc::SYS_shutdown
+            | libc::SYS_getsockname
+            | libc::SYS_getpeername
+            | libc::SYS_setsockopt
+            | libc::SYS_getsockopt => {
+                self.files.table.get(a)?;
+                Err(ENOTSOCK.into())
+            }
             libc::SYS_umask => {
                 let old = self.files.table.umask;
                 self.files.table.umask = (a & 0o777) as u32;

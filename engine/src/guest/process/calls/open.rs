@@ -5,12 +5,9 @@ use super::super::bytes::Bytes;
 use super::super::errno::{
     Answer, EACCES, EBADF, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, Errno,
 };
-use super::super::files::{Files, Found, Kind, Node, NodeId, Target};
-use super::super::memory::{Prot, UserMemory};
-use super::super::space::{AreaFlags, Backing};
+use super::super::files::{Device, Files, Found, Kind, Node, NodeId, Target};
+use super::super::memory::UserMemory;
 use super::AT_FDCWD;
-use std::collections::BTreeMap;
-use std::io::Write;
 
 /// The directory in which `path`, given with descriptor `fd`, starts.
 pub(super) fn base_directory(files: &Files, fd: u64, path: &[u8]) -> Result<NodeId, Errno> {
@@ -44,13 +41,17 @@ impl Process {
         let flags = flags as i32;
         let creates = flags & libc::O_CREAT != 0;
         let exclusive = creates && flags & libc::O_EXCL != 0;
-        if creates && flags & libc::O_DIRECTORY != 0 && flags & libc::O_TMPFILE != libc::O_TMPFILE {
+        if creates && flags & libc::O_DIRECTORY != 0 {
+            return Err(EINVAL.into());
+        }
+        let unnamed = flags & libc::O_TMPFILE == libc::O_TMPFILE;
+        if unnamed && flags & libc::O_ACCMODE == libc::O_RDONLY {
             return Err(EINVAL.into());
         }
         let follow = flags & libc::O_NOFOLLOW == 0 && !exclusive;
         let base = base_directory(&self.files, fd, path)?;
         match self.files.tree.resolve(base, path, follow)? {
-            _ if flags & libc::O_TMPFILE == libc::O_TMPFILE => {
+            _ if unnamed => {
                 let Found::Node(directory) = self.files.tree.resolve(base, path, true)? else {
                     return Err(ENOENT.into());
                 };
@@ -90,7 +91,7 @@ impl Process {
     fn new_file(&mut self, mode: u64) -> Result<NodeId, Errno> {
         let mode = mode as u32 & 0o777 & !self.files.table.umask;
         let mut node = Node::new(Kind::File(Bytes::default()), mode, true);
-        node.modified_ns = self.scalars.clock_ns;
+        node.modified_ns = self.wall_clock_ns();
         self.files.tree.add(node)
     }
 
@@ -133,54 +134,19 @@ impl Process {
         match &node.kind {
             _ if path_only => {}
             Kind::Link(_) => return Err(ELOOP.into()),
-            Kind::Maps => {
-                let kind = Kind::File(Bytes(self.maps_text()));
+            Kind::Device(Device::Terminal) => return Err(ENXIO.into()),
+            Kind::Proc(what) => {
+                let kind = Kind::File(Bytes(self.proc_text(*what)));
                 let node = self.files.tree.add(Node::new(kind, 0o444, true))?;
                 return self.open_new(node, flags);
             }
             Kind::File(_) if flags & libc::O_TRUNC != 0 => {
                 self.files.tree.set_len(id, 0)?;
             }
-            Kind::Descriptors => return Err(ENXIO.into()),
+            Kind::Unread(_) => return Err(ENOENT.into()),
             _ => {}
         }
         Ok(self.files.table.open(Target::Node(id), flags)?)
-    }
-
-    /// What `/proc/self/maps` shows.
-    fn maps_text(&self) -> Vec<u8> {
-        let mut text = Vec::new();
-        // One look-up for each file, however often the guest mapped it.
-        let mut paths = BTreeMap::new();
-        for area in self.space.areas() {
-            let (offset, inode, name) = match area.backing {
-                Backing::Anonymous => (0, 0, Vec::new()),
-                Backing::Heap => (0, 0, b"[heap]".to_vec()),
-                Backing::Stack => (0, 0, b"[stack]".to_vec()),
-                Backing::File { node, offset } => {
-                    let path = paths.entry(node);
-                    let path =
-                        path.or_insert_with(|| self.files.tree.path_of(node).unwrap_or_default());
-                    (offset, u64::from(node.0) + 1, path.clone())
-                }
-            };
-            let flag = |prot, letter| if area.prot.contains(prot) { letter } else { '-' };
-            let device = if inode == 0 { "00:00" } else { "00:01" };
-            // Writing to a Vec never fails.
-            let _ = write!(
-                text,
-                "{:08x}-{:08x} {}{}{}{} {offset:08x} {device} {inode:<10} ",
-                area.start,
-                area.end,
-                flag(Prot::READ, 'r'),
-                flag(Prot::WRITE, 'w'),
-                flag(Prot::EXEC, 'x'),
-                if area.is(AreaFlags::SHARED) { 's' } else { 'p' },
-            );
-            text.extend_from_slice(&name);
-            text.push(b'\n');
-        }
-        text
     }
 
     /// A path argument's node, with `AT_EMPTY_PATH` and `AT_SYMLINK_NOFOLLOW` as in Linux.

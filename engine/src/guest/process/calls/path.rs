@@ -77,9 +77,19 @@ impl Process {
         if len as i32 <= 0 {
             return Err(EINVAL.into());
         }
-        let base = base_directory(&self.files, fd, path)?;
+        let found = match (path, self.files.table.get(fd)) {
+            // A link that was opened itself.
+            ([], Ok(open)) if open.is_path_only() => match open.target {
+                Target::Node(id) if !self.is_directory(id) => Found::Node(id),
+                _ => return Err(ENOENT.into()),
+            },
+            _ => {
+                let base = base_directory(&self.files, fd, path)?;
+                self.files.tree.resolve(base, path, false)?
+            }
+        };
         let generated;
-        let text = match self.files.tree.resolve(base, path, false)? {
+        let text = match found {
             Found::Node(id) => match self.files.tree.node(id).map(|node| &node.kind) {
                 Some(Kind::Link(target)) => &target[..],
                 _ => return Err(EINVAL.into()),
@@ -89,6 +99,8 @@ impl Process {
                     Target::Node(id) => {
                         self.files.tree.path_of(id).unwrap_or_else(|| b"/ (deleted)".to_vec())
                     }
+                    Target::Event(_) => b"anon_inode:[eventfd]".to_vec(),
+                    Target::Watch(_) => b"anon_inode:[eventpoll]".to_vec(),
                     _ => format!("pipe:[{number}]").into_bytes(),
                 };
                 &generated[..]
@@ -129,58 +141,6 @@ impl Process {
             }
             _ => Err(ENOTDIR.into()),
         }
-    }
-
-    pub(super) fn read_directory(
-        &mut self,
-        fd: u64,
-        out: u64,
-        len: u64,
-        mem: &mut dyn UserMemory,
-    ) -> Answer {
-        let open = *self.files.table.get(fd)?;
-        let Target::Node(id) = open.target else { return Err(ENOTDIR.into()) };
-        let Some(Kind::Directory { entries, parent }) =
-            self.files.tree.node(id).map(|node| &node.kind)
-        else {
-            return Err(ENOTDIR.into());
-        };
-        let dots = [(&b"."[..], id), (&b".."[..], *parent)];
-        let names = dots.into_iter().chain(entries.iter().map(|(name, id)| (&name[..], *id)));
-        let skip = usize::try_from(open.offset).unwrap_or(usize::MAX);
-        let mut done: u64 = 0;
-        let mut position = open.offset;
-        for (name, child) in names.skip(skip) {
-            let bytes = (19 + name.len() + 1).next_multiple_of(8);
-            if done + bytes as u64 > u64::from(len as u32) {
-                if done == 0 {
-                    return Err(EINVAL.into());
-                }
-                break;
-            }
-            let mut entry = [0; 19 + 255 + 1 + 8];
-            let kind = match self.files.tree.node(child).map(|node| &node.kind) {
-                Some(Kind::Directory { .. } | Kind::Descriptors) => libc::DT_DIR,
-                Some(Kind::Link(_)) => libc::DT_LNK,
-                Some(Kind::Device(_)) => libc::DT_CHR,
-                _ => libc::DT_REG,
-            };
-            entry[..8].copy_from_slice(&(u64::from(child.0) + 1).to_le_bytes());
-            entry[8..16].copy_from_slice(&(position + 1).to_le_bytes());
-            entry[16..18].copy_from_slice(&(bytes as u16).to_le_bytes());
-            entry[18] = kind;
-            // Stored trees may hold longer names than the guest could ever have made.
-            let Some(to) = entry.get_mut(19..19 + name.len()) else { return Err(EINVAL.into()) };
-            to.copy_from_slice(name);
-            let Some(entry) = entry.get(..bytes) else { return Err(EINVAL.into()) };
-            self.user(mem).write(Gva(out.wrapping_add(done)), entry)?;
-            done += bytes as u64;
-            position += 1;
-        }
-        if done > 0 {
-            self.files.table.get_mut(fd)?.offset = position;
-        }
-        Ok(done)
     }
 
     pub(super) fn make_directory(
@@ -263,7 +223,7 @@ impl Process {
     /// Adds a new node at a free place.
     fn enter_node(&mut self, place: &Place, mut node: Node) -> Answer {
         self.check_writable_directory(place.parent)?;
-        node.modified_ns = self.scalars.clock_ns;
+        node.modified_ns = self.wall_clock_ns();
         let id = self.files.tree.add(node)?;
         if let Err(errno) = self.files.tree.link(place.parent, &place.name, id) {
             self.files.tree.free(id);
@@ -411,7 +371,7 @@ impl Process {
     }
 
     pub(super) fn change_mode_open(&mut self, fd: u64, mode: u64) -> Answer {
-        let target = self.files.table.get(fd)?.target;
+        let target = self.files.table.get_usable(fd)?.target;
         self.set_mode(target, mode)
     }
 
@@ -432,7 +392,7 @@ impl Process {
         };
         let Target::Node(id) = target else { return Ok(0) };
         self.check_owned(id)?;
-        let now = self.scalars.clock_ns;
+        let now = self.wall_clock_ns();
         if let Some(node) = self.files.tree.node_mut(id) {
             node.modified_ns = now;
         }

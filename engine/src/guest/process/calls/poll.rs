@@ -16,6 +16,14 @@ const INVALID: u16 = libc::POLLNVAL as u16;
 const NORMAL: u16 = (libc::POLLRDNORM | libc::POLLWRNORM) as u16;
 
 impl Process {
+    /// What is ready on a descriptor of an `epoll` set; nothing on one that was closed.
+    pub(super) fn ready_to_watch(&self, fd: u64) -> u32 {
+        match self.ready(fd) {
+            INVALID => 0,
+            ready => u32::from(ready),
+        }
+    }
+
     /// What is ready on a descriptor.
     fn ready(&self, fd: u64) -> u16 {
         let Ok(open) = self.files.table.get(fd) else { return INVALID };
@@ -23,6 +31,19 @@ impl Process {
         match open.target {
             Target::Node(_) => IN | OUT | NORMAL,
             Target::Stdout | Target::Stderr => OUT | libc::POLLWRNORM as u16,
+            Target::Event(index) => {
+                let count = self.files.table.event(index).map_or(0, |event| event.count);
+                let readable = if count > 0 { IN } else { 0 };
+                readable | if count < u64::MAX - 1 { OUT } else { 0 }
+            }
+            Target::Watch(index) => {
+                let interests = self.files.table.watch(index).into_iter().flatten();
+                // A set holds no sets, so that this goes no deeper.
+                let mut ready = interests
+                    .filter(|(_, interest)| interest.armed)
+                    .map(|(fd, interest)| self.ready_to_watch(*fd) & interest.events);
+                if ready.any(|ready| ready != 0) { IN | libc::POLLRDNORM as u16 } else { 0 }
+            }
             Target::PipeReader(index) => match pipe(index) {
                 Some(pipe) => {
                     let data =
@@ -45,7 +66,7 @@ impl Process {
     }
 
     /// What to do when nothing is ready: `None` if the time is over that there is to wait.
-    fn wait_for_ready(&self, timeout_ns: Option<u64>) -> Option<Stop> {
+    pub(super) fn wait_for_ready(&self, timeout_ns: Option<u64>) -> Option<Stop> {
         let now = self.scalars.clock_ns;
         let until = self.until(timeout_ns.map(|ns| now.saturating_add(ns)));
         let is_over = until.is_some_and(|until| until <= now);

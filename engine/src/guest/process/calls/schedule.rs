@@ -3,7 +3,7 @@
 //! Never knows what a call does.
 
 use super::super::cpu::{Context, Cpu};
-use super::super::errno::{EINTR, Stop};
+use super::super::errno::{EINTR, ENOENT, Stop};
 use super::super::memory::UserMemory;
 use super::super::threads::{Cause, Interrupted, Ready, Wait};
 use super::super::{Process, SystemCall, Verdict};
@@ -34,7 +34,9 @@ impl From<Wait> for Stop {
 
 /// What happens after a wait.
 enum Then {
-    Go(Verdict),
+    /// The thread's call, which was this, returns.
+    Return(SystemCall, u64),
+    /// The thread's call is made again.
     Call(SystemCall),
     End(Verdict),
 }
@@ -61,9 +63,17 @@ impl Process {
             self.settle_growth();
             let mut verdict = match answer {
                 Ok(value) => Verdict::Return(value),
-                Err(Stop::Errno(errno)) => Verdict::Return(errno.to_return()),
+                Err(Stop::Errno(errno)) => {
+                    if errno == ENOENT {
+                        self.note_missing(&call, mem);
+                    }
+                    Verdict::Return(errno.to_return())
+                }
                 Err(Stop::Resumed) => Verdict::Resumed,
-                Err(Stop::End(end)) => return end,
+                Err(Stop::End(end)) => {
+                    self.trace_call(&call, &end, mem);
+                    return end;
+                }
                 Err(stop @ (Stop::Wait(_) | Stop::Ended)) => {
                     if let Stop::Wait(wait) = stop {
                         self.begin_wait(call.nr, wait);
@@ -73,11 +83,18 @@ impl Process {
                             call = again;
                             continue;
                         }
-                        Then::Go(verdict) => verdict,
+                        Then::Return(made, value) => {
+                            call = made;
+                            Verdict::Return(value)
+                        }
                         Then::End(end) => return end,
                     }
                 }
             };
+            if self.trace.is_some() {
+                let shown = self.shown(&verdict, cpu);
+                self.trace_call(&call, &shown, mem);
+            }
             if !self.threads.is_single() {
                 self.threads.count_call();
             }
@@ -93,6 +110,26 @@ impl Process {
             self.settle_growth();
             return verdict;
         }
+    }
+
+    /// What a trace shows as a call's result: behind a handler RAX is what it was before.
+    fn shown(&self, verdict: &Verdict, cpu: &mut dyn Cpu) -> Verdict {
+        match verdict {
+            Verdict::Resumed => Verdict::Return(cpu.registers().rax),
+            other => other.clone(),
+        }
+    }
+
+    fn trace_call(&mut self, call: &SystemCall, verdict: &Verdict, mem: &dyn UserMemory) {
+        let thread = self.traced_thread();
+        if let Some(trace) = &mut self.trace {
+            trace.add(thread, call, verdict, mem);
+        }
+    }
+
+    /// The running thread, where there are several.
+    pub(in super::super) fn traced_thread(&self) -> Option<u64> {
+        (!self.threads.is_single()).then(|| self.threads.current().id)
     }
 
     fn begin_wait(&mut self, nr: u64, wait: Wait) {
@@ -145,13 +182,14 @@ impl Process {
     fn end_wait(&mut self, ready: Ready, cpu: &mut dyn Cpu) -> Then {
         let thread = self.threads.current_mut();
         let wait = thread.wait.take();
+        let call = call_of(thread.call, &cpu.registers());
         match ready {
-            Ready::Return(value) => Then::Go(Verdict::Return(value)),
-            Ready::Again(nr) => Then::Call(call_of(nr, &cpu.registers())),
+            Ready::Return(value) => Then::Return(call, value),
+            Ready::Again => Then::Call(call),
             Ready::Interrupted => {
                 let restarts = wait.is_some_and(|wait| wait.restarts);
                 thread.interrupted = Some(Interrupted { nr: thread.call, restarts });
-                Then::Go(Verdict::Return(EINTR.to_return()))
+                Then::Return(call, EINTR.to_return())
             }
         }
     }

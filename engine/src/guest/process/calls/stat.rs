@@ -2,10 +2,9 @@
 
 use super::super::Process;
 use super::super::errno::{Answer, EACCES, EINVAL, ENOENT, Errno, Stop};
-use super::super::files::{Device, Files, Kind, NodeId, Target};
+use super::super::files::{BOOT_NS, Device, Files, Kind, NodeId, Target};
 use super::super::memory::UserMemory;
 use super::super::stack::USER_ID;
-use super::time::EPOCH_SECONDS;
 use crate::address::Gva;
 
 /// What `stat` tells.
@@ -30,7 +29,7 @@ fn facts(files: &Files, target: Target) -> Result<Facts, Errno> {
         owner: USER_ID,
         size: 0,
         device: (0, 0),
-        modified_ns: 0,
+        modified_ns: BOOT_NS,
     };
     let id = match target {
         Target::Node(id) => id,
@@ -40,6 +39,10 @@ fn facts(files: &Files, target: Target) -> Result<Facts, Errno> {
         Target::PipeReader(index) | Target::PipeWriter(index) => {
             return Ok(pipe((2 << 32) + u64::from(index)));
         }
+        // No type of file (fs/anon_inodes.c).
+        Target::Event(_) | Target::Watch(_) => {
+            return Ok(Facts { mode: 0o600, ..pipe(4 << 32) });
+        }
     };
     let node = files.tree.node(id).ok_or(ENOENT)?;
     let (kind, size, device) = match &node.kind {
@@ -47,16 +50,18 @@ fn facts(files: &Files, target: Target) -> Result<Facts, Errno> {
         Kind::Image(_) | Kind::File(_) | Kind::Input => {
             (libc::S_IFREG, files.content(id).len() as u64, (0, 0))
         }
-        Kind::Maps => (libc::S_IFREG, 0, (0, 0)),
+        Kind::Proc(_) => (libc::S_IFREG, 0, (0, 0)),
+        Kind::Unread(size) => (libc::S_IFREG, *size, (0, 0)),
         Kind::Link(target) => (libc::S_IFLNK, target.len() as u64, (0, 0)),
         Kind::Device(device) => {
-            let minor = match device {
-                Device::Null => 3,
-                Device::Zero => 5,
-                Device::Full => 7,
-                Device::Random => 9,
+            let number = match device {
+                Device::Null => (1, 3),
+                Device::Zero => (1, 5),
+                Device::Full => (1, 7),
+                Device::Random => (1, 9),
+                Device::Terminal => (5, 0),
             };
-            (libc::S_IFCHR, 0, (1, minor))
+            (libc::S_IFCHR, 0, number)
         }
     };
     // The engine's own hold on the input is no link, but stands for the file's name where it comes
@@ -78,8 +83,7 @@ fn facts(files: &Files, target: Target) -> Result<Facts, Errno> {
 
 impl Facts {
     fn modified(&self) -> (u64, u64) {
-        let (seconds, ns) = (self.modified_ns / 1_000_000_000, self.modified_ns % 1_000_000_000);
-        (EPOCH_SECONDS.saturating_add(seconds), ns)
+        (self.modified_ns / 1_000_000_000, self.modified_ns % 1_000_000_000)
     }
 
     /// `struct stat` of x86-64.
@@ -143,6 +147,11 @@ impl Facts {
 }
 
 impl Process {
+    /// The guest's wall clock, in nanoseconds since 1970.
+    pub(super) fn wall_clock_ns(&self) -> u64 {
+        BOOT_NS.saturating_add(self.scalars.clock_ns)
+    }
+
     /// `struct stat` and `struct statx` of the input, of standard output and of standard error.
     pub(in super::super) fn told_by_the_shim(&self) -> [([u8; 144], [u8; 256]); 3] {
         let targets = [Target::Node(NodeId::INPUT), Target::Stdout, Target::Stderr];

@@ -4,8 +4,8 @@
 mod table;
 mod tree;
 
-pub(super) use table::{Open, PIPE_ATOMIC_BYTES, PIPE_BYTES_MAX, Table, Target};
-pub(super) use tree::{Device, Found, Kind, Node, NodeId, Tree};
+pub(super) use table::{Event, Interest, Open, PIPE_ATOMIC_BYTES, PIPE_BYTES_MAX, Table, Target};
+pub(super) use tree::{BOOT_NS, Device, Found, Kind, Node, NodeId, Proc, Tree};
 
 use super::bytes::Bytes;
 use super::errno::Errno;

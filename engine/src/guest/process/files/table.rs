@@ -8,6 +8,7 @@ use super::super::tracked::Rewind;
 use super::tree::NodeId;
 use crate::snapshot::bounded_list;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Bytes that a pipe holds before it is full, as in Linux.
 pub(in super::super) const PIPE_BYTES_MAX: usize = 1 << 16;
@@ -24,6 +25,10 @@ pub(in super::super) enum Target {
     PipeWriter(u32),
     Stdout,
     Stderr,
+    /// An `eventfd`.
+    Event(u32),
+    /// An `epoll` set.
+    Watch(u32),
 }
 
 /// An open file description: shared by the descriptors that were duplicated from one another.
@@ -68,6 +73,26 @@ pub(in super::super) struct Pipe {
     pub(in super::super) writers: u32,
 }
 
+/// An `eventfd`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in super::super) struct Event {
+    pub(in super::super) count: u64,
+    /// Each read takes one.
+    pub(in super::super) semaphore: bool,
+}
+
+/// What an `epoll` set waits for on one descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in super::super) struct Interest {
+    pub(in super::super) events: u32,
+    pub(in super::super) data: u64,
+    /// Whether it is still to be reported.
+    pub(in super::super) armed: bool,
+}
+
+/// An `epoll` set: its interests by descriptor.
+pub(in super::super) type Interests = BTreeMap<u64, Interest>;
+
 /// All descriptors of the process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in super::super) struct Table {
@@ -77,6 +102,8 @@ pub(in super::super) struct Table {
     open: Vec<Option<Open>>,
     #[serde(deserialize_with = "bounded_list::<_, _, OPEN_FILES_MAX>")]
     pipes: Vec<Option<Pipe>>,
+    events: Vec<Option<Event>>,
+    watches: Vec<Option<Interests>>,
     descriptors_max: usize,
     /// The working directory.
     pub(in super::super) cwd: NodeId,
@@ -100,12 +127,20 @@ fn put<T>(slots: &mut [Option<T>], index: usize, value: T) {
     }
 }
 
+fn clear<T>(slots: &mut [Option<T>], index: u32) {
+    if let Some(slot) = slots.get_mut(index as usize) {
+        *slot = None;
+    }
+}
+
 impl Table {
     pub(in super::super) fn new(descriptors_max: usize) -> Self {
         Self {
             descriptors: Vec::new(),
             open: Vec::new(),
             pipes: Vec::new(),
+            events: Vec::new(),
+            watches: Vec::new(),
             descriptors_max,
             cwd: NodeId::ROOT,
             umask: 0o022,
@@ -140,6 +175,11 @@ impl Table {
     pub(in super::super) fn get(&self, fd: u64) -> Result<&Open, Errno> {
         let index = self.descriptor(fd)?.open as usize;
         self.open.get(index).and_then(Option::as_ref).ok_or(EBADF)
+    }
+
+    /// The open file behind `fd`, for a call that `O_PATH` does not allow.
+    pub(in super::super) fn get_usable(&self, fd: u64) -> Result<&Open, Errno> {
+        self.get(fd).and_then(|open| if open.is_path_only() { Err(EBADF) } else { Ok(open) })
     }
 
     /// The open file behind `fd`, to change.
@@ -237,6 +277,8 @@ impl Table {
         let target = file.target;
         *slot = None;
         match target {
+            Target::Event(index) => clear(&mut self.events, index),
+            Target::Watch(index) => clear(&mut self.watches, index),
             Target::PipeReader(pipe) => {
                 self.count_pipe(pipe, |pipe| pipe.readers = pipe.readers.saturating_sub(1));
             }
@@ -276,6 +318,40 @@ impl Table {
         u32::try_from(index).unwrap_or(u32::MAX)
     }
 
+    /// Opens a new `eventfd`.
+    pub(in super::super) fn open_event(&mut self, event: Event, flags: i32) -> Result<u64, Errno> {
+        let index = free_slot(&mut self.events, 0);
+        let target = Target::Event(u32::try_from(index).map_err(|_| EMFILE)?);
+        let fd = self.open(target, flags)?;
+        put(&mut self.events, index, event);
+        Ok(fd)
+    }
+
+    pub(in super::super) fn event(&self, index: u32) -> Option<&Event> {
+        self.events.get(index as usize)?.as_ref()
+    }
+
+    pub(in super::super) fn event_mut(&mut self, index: u32) -> Option<&mut Event> {
+        self.events.get_mut(index as usize)?.as_mut()
+    }
+
+    /// Opens a new, empty `epoll` set.
+    pub(in super::super) fn open_watch(&mut self, flags: i32) -> Result<u64, Errno> {
+        let index = free_slot(&mut self.watches, 0);
+        let target = Target::Watch(u32::try_from(index).map_err(|_| EMFILE)?);
+        let fd = self.open(target, flags)?;
+        put(&mut self.watches, index, Interests::new());
+        Ok(fd)
+    }
+
+    pub(in super::super) fn watch(&self, index: u32) -> Option<&Interests> {
+        self.watches.get(index as usize)?.as_ref()
+    }
+
+    pub(in super::super) fn watch_mut(&mut self, index: u32) -> Option<&mut Interests> {
+        self.watches.get_mut(index as usize)?.as_mut()
+    }
+
     pub(in super::super) fn pipe(&self, index: u32) -> Option<&Pipe> {
         self.pipes.get(index as usize)?.as_ref()
     }
@@ -307,6 +383,9 @@ impl Table {
         if self.descriptors != other.descriptors || self.open != other.open {
             into.push("table of open files".to_owned());
         }
+        if self.events != other.events || self.watches != other.watches {
+            into.push("eventfd or epoll".to_owned());
+        }
         if self.pipes != other.pipes {
             into.push("contents of pipes".to_owned());
         }
@@ -321,6 +400,8 @@ impl Rewind for Table {
         self.descriptors.clone_from(&snapshot.descriptors);
         self.open.clone_from(&snapshot.open);
         self.pipes.clone_from(&snapshot.pipes);
+        self.events.clone_from(&snapshot.events);
+        self.watches.clone_from(&snapshot.watches);
         self.descriptors_max = snapshot.descriptors_max;
         self.cwd = snapshot.cwd;
         self.umask = snapshot.umask;

@@ -42,6 +42,19 @@ pub(in super::super) enum Device {
     Zero,
     Full,
     Random,
+    /// `/dev/tty`: there is no terminal.
+    Terminal,
+}
+
+/// What `/proc/self` tells that changes while the process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in super::super) enum Proc {
+    Comm,
+    Limits,
+    Maps,
+    Stat,
+    Statm,
+    Status,
 }
 
 /// What a node is.
@@ -61,8 +74,10 @@ pub(in super::super) enum Kind {
     Device(Device),
     /// `/proc/self/fd`.
     Descriptors,
-    /// `/proc/self/maps`: written anew whenever it is opened.
-    Maps,
+    /// A file of `/proc/self` that is written anew whenever it is opened.
+    Proc(Proc),
+    /// A host file whose bytes were not loaded, and its size: there to be listed, not opened.
+    Unread(u64),
 }
 
 /// One file, directory, link or device.
@@ -75,15 +90,20 @@ pub(in super::super) struct Node {
     pub(in super::super) owned: bool,
     /// Directory entries that lead to it.
     pub(in super::super) links: u32,
-    /// Time of the last change, in the guest's clock.
+    /// Time of the last change, in nanoseconds since 1970.
     pub(in super::super) modified_ns: u64,
     /// Whether it was ever mapped; such a node lives on when nothing else leads to it.
     pub(in super::super) mapped: bool,
+    /// Whether it is a directory of the host's of which only some entries are here.
+    pub(in super::super) partial: bool,
 }
+
+/// The guest's clock at boot, in nanoseconds since 1970: the start of 2024, UTC.
+pub(in super::super) const BOOT_NS: u64 = 1_704_067_200 * 1_000_000_000;
 
 impl Node {
     pub(in super::super) fn new(kind: Kind, mode: u32, owned: bool) -> Self {
-        Self { kind, mode, owned, links: 0, modified_ns: 0, mapped: false }
+        Self { kind, mode, owned, links: 0, modified_ns: BOOT_NS, mapped: false, partial: false }
     }
 
     pub(in super::super) fn is_directory(&self) -> bool {
@@ -99,6 +119,7 @@ impl Node {
                 self.links = other.links;
                 self.modified_ns = other.modified_ns;
                 self.mapped = other.mapped;
+                self.partial = other.partial;
             }
             _ => self.clone_from(other),
         }
@@ -134,7 +155,38 @@ pub(in super::super) struct Tree {
     written_bytes_max: u64,
     /// Nodes changed since the last rewind.
     #[serde(skip)]
-    changed: Vec<NodeId>,
+    changed: Changed,
+    /// No node before this one is free.
+    #[serde(skip)]
+    free_from: usize,
+}
+
+/// Nodes that were changed, each once.
+#[derive(Clone, Debug, Default)]
+struct Changed {
+    list: Vec<NodeId>,
+    marks: Vec<bool>,
+}
+
+impl Changed {
+    fn add(&mut self, id: NodeId) {
+        if id.index() >= self.marks.len() {
+            self.marks.resize(id.index() + 1, false);
+        }
+        if let Some(mark) = self.marks.get_mut(id.index())
+            && !std::mem::replace(mark, true)
+        {
+            self.list.push(id);
+        }
+    }
+
+    fn take(&mut self) -> Option<NodeId> {
+        let id = self.list.pop()?;
+        if let Some(mark) = self.marks.get_mut(id.index()) {
+            *mark = false;
+        }
+        Some(id)
+    }
 }
 
 impl Tree {
@@ -151,7 +203,8 @@ impl Tree {
             nodes_max,
             written_bytes: 0,
             written_bytes_max,
-            changed: Vec::new(),
+            changed: Changed::default(),
+            free_from: 0,
         }
     }
 
@@ -192,10 +245,10 @@ impl Tree {
 
     /// A node to change; the change is undone by the next rewind.
     pub(in super::super) fn node_mut(&mut self, id: NodeId) -> Option<&mut Node> {
-        if !self.changed.contains(&id) {
-            self.changed.push(id);
-        }
-        self.nodes.get_mut(id.index())?.as_mut()
+        // An identifier that was never given out is not worth a mark.
+        let slot = self.nodes.get_mut(id.index())?;
+        self.changed.add(id);
+        slot.as_mut()
     }
 
     fn entries_mut(&mut self, id: NodeId) -> Result<&mut BTreeMap<Vec<u8>, NodeId>, Errno> {
@@ -207,7 +260,8 @@ impl Tree {
 
     /// Adds a node that no path leads to yet.
     pub(in super::super) fn add(&mut self, node: Node) -> Result<NodeId, Errno> {
-        let free = self.nodes.iter().position(Option::is_none).unwrap_or(self.nodes.len());
+        let taken = self.nodes.iter().skip(self.free_from).take_while(|node| node.is_some());
+        let free = self.free_from + taken.count();
         let id = NodeId(u32::try_from(free).map_err(|_| ENOSPC)?);
         if free >= self.nodes_max {
             return Err(ENOSPC);
@@ -219,6 +273,7 @@ impl Tree {
             Some(slot) => *slot = Some(node),
             None => self.nodes.push(Some(node)),
         }
+        self.free_from = free + 1;
         self.node_mut(id);
         Ok(id)
     }
@@ -266,6 +321,7 @@ impl Tree {
             self.written_bytes = self.written_bytes.saturating_sub(bytes.0.len() as u64);
         }
         self.node_mut(id);
+        self.free_from = self.free_from.min(id.index());
         if let Some(slot) = self.nodes.get_mut(id.index()) {
             *slot = None;
         }
@@ -291,6 +347,19 @@ impl Tree {
         self.charge(old_len, len)?;
         if let Some(Node { kind: Kind::File(bytes), .. }) = self.node_mut(id) {
             bytes.0.resize(new_len, 0);
+        }
+        Ok(())
+    }
+
+    /// Fills a part of a writable file with zeros, as far as the file goes.
+    pub(in super::super) fn clear(&mut self, id: NodeId, from: u64, to: u64) -> Result<(), Errno> {
+        let Some(Node { kind: Kind::File(bytes), .. }) = self.node_mut(id) else {
+            return Err(EINVAL);
+        };
+        let len = bytes.0.len();
+        let bound = |at: u64| usize::try_from(at).unwrap_or(len).min(len);
+        if let Some(part) = bytes.0.get_mut(bound(from)..bound(to)) {
+            part.fill(0);
         }
         Ok(())
     }
@@ -348,6 +417,7 @@ impl Tree {
             }
             let next = match (&self.node(here).ok_or(ENOENT)?.kind, name) {
                 (Kind::Directory { .. } | Kind::Descriptors, b".") => Some(here),
+                (Kind::Descriptors, b"..") => self.parent_of(here),
                 (Kind::Directory { parent, .. }, b"..") => Some(*parent),
                 (Kind::Directory { entries, .. }, name) => entries.get(name).copied(),
                 (Kind::Descriptors, name) => {
@@ -384,6 +454,16 @@ impl Tree {
             return Err(ENOTDIR);
         }
         Ok(Found::Node(here))
+    }
+
+    /// The directory that holds `id`.
+    fn parent_of(&self, id: NodeId) -> Option<NodeId> {
+        let holds = |node: &Node| match &node.kind {
+            Kind::Directory { entries, .. } => entries.values().any(|child| *child == id),
+            _ => false,
+        };
+        let up = self.nodes.iter().position(|node| node.as_ref().is_some_and(holds))?;
+        u32::try_from(up).ok().map(NodeId)
     }
 
     /// The absolute path of a node; `None` for one that no path leads to.
@@ -451,15 +531,16 @@ impl HasBlobs for Tree {
 impl Rewind for Tree {
     fn rewind_to(&mut self, snapshot: &Self, related: bool) {
         self.nodes_max = snapshot.nodes_max;
+        self.free_from = 0;
         self.written_bytes = snapshot.written_bytes;
         self.written_bytes_max = snapshot.written_bytes_max;
         if !related {
             self.nodes.clone_from(&snapshot.nodes);
-            self.changed.clear();
+            while self.changed.take().is_some() {}
             return;
         }
         self.nodes.truncate(snapshot.nodes.len());
-        for id in self.changed.drain(..) {
+        while let Some(id) = self.changed.take() {
             let theirs = snapshot.nodes.get(id.index());
             match (self.nodes.get_mut(id.index()), theirs) {
                 (Some(Some(ours)), Some(Some(theirs))) => ours.copy_from(theirs),

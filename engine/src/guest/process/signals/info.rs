@@ -9,11 +9,11 @@ pub(in super::super) const INFO_BYTES: usize = 128;
 /// `SI_USER`: sent by `kill`.
 pub(in super::super) const SI_USER: i32 = 0;
 /// `SI_KERNEL`.
-const SI_KERNEL: i32 = 0x80;
+pub(in super::super) const SI_KERNEL: i32 = 0x80;
 /// `SI_TKILL`: sent by `tkill` or `tgkill`.
 pub(in super::super) const SI_TKILL: i32 = -6;
 /// `SI_TIMER`: a timer of `timer_create` has expired.
-const SI_TIMER: i32 = -2;
+pub(in super::super) const SI_TIMER: i32 = -2;
 
 /// A signal on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +50,11 @@ impl Info {
     /// Timer `id` expired.
     pub(in super::super) fn timer(signal: u8, id: u32, value: u64) -> Self {
         Self::new(signal, SI_TIMER, &[u64::from(id), value])
+    }
+
+    /// The address of a fault.
+    pub(in super::super) fn address(&self) -> u64 {
+        self.fields[0]
     }
 
     /// As `rt_sigqueueinfo` has it, with the signal that the call names.

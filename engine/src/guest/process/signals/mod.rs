@@ -6,7 +6,7 @@
 mod frame;
 mod info;
 
-pub(super) use info::{INFO_BYTES, Info, SI_TKILL, SI_USER};
+pub(super) use info::{INFO_BYTES, Info, SI_KERNEL, SI_TIMER, SI_TKILL, SI_USER};
 
 use super::cpu::{Cpu, LEGACY_BYTES, initial_extended};
 use super::errno::{EAGAIN, Errno, Stop};
@@ -227,6 +227,10 @@ impl Process {
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
     ) -> Verdict {
+        let thread = self.traced_thread();
+        if let Some(trace) = &mut self.trace {
+            trace.add_signal(thread, info);
+        }
         let regs = self.interrupted_registers(&action, cpu);
         match self.push_frame(info, &action, &regs, mem, cpu) {
             Ok(()) => {}

@@ -93,12 +93,38 @@ fn shows_the_libraries_a_program_needs_and_no_other_file() {
     let out = guest.scratch + PAGE;
     assert_eq!(guest.ok(libc::SYS_read, [fd, out, 4]), 4);
     assert_eq!(guest.get(out, 4), b"\x7fELF");
-    let path = guest.text("/etc/passwd");
+    let path = guest.text("/etc/debian_version");
     guest.err(libc::SYS_open, [path, 0], libc::ENOENT);
     let path = guest.text("/proc/self/exe");
     let len = guest.ok(libc::SYS_readlink, [path, out, 100]);
     let real = std::fs::canonicalize("/bin/true").unwrap();
     assert_eq!(guest.get(out, len as usize), real.to_str().unwrap().as_bytes());
+}
+
+#[test]
+fn a_program_that_is_loaded_anew_finds_the_system_files_it_looked_for() {
+    let mut spec = ProcessSpec::new("/bin/true");
+    let mut guest = Guest::load(&spec, b"");
+    for path in ["/etc/debian_version", "/etc/shadow", "/root/file", "/proc/none"] {
+        let path = guest.text(path);
+        guest.err(libc::SYS_open, [path, 0], libc::ENOENT);
+    }
+    let folder = guest.open("/usr", libc::O_DIRECTORY);
+    let out = guest.scratch + PAGE;
+    guest.ok(libc::SYS_getdents64, [folder, out, 4096]);
+    assert!(spec.system.take(guest.process.wanted()));
+
+    let mut guest = Guest::load(&spec, b"");
+    guest.open("/etc/debian_version", 0);
+    for path in ["/etc/shadow", "/root/file"] {
+        let path = guest.text(path);
+        guest.err(libc::SYS_open, [path, 0], libc::ENOENT);
+    }
+    let folder = guest.open("/usr", libc::O_DIRECTORY);
+    let len = guest.ok(libc::SYS_getdents64, [folder, out, 4096]);
+    let listed = String::from_utf8_lossy(&guest.get(out, len as usize)).into_owned();
+    assert!(listed.contains("share"), "{listed}");
+    assert!(!spec.system.take(guest.process.wanted()), "there is nothing more to be found");
 }
 
 #[test]

@@ -11,7 +11,7 @@ pub(super) const PAGE: u64 = PAGE_SIZE as u64;
 
 /// Pages by number, as a machine with `frames_max` frames would hold them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pages {
+pub(in super::super) struct Pages {
     /// The frame that a page shows, and what it allows.
     pub(super) pages: BTreeMap<u64, (u64, Prot)>,
     pub(super) frames: BTreeMap<u64, Box<[u8; PAGE_SIZE]>>,

@@ -1,0 +1,106 @@
+//! Owners and extended attributes: checked as a tmpfs of Linux 6.1 does, which keeps no attribute
+//! of a user's.
+
+use super::super::Process;
+use super::super::errno::{Answer, ENODATA, ENOENT, EOPNOTSUPP, EPERM, Errno, Stop};
+use super::super::files::Target;
+use super::super::memory::UserMemory;
+use super::super::stack::USER_ID;
+
+/// What an attribute call is about.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Of {
+    Path,
+    Link,
+    Descriptor,
+}
+
+/// Why a name has no value that could be read.
+fn absent(name: &[u8]) -> Errno {
+    let kept = [&b"security."[..], b"trusted.", b"system.posix_acl_"];
+    if kept.iter().any(|prefix| name.starts_with(prefix)) { ENODATA } else { EOPNOTSUPP }
+}
+
+impl Process {
+    fn attribute_target(
+        &mut self,
+        of: Of,
+        what: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Result<Target, Stop> {
+        match of {
+            Of::Path => self.locate(super::AT_FDCWD, what, 0, mem),
+            Of::Link => self.locate(super::AT_FDCWD, what, libc::AT_SYMLINK_NOFOLLOW as u64, mem),
+            Of::Descriptor => Ok(self.files.table.get_usable(what)?.target),
+        }
+    }
+
+    pub(super) fn get_attribute(
+        &mut self,
+        of: Of,
+        what: u64,
+        name: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Answer {
+        let name = self.user(mem).read_path(name)?;
+        self.attribute_target(of, what, mem)?;
+        Err(absent(name.as_bytes()).into())
+    }
+
+    pub(super) fn list_attributes(
+        &mut self,
+        of: Of,
+        what: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Answer {
+        self.attribute_target(of, what, mem)?;
+        Ok(0)
+    }
+
+    /// `setxattr` and `removexattr`.
+    pub(super) fn set_attribute(
+        &mut self,
+        of: Of,
+        what: u64,
+        name: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Answer {
+        let name = self.user(mem).read_path(name)?;
+        self.attribute_target(of, what, mem)?;
+        let errno = absent(name.as_bytes());
+        Err(if errno == ENODATA { EPERM } else { errno }.into())
+    }
+
+    /// `chown` in all its forms: the guest's user may give nothing away.
+    pub(super) fn change_owner(
+        &mut self,
+        fd: u64,
+        path: u64,
+        owner: u64,
+        group: u64,
+        flags: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Answer {
+        let target = self.locate(fd, path, flags, mem)?;
+        self.own(target, owner, group)
+    }
+
+    pub(super) fn change_owner_open(&mut self, fd: u64, owner: u64, group: u64) -> Answer {
+        let target = self.files.table.get_usable(fd)?.target;
+        self.own(target, owner, group)
+    }
+
+    fn own(&self, target: Target, owner: u64, group: u64) -> Answer {
+        let keeps = |id: u64| matches!(id as u32, USER_ID | u32::MAX);
+        let owned = match target {
+            Target::Node(id) => self.files.tree.node(id).ok_or(ENOENT)?.owned,
+            _ => true,
+        };
+        let changes_nothing = owner as u32 == u32::MAX && group as u32 == u32::MAX;
+        if keeps(owner) && keeps(group) && (owned || changes_nothing) {
+            Ok(0)
+        } else {
+            Err(EPERM.into())
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! The host's system files that a program asked for: its data, modules and locales.
+//!
+//! A guest's system call never reaches the host. What a program looked for in vain is a list of
+//! names ([`Wanted`]); between two boots [`SystemFiles::take`] reads of those names what the policy
+//! here allows, and the next boot starts with it. Never follows a guest while it runs, and never
+//! reads what is outside of [`PREFIXES`] or what another user of the host could not read.
+
+use crate::memory::SharedBytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, Metadata};
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
+
+/// Where a host keeps what its programs share. Nothing here is a user's, or changes by itself.
+pub const PREFIXES: [&str; 8] =
+    ["/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin", "/etc"];
+
+/// Readable, but what this host is or has, and so not for a guest; the guest has some of these of
+/// its own. A folder stands for all it holds.
+const KEPT_BACK: [&str; 22] = [
+    "/etc/adjtime",
+    "/etc/fstab",
+    "/etc/group",
+    "/etc/group-",
+    "/etc/gshadow",
+    "/etc/host.conf",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/localtime",
+    "/etc/machine-id",
+    "/etc/mtab",
+    "/etc/network",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/etc/passwd-",
+    "/etc/resolv.conf",
+    "/etc/shadow",
+    "/etc/ssh",
+    "/etc/ssl/private",
+    "/etc/subgid",
+    "/etc/subuid",
+    "/etc/timezone",
+];
+
+/// Names that are remembered of what a program looked for, and their bytes together.
+const WANTED_MAX: usize = 8192;
+const WANTED_BYTES_MAX: usize = 1 << 20;
+/// Bytes of all files together.
+const BYTES_MAX: u64 = 512 << 20;
+/// Files, directories and links together.
+const ENTRIES_MAX: usize = 32_768;
+/// Of a directory with more files of one kind, or more bytes in them, only what is asked for comes
+/// in.
+const SIBLINGS_MAX: usize = 512;
+const SIBLINGS_BYTES_MAX: u64 = 16 << 20;
+/// Entries of a directory that are told at all.
+const LISTING_MAX: usize = 8192;
+/// Symbolic links followed on the way to one file.
+const LINKS_MAX: u32 = 40;
+
+/// Absolute paths that a program looked for and did not find, each once; of a directory that was
+/// listed without being complete the path ends with a slash.
+///
+/// No part of the process's state: a rewind keeps it.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    names: BTreeSet<Box<[u8]>>,
+    bytes: usize,
+}
+
+impl Wanted {
+    pub(super) fn remember(&mut self, path: &[u8]) {
+        let bytes = self.bytes.saturating_add(path.len());
+        if self.names.len() < WANTED_MAX && bytes <= WANTED_BYTES_MAX && !self.names.contains(path)
+        {
+            self.names.insert(path.into());
+            self.bytes = bytes;
+        }
+    }
+
+    /// The paths, in order.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.names.iter().map(|name| Path::new(OsStr::from_bytes(name)))
+    }
+
+    /// Adds what another run looked for.
+    pub fn add(&mut self, other: &Self) {
+        for name in &other.names {
+            self.remember(name);
+        }
+    }
+}
+
+/// What `stat` tells of a host file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) mode: u32,
+    /// Nanoseconds since 1970.
+    pub(super) modified_ns: u64,
+    pub(super) size: u64,
+}
+
+/// One path of the host's system.
+#[derive(Clone, Debug)]
+pub(super) enum Entry {
+    Directory {
+        /// Whether every entry that a guest may see is here.
+        complete: bool,
+    },
+    File(SharedBytes),
+    /// A file that was not asked for: only what `stat` tells is known.
+    Unread,
+    Link(OsString),
+}
+
+/// Host files that programs asked for, as they were when they were first asked for.
+#[derive(Clone, Debug, Default)]
+pub struct SystemFiles {
+    entries: BTreeMap<PathBuf, (Facts, Entry)>,
+    /// As bytes: a slash at the end makes a difference here, but not between paths.
+    tried: BTreeSet<OsString>,
+    bytes: u64,
+}
+
+/// Whether the policy allows a host path, whatever is there.
+#[must_use]
+pub fn is_system_path(path: &Path) -> bool {
+    PREFIXES.iter().any(|prefix| path.starts_with(prefix))
+        && !KEPT_BACK.iter().any(|kept| path.starts_with(kept))
+}
+
+pub(super) fn facts(metadata: &Metadata) -> Facts {
+    let seconds = u64::try_from(metadata.mtime()).unwrap_or(0);
+    let ns = u64::try_from(metadata.mtime_nsec()).unwrap_or(0);
+    Facts {
+        mode: metadata.mode() & 0o777,
+        modified_ns: seconds.saturating_mul(1_000_000_000).saturating_add(ns),
+        size: metadata.len(),
+    }
+}
+
+/// Whether any user of the host could read this file or list this directory.
+fn is_public(metadata: &Metadata) -> bool {
+    let needed = if metadata.is_dir() { 0o005 } else { 0o004 };
+    metadata.mode() & needed == needed
+}
+
+impl SystemFiles {
+    /// The entries, a directory before what it holds.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&Path, &Facts, &Entry)> {
+        self.entries.iter().map(|(path, (facts, entry))| (&**path, facts, entry))
+    }
+
+    /// Whether nothing was asked for, or nothing of it is here.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Files whose bytes are here.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let is_file = |entry: &Entry| matches!(entry, Entry::File(_));
+        self.entries.iter().filter(move |(_, (_, e))| is_file(e)).map(|(path, _)| &**path)
+    }
+
+    /// Bytes of those files.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Reads of what a program `wanted` what is there and allowed: whether that is anything new,
+    /// so that a program that starts anew would find more than it did.
+    pub fn take(&mut self, wanted: &Wanted) -> bool {
+        let mut found = false;
+        for path in wanted.paths() {
+            if is_system_path(path) && self.tried.insert(path.into()) {
+                found |= self.walk(path);
+            }
+        }
+        found
+    }
+
+    fn insert(&mut self, path: &Path, facts: Facts, entry: Entry) -> bool {
+        let better = match (self.entries.get(path).map(|(_, present)| present), &entry) {
+            (None, _) => self.entries.len() < ENTRIES_MAX,
+            (Some(Entry::Unread), Entry::File(_)) => true,
+            (Some(Entry::Directory { complete: false }), Entry::Directory { complete }) => {
+                *complete
+            }
+            _ => false,
+        };
+        if better {
+            self.entries.insert(path.to_owned(), (facts, entry));
+        }
+        better
+    }
+
+    /// Follows one path over the host's own links: whether it led to something new.
+    fn walk(&mut self, path: &Path) -> bool {
+        let lists = path.as_os_str().as_bytes().ends_with(b"/");
+        let mut names = names_reversed(path);
+        let mut here = PathBuf::from("/");
+        let (mut links, mut found) = (0, false);
+        while let Some(name) = names.pop() {
+            if name == ".." {
+                here.pop();
+                continue;
+            }
+            here.push(&name);
+            if !is_system_path(&here) {
+                return found;
+            }
+            let Ok(metadata) = fs::symlink_metadata(&here) else { return found };
+            if metadata.is_symlink() {
+                let Ok(target) = fs::read_link(&here) else { return found };
+                links += 1;
+                if links > LINKS_MAX {
+                    return found;
+                }
+                names.extend(names_reversed(&target));
+                found |= self.insert(&here, facts(&metadata), Entry::Link(target.clone().into()));
+                if target.is_absolute() {
+                    here = PathBuf::from("/");
+                } else {
+                    here.pop();
+                }
+            } else if metadata.is_dir() {
+                // Whoever may not enter a directory reads nothing below it.
+                if metadata.mode() & 0o001 == 0 {
+                    return found;
+                }
+                let entry = Entry::Directory { complete: false };
+                found |= self.insert(&here, facts(&metadata), entry);
+                if names.is_empty() && lists {
+                    found |= self.list(&here, &metadata).is_some();
+                }
+            } else {
+                return found | (names.is_empty() && self.take_file(&here, &metadata));
+            }
+        }
+        found
+    }
+
+    /// A file, and those beside it whose names end alike: a program that loads one module loads
+    /// more of them, and would have to be booted anew for each.
+    fn take_file(&mut self, path: &Path, metadata: &Metadata) -> bool {
+        if !self.read(path, metadata) {
+            return false;
+        }
+        let (Some(kind), Some(parent)) = (path.extension(), path.parent()) else { return true };
+        if parent.starts_with("/etc") {
+            return true;
+        }
+        let Some(children) = fs::symlink_metadata(parent).ok().and_then(|m| self.list(parent, &m))
+        else {
+            return true;
+        };
+        let alike = |path: &Path| path.extension() == Some(kind);
+        let siblings: Vec<_> =
+            children.iter().filter(|(path, m)| m.is_file() && alike(path)).collect();
+        let bytes: u64 = siblings.iter().map(|(_, metadata)| metadata.len()).sum();
+        if siblings.len() <= SIBLINGS_MAX && bytes <= SIBLINGS_BYTES_MAX {
+            for (path, metadata) in siblings {
+                self.read(path, metadata);
+            }
+        }
+        true
+    }
+
+    /// A file's bytes.
+    fn read(&mut self, path: &Path, metadata: &Metadata) -> bool {
+        let known = matches!(self.entries.get(path), Some((_, Entry::File(_))));
+        let room = BYTES_MAX.saturating_sub(self.bytes);
+        if known || !metadata.is_file() || !is_public(metadata) || metadata.len() > room {
+            return false;
+        }
+        let mut bytes = Vec::new();
+        let Ok(file) = fs::File::open(path) else { return false };
+        if file.take(room).read_to_end(&mut bytes).is_err() {
+            return false;
+        }
+        let size = bytes.len() as u64;
+        let is_new =
+            self.insert(path, Facts { size, ..facts(metadata) }, Entry::File(bytes.into()));
+        self.bytes += if is_new { size } else { 0 };
+        is_new
+    }
+
+    /// A directory's entries by name; they are returned if they were not known before.
+    fn list(&mut self, path: &Path, metadata: &Metadata) -> Option<Vec<(PathBuf, Metadata)>> {
+        let is_complete = |entry: &Entry| matches!(entry, Entry::Directory { complete: true });
+        if !is_public(metadata) || self.entries.get(path).is_some_and(|(_, e)| is_complete(e)) {
+            return None;
+        }
+        let entries = fs::read_dir(path).ok()?;
+        let mut children = Vec::new();
+        for entry in entries.flatten().take(LISTING_MAX) {
+            let child = entry.path();
+            if let (true, Ok(metadata)) = (is_system_path(&child), fs::symlink_metadata(&child)) {
+                children.push((child, metadata));
+            }
+        }
+        // The host's order of entries must not show in the guest.
+        children.sort_by(|(one, _), (other, _)| one.cmp(other));
+        for (child, metadata) in &children {
+            self.add_child(child, metadata);
+        }
+        let is_new = self.insert(path, facts(metadata), Entry::Directory { complete: true });
+        is_new.then_some(children)
+    }
+
+    fn add_child(&mut self, path: &Path, metadata: &Metadata) {
+        if metadata.is_symlink() {
+            if let Ok(target) = fs::read_link(path) {
+                self.insert(path, facts(metadata), Entry::Link(target.into()));
+            }
+        } else if metadata.is_dir() {
+            self.insert(path, facts(metadata), Entry::Directory { complete: false });
+        } else if metadata.is_file() {
+            self.insert(path, facts(metadata), Entry::Unread);
+        }
+    }
+}
+
+/// A path's names, last one first; neither root nor `.`.
+pub(super) fn names_reversed(path: &Path) -> Vec<OsString> {
+    path.components()
+        .rev()
+        .filter_map(|component| match component {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(paths: &[&str]) -> Wanted {
+        let mut wanted = Wanted::default();
+        paths.iter().for_each(|path| wanted.remember(path.as_bytes()));
+        wanted
+    }
+
+    #[test]
+    fn takes_what_a_program_asked_for_once() {
+        let mut files = SystemFiles::default();
+        let wanted = wanted(&["/etc/debian_version", "/usr/bin/env", "/usr/none"]);
+        assert!(files.take(&wanted));
+        assert!(files.files().any(|path| path == Path::new("/usr/bin/env")));
+        assert!(!files.take(&wanted), "there is no more to be found");
+    }
+
+    #[test]
+    fn refuses_what_is_no_systems_or_secret() {
+        let paths = [
+            "/etc/shadow",
+            "/etc/passwd",
+            "/etc/../root/.profile",
+            "/usr/../proc/self/environ",
+            "/home/user/file",
+            "/proc/cpuinfo",
+            "/etc/ssl/private/key.pem",
+            "/etc/machine-id",
+        ];
+        let mut files = SystemFiles::default();
+        files.take(&wanted(&paths));
+        assert_eq!(files.files().collect::<Vec<_>>(), Vec::<&Path>::new());
+    }
+
+    #[test]
+    fn a_link_that_leaves_the_system_leads_nowhere() {
+        // A process's view of another root, which no prefix covers.
+        assert!(!is_system_path(Path::new("/proc/self/root/usr/bin/env")));
+        let mut files = SystemFiles::default();
+        assert!(!files.take(&wanted(&["/etc/mtab"])));
+    }
+
+    #[test]
+    fn remembers_a_bounded_number_of_names() {
+        let mut wanted = Wanted::default();
+        for i in 0..2 * WANTED_MAX {
+            wanted.remember(format!("/usr/{i}").as_bytes());
+        }
+        assert_eq!(wanted.paths().count(), WANTED_MAX);
+    }
+}
