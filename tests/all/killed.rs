@@ -208,7 +208,7 @@ fn kill_campaigns(name: &str, seed: &[u8]) -> Found {
         cut += unfinished(&out);
         watched.look();
     }
-    let end = fuzz(&["-E", "200"]).status().unwrap();
+    let end = fuzz(&["-E", "5000"]).status().unwrap();
     assert!(end.success(), "{}", fs::read_to_string(&log).unwrap());
     watched.look();
     assert_eq!(unfinished(&out), 0, "what kills cut off goes");
