@@ -56,7 +56,8 @@ pub struct Guest {
     #[arg(long, value_name = "HOST[:GUEST]",
           value_parser = OsStringValueParser::new().try_map(values::mapping))]
     pub file: Vec<FileMapping>,
-    /// A variable of the program's environment, which is empty otherwise. May be repeated.
+    /// A variable of the program's environment, which is empty otherwise but for ASAN_OPTIONS and
+    /// UBSAN_OPTIONS of a program built with a sanitizer. May be repeated.
     #[arg(long, value_name = "NAME=VALUE",
           value_parser = OsStringValueParser::new().try_map(values::variable))]
     pub env: Vec<OsString>,

@@ -18,6 +18,7 @@ mod guest;
 mod point;
 mod quote;
 mod report;
+mod sanitizers;
 mod target;
 mod terminal;
 mod values;

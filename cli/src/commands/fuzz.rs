@@ -10,6 +10,7 @@ use crate::guest::Resolved;
 use crate::point;
 use crate::quote;
 use crate::report;
+use crate::sanitizers::Aim;
 use crate::target::GuestTarget;
 use crate::terminal::{self, Status};
 use dejavm_corpus::{
@@ -31,7 +32,7 @@ const INTERRUPTED: i32 = 130;
 
 /// Runs a campaign.
 pub fn run(args: &Fuzz) -> Result<ExitCode, CliError> {
-    let guest = args.guest.resolve()?;
+    let guest = args.guest.resolve(Aim::Campaign)?;
     let stop = stop_on_signals()?;
     // First the output folder: it is locked from here on, and refused if it is not ours.
     let campaign = Campaign::new(options(args, &guest, stop)).map_err(CliError::Campaign)?;
@@ -39,6 +40,11 @@ pub fn run(args: &Fuzz) -> Result<ExitCode, CliError> {
     let mut status = Status::new(args.json);
     let mut machine = machine(args, &system, &guest, &mut status)?;
     machine.set_rewind_mode(args.rewind.into());
+    if let Resolved::Process(program) = &guest {
+        for option in &program.sanitizer_options {
+            status.line(&format!("built with a sanitizer: --env {}", option.display()));
+        }
+    }
     let symbolizer = boot::symbolizer(machine.process());
     status.line(&format!("snapshot: {}", point::in_words(machine.snapshot(), &symbolizer)));
     let blocks =

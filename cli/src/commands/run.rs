@@ -7,6 +7,7 @@ use crate::error::CliError;
 use crate::exit_code::ExitCode;
 use crate::point;
 use crate::report::{self, BlocksReached, Report};
+use crate::sanitizers::Aim;
 use crate::terminal::{self, Status};
 use dejavm_engine::coverage::Arm;
 use dejavm_engine::machine::{Ended, Limit, Machine, RunReport, Started};
@@ -29,7 +30,7 @@ pub fn run(args: &Run) -> Result<ExitCode, CliError> {
     let started = match &args.snapshot {
         Some(path) => Started::AtSnapshot(Box::new(boot::load(&system, path, false)?)),
         None => {
-            let guest = args.guest.resolve()?;
+            let guest = args.guest.resolve(Aim::Run)?;
             let text = format!("booting {}", guest.name());
             status.during(&text, || boot::start(&system, &guest, &input, limit))?
         }

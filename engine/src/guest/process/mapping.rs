@@ -60,7 +60,8 @@ pub(super) fn file_part(content: &[u8], offset: u64, bytes: u64) -> &[u8] {
 
 /// Whether Linux counts the area as data (`is_data_mapping` in mm/internal.h).
 fn is_data(area: &Area) -> bool {
-    area.prot.contains(Prot::WRITE) && !area.flags.intersects(AreaFlags::SHARED | AreaFlags::GROWS_DOWN)
+    area.prot.contains(Prot::WRITE)
+        && !area.flags.intersects(AreaFlags::SHARED | AreaFlags::GROWS_DOWN)
 }
 
 impl Space {
@@ -86,12 +87,7 @@ impl Space {
     }
 
     /// Whether `added` bytes more of a mapping with `flags` may be locked (`mlock_future_check`).
-    pub(super) fn may_lock(
-        &self,
-        flags: AreaFlags,
-        added: u64,
-        room: &Room,
-    ) -> Result<(), Errno> {
+    pub(super) fn may_lock(&self, flags: AreaFlags, added: u64, room: &Room) -> Result<(), Errno> {
         let passes = flags.contains(AreaFlags::LOCKED)
             && room.locked != u64::MAX
             && self.locked_bytes().saturating_add(added) > room.locked;
@@ -178,7 +174,8 @@ impl Space {
         if passes || wanted > USER_END {
             return present;
         }
-        let (mapped_end, wanted_end) = (present.next_multiple_of(PAGE), wanted.next_multiple_of(PAGE));
+        let (mapped_end, wanted_end) =
+            (present.next_multiple_of(PAGE), wanted.next_multiple_of(PAGE));
         if wanted_end < mapped_end {
             self.unmap(wanted_end, mapped_end, mem);
         } else if wanted_end > mapped_end

@@ -7,8 +7,8 @@
 pub mod agent;
 mod bytes;
 mod calls;
-mod elf;
 mod discard;
+mod elf;
 mod errno;
 mod files;
 mod host;

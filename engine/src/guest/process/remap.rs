@@ -131,13 +131,7 @@ impl Space {
     }
 
     /// Grows a mapping where it is; whether it could.
-    fn expand(
-        &mut self,
-        area: &Area,
-        added: u64,
-        files: &Files,
-        mem: &mut dyn UserMemory,
-    ) -> bool {
+    fn expand(&mut self, area: &Area, added: u64, files: &Files, mem: &mut dyn UserMemory) -> bool {
         let Some(end) = area.end.checked_add(added) else { return false };
         if !self.is_free(area.end, end) {
             return false;

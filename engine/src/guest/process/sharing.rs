@@ -8,11 +8,11 @@
 //! afterwards. Never decides which mappings there are.
 
 use super::errno::Answer;
-use super::{Process, SystemCall};
 use super::files::{Files, Kind, Node, NodeId};
 use super::mapping::{file_part, page_prot, pages};
 use super::memory::{OutOfFrames, Prot, UserMemory};
 use super::space::{Area, AreaFlags, Backing, Space};
+use super::{Process, SystemCall};
 use crate::address::{Gva, PAGE_SIZE};
 use std::ops::Range;
 
@@ -57,12 +57,7 @@ impl Space {
 
     /// Before `part` is unmapped with all of `gone`: frames that other mappings show, or could
     /// show, are theirs.
-    pub(super) fn leave_to_others(
-        &self,
-        part: &Area,
-        gone: Range<u64>,
-        mem: &mut dyn UserMemory,
-    ) {
+    pub(super) fn leave_to_others(&self, part: &Area, gone: Range<u64>, mem: &mut dyn UserMemory) {
         if part.shares().is_none() {
             return;
         }

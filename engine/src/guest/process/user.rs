@@ -3,11 +3,11 @@
 //! system call touches guest memory; never allocates by a guest's length.
 
 use super::FaultVerdict;
-use super::{Process, Verdict};
 use super::errno::{EFAULT, ENAMETOOLONG, Stop};
 use super::files::Files;
 use super::memory::UserMemory;
 use super::space::{Area, Space, in_user};
+use super::{Process, Verdict};
 use crate::address::{Gva, PAGE_SIZE};
 use crate::outcome::{Access, Signal};
 use std::sync::atomic::{AtomicU64, Ordering};

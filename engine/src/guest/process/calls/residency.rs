@@ -4,9 +4,7 @@
 
 use super::super::Process;
 use super::super::discard::{discard, punch};
-use super::super::errno::{
-    Answer, EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM, EPERM, Errno,
-};
+use super::super::errno::{Answer, EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM, EPERM, Errno};
 use super::super::memory::{OutOfFrames, UserMemory};
 use super::super::space::{Area, AreaFlags, Backing, USER_END};
 use crate::address::{Gva, PAGE_SIZE, page_ceil};
@@ -68,13 +66,7 @@ impl Process {
     }
 
     /// Up to the first hole, or the first mapping that does not allow it.
-    fn populate(
-        &mut self,
-        start: u64,
-        end: u64,
-        writes: bool,
-        mem: &mut dyn UserMemory,
-    ) -> Answer {
+    fn populate(&mut self, start: u64, end: u64, writes: bool, mem: &mut dyn UserMemory) -> Answer {
         let Self { space, files, .. } = self;
         let mut at = start;
         while at < end {
