@@ -64,7 +64,8 @@ pub struct Guest {
     /// /bin or /etc that any user may read is booted anew with it, and finds it.
     #[arg(long)]
     pub no_host_files: bool,
-    /// A variable of the program's environment, which is empty otherwise. May be repeated.
+    /// A variable of the program's environment, which is empty otherwise but for ASAN_OPTIONS and
+    /// UBSAN_OPTIONS of a program built with a sanitizer. May be repeated.
     #[arg(long, value_name = "NAME=VALUE",
           value_parser = OsStringValueParser::new().try_map(values::variable))]
     pub env: Vec<OsString>,

@@ -4,12 +4,13 @@
 
 use crate::args::{Bare, Guest};
 use crate::error::CliError;
+use crate::sanitizers::{self, Aim};
 use crate::script;
 use crate::values::{Point, replace_input};
 use dejavm_engine::address::Gpa;
 use dejavm_engine::guest::bare::{BareSpec, Mode};
 use dejavm_engine::guest::process::{INPUT_PATH, InputChannel, ProcessSpec};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -42,11 +43,13 @@ pub struct Program {
     pub crash_at: Vec<Point>,
     /// Whether it may have the host's system files that it looks for.
     pub system_files: bool,
+    /// What was added to its environment because of how it is built.
+    pub sanitizer_options: Vec<OsString>,
 }
 
 impl Guest {
     /// What the arguments mean together.
-    pub fn resolve(&self) -> Result<Resolved, CliError> {
+    pub fn resolve(&self, aim: Aim) -> Result<Resolved, CliError> {
         let Some((program, args)) = self.program.split_first() else {
             return Err(CliError::Usage(
                 "name a program, such as `dejavm run -- ./program @@`; see --help",
@@ -63,6 +66,10 @@ impl Guest {
                 if let Some(script) = script {
                     script.start(&mut spec);
                 }
+                // A program that cannot be read is the boot's to complain of.
+                let bytes = fs::read(&spec.program).unwrap_or_default();
+                let sanitizer_options = sanitizers::options(&bytes, &spec.env, aim);
+                spec.env.extend_from_slice(&sanitizer_options);
                 let ram_bytes = self.ram.unwrap_or(RAM_BYTES);
                 let program = Program {
                     spec,
@@ -71,16 +78,17 @@ impl Guest {
                     until_return: self.until_return,
                     crash_at: self.crash_at.clone(),
                     system_files: !self.no_host_files,
+                    sanitizer_options,
                 };
                 Ok(Resolved::Process(Box::new(program)))
             }
         }
     }
 
-    fn surround(&self, spec: &mut ProcessSpec, args: &[std::ffi::OsString]) {
+    fn surround(&self, spec: &mut ProcessSpec, args: &[OsString]) {
         let path = self.input_path.clone().unwrap_or_else(|| INPUT_PATH.into());
         let mut is_file = self.input_path.is_some();
-        let mut replace = |arg: &std::ffi::OsString| match replace_input(arg, path.as_os_str()) {
+        let mut replace = |arg: &OsString| match replace_input(arg, path.as_os_str()) {
             Some(replaced) => {
                 is_file = true;
                 replaced
@@ -177,7 +185,7 @@ mod tests {
     fn program(line: &str) -> Program {
         let typed = Typed::try_parse_from(line.split_whitespace()).unwrap();
         let Command::Run(run) = typed.command else { panic!("{line}") };
-        match run.guest.resolve().unwrap() {
+        match run.guest.resolve(Aim::Run).unwrap() {
             Resolved::Process(program) => *program,
             Resolved::Bare(spec) => panic!("{spec:?}"),
         }
@@ -218,7 +226,7 @@ mod tests {
             let line = format!("dejavm run {options} {}", image.display());
             let typed = Typed::try_parse_from(line.split_whitespace()).unwrap();
             let Command::Run(run) = typed.command else { panic!("{line}") };
-            match run.guest.resolve() {
+            match run.guest.resolve(Aim::Run) {
                 Ok(Resolved::Bare(spec)) => *spec,
                 other => panic!("{other:?}"),
             }

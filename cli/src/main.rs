@@ -19,6 +19,7 @@ mod point;
 mod quote;
 mod report;
 mod sandbox;
+mod sanitizers;
 mod script;
 mod target;
 mod terminal;

@@ -11,6 +11,7 @@ use crate::point;
 use crate::quote;
 use crate::report;
 use crate::sandbox::{Sandbox, Walls};
+use crate::sanitizers::Aim;
 use crate::target::GuestTarget;
 use crate::terminal::{self, Status};
 use dejavm_corpus::{
@@ -36,7 +37,7 @@ const INTERRUPTED: i32 = 130;
 
 /// Runs a campaign.
 pub fn run(args: &Fuzz) -> Result<ExitCode, CliError> {
-    let mut guest = args.guest.resolve()?;
+    let mut guest = args.guest.resolve(Aim::Campaign)?;
     let stop = Arc::new(AtomicBool::new(false));
     // First the output folder: it is locked from here on, and refused if it is not ours.
     let options = options(args, &guest, Arc::clone(&stop));
@@ -48,6 +49,11 @@ pub fn run(args: &Fuzz) -> Result<ExitCode, CliError> {
     let mut status = Status::new(args.json);
     let mut machine = machine(args, &system, &mut guest, &mut status)?;
     machine.set_rewind_mode(args.rewind.into());
+    if let Resolved::Process(program) = &guest {
+        for option in &program.sanitizer_options {
+            status.line(&format!("built with a sanitizer: --env {}", option.display()));
+        }
+    }
     let symbolizer = boot::symbolizer(machine.process());
     status.line(&format!("snapshot: {}", point::in_words(machine.snapshot(), &symbolizer)));
     let blocks =

@@ -8,6 +8,7 @@ use crate::exit_code::ExitCode;
 use crate::guest::Resolved;
 use crate::point;
 use crate::report::{self, BlocksReached, Report};
+use crate::sanitizers::Aim;
 use crate::terminal::{self, Status};
 use dejavm_engine::coverage::Arm;
 use dejavm_engine::guest::process::{WORKING_DIRECTORY, Wanted};
@@ -41,7 +42,7 @@ pub fn run(args: &Run) -> Result<ExitCode, CliError> {
             status.during("running", || to_end(started, &input, limit))?
         }
         None => {
-            let mut guest = args.guest.resolve()?;
+            let mut guest = args.guest.resolve(Aim::Run)?;
             if let Resolved::Process(program) = &mut guest {
                 program.spec.trace = args.strace.is_some();
             }

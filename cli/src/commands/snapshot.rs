@@ -6,6 +6,7 @@ use crate::error::CliError;
 use crate::exit_code::ExitCode;
 use crate::point;
 use crate::report;
+use crate::sanitizers::Aim;
 use crate::terminal::{self, Status};
 use dejavm_engine::machine::Limit;
 use serde::Serialize;
@@ -28,7 +29,7 @@ struct Facts {
 
 /// Boots and saves.
 pub fn run(args: &Snapshot) -> Result<ExitCode, CliError> {
-    let mut guest = args.guest.resolve()?;
+    let mut guest = args.guest.resolve(Aim::Campaign)?;
     let input = match &args.input {
         Some(path) => boot::input(Some(path))?,
         None => Vec::new(),
