@@ -15,7 +15,7 @@ fn every_memory_call_answers_as_the_kernel_does() {
     for flags in [STATIC, &[]] {
         let program = build_c("memory_calls", flags);
         let native = natively(&program, &[], b"");
-        let guest = in_guest(&system, &spec(&program, &[]), b"");
+        let guest = in_guest(&system, &mut spec(&program, &[]), b"");
         for (guest, native) in guest.stdout.lines().zip(native.stdout.lines()) {
             assert_eq!(guest, native);
         }
@@ -32,7 +32,7 @@ fn random_memory_calls_leave_what_they_leave_natively() {
     for seed in 0..12 {
         let seed = format!("seed {seed}");
         let native = natively(&program, &[], seed.as_bytes());
-        let guest = in_guest(&system, &spec(&program, &[]), seed.as_bytes());
+        let guest = in_guest(&system, &mut spec(&program, &[]), seed.as_bytes());
         let pairs = guest.stdout.lines().zip(native.stdout.lines());
         for (guest, native) in pairs {
             assert_eq!(guest, native, "{seed}");
@@ -77,7 +77,7 @@ fn addresses_are_the_same_in_every_boot() {
     let Some(system) = kvm() else { return };
     for flags in [&["-fPIE", "-pie"][..], STATIC] {
         let program = build_c("addresses", flags);
-        let [first, second] = [0; 2].map(|_| in_guest(&system, &spec(&program, &[]), b""));
+        let [first, second] = [0; 2].map(|_| in_guest(&system, &mut spec(&program, &[]), b""));
         assert_eq!(first.status, 0);
         assert!(first.stdout.lines().count() > 8, "{}", first.stdout);
         assert_eq!(first, second);

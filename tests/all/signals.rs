@@ -57,7 +57,7 @@ fn handlers_masks_stacks_and_timers_are_as_natively() {
     let Some(system) = kvm() else { return };
     let program = signals();
     for part in PARTS {
-        let guest = in_guest(&system, &spec(&program, &[part]), b"");
+        let guest = in_guest(&system, &mut spec(&program, &[part]), b"");
         compare(&guest, &natively(&program, &[part], b""), part);
     }
 }
@@ -71,7 +71,7 @@ fn threads_work_wait_and_end_as_natively() {
             if (work, how) == ("first", &["early"]) {
                 continue;
             }
-            let guest = in_guest(&system, &threads_spec(how), work.as_bytes());
+            let guest = in_guest(&system, &mut threads_spec(how), work.as_bytes());
             compare(&guest, &natively(&threads(), how, work.as_bytes()), work);
         }
     }
@@ -82,7 +82,7 @@ fn a_rust_program_with_threads_is_as_natively() {
     let Some(system) = kvm() else { return };
     let program = build_rust("threads");
     for input in ["some words for a worker", "deep", "deep thread", "panic", "null"] {
-        let guest = in_guest(&system, &spec(&program, &[]), input.as_bytes());
+        let guest = in_guest(&system, &mut spec(&program, &[]), input.as_bytes());
         let native = natively(&program, &[], input.as_bytes());
         // The thread's number is in messages of newer standard libraries.
         let plain = |end: End| End { stderr: without_numbers(&end.stderr), ..end };

@@ -104,6 +104,24 @@ impl UserMemory for Pages {
         Err(OutOfFrames)
     }
 
+    fn next_mapped(&self, at: Gva, end: Gva) -> Option<Gva> {
+        let numbers = at.0 / PAGE_SIZE as u64..end.0.div_ceil(PAGE_SIZE as u64);
+        let first = self.pages.range(numbers).next();
+        first.map(|(number, _)| Gva(number * PAGE_SIZE as u64))
+    }
+
+    fn alias(&mut self, _: Gva, _: Gva, _: Prot) -> Result<(), OutOfFrames> {
+        Err(OutOfFrames)
+    }
+
+    fn forget(&mut self, at: Gva) {
+        self.pages.remove(&(at.0 / PAGE_SIZE as u64));
+    }
+
+    fn peek(&self, at: Gva, out: &mut [u8]) -> Result<(), Inaccessible> {
+        self.read(at, out)
+    }
+
     fn allows(&self, at: Gva, kind: Access) -> bool {
         let wanted = match kind {
             Access::Read => Prot::empty(),
