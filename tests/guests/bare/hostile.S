@@ -50,7 +50,8 @@ deeds:
         deed    'x', ports
         deed    'X', ports_wide
         deed    'd', fill
-        deed    'D', debug
+        deed    'D', detect
+        deed    'B', breakpoints
         deed    'z', bad_task
         deed    'L', locked
         deed    'v', wide
@@ -290,8 +291,15 @@ fill:   lea     end(%rip), %rdi
         mov     $1, %al
         jmp     done
 
-# Breakpoints everywhere, and general detect.
-debug:  call    load_idt
+# General detect: the next access to a debug register is an exception.
+detect: call    load_idt
+        mov     $0x2600, %eax
+        mov     %rax, %dr7
+        mov     %dr6, %rax
+        jmp     done
+# Breakpoints on code and on data, and general detect.
+breakpoints:
+        call    load_idt
         lea     1f(%rip), %rax
         mov     %rax, %dr0
         lea     left(%rip), %rax
