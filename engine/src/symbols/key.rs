@@ -139,17 +139,22 @@ pub fn frame_key(place: &Place) -> String {
 /// Where a Rust panic leaves the code that panicked. What lies further in, a program's own panic
 /// hook among it, runs because of the panic.
 const RUST_PANIC: &str = "rust_begin_unwind";
+/// How the functions begin that code calls which is built with an undefined-behaviour sanitizer.
+/// What they call themselves has names that say nothing of it.
+const UBSAN: &str = "__ubsan_handle_";
 
 /// Which frame of a stack (the innermost first) a crash is to be named after: the first one that
-/// is not machinery, counted from where a Rust panic began if there was one; the innermost one if
-/// there is no other.
+/// is not machinery, counted from where a Rust panic, or a sanitizer's report, began if there was
+/// one; the innermost one if there is no other.
 #[must_use]
 pub fn crash_frame(stack: &[Place]) -> usize {
     let is_machinery =
         |at: usize| stack.get(at).and_then(function_name).is_some_and(is_crash_machinery);
     let is_unnamed = |at: usize| stack.get(at).is_some_and(|place| function_name(place).is_none());
     let is_panic = |place: &Place| {
-        function_name(place).is_some_and(|name| base_name(name).ends_with(RUST_PANIC))
+        function_name(place)
+            .map(base_name)
+            .is_some_and(|name| name.ends_with(RUST_PANIC) || name.starts_with(UBSAN))
     };
     let mut at = stack.iter().position(is_panic).unwrap_or(0);
     loop {
@@ -237,6 +242,14 @@ mod tests {
             Some("std::panicking::catch_unwind"),
         ];
         assert_eq!(key(&stack), "parser::header::read@tool");
+    }
+
+    #[test]
+    fn names_a_sanitizers_report_after_the_code_it_is_about() {
+        let inner = "handleIntegerOverflowImpl<__ubsan::Value>";
+        let handler = "__ubsan_handle_add_overflow_abort";
+        let stack = ["abort", "__sanitizer::Abort", "__sanitizer::Die", inner, handler, "parse"];
+        assert_eq!(key(&stack.map(Some)), "parse@tool");
     }
 
     #[test]

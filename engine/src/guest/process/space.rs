@@ -415,7 +415,7 @@ impl Space {
             bottom = bottom.max(ENGINE_RESERVE.end);
         }
         let start = (page & !(GROWTH_STEP - 1)).max(bottom);
-        (bottom <= page).then(|| Area { start, ..*next })
+        (bottom <= page).then_some(Area { start, ..*next })
     }
 
     /// Puts an area that [`growth`](Self::growth) gave in its own place.

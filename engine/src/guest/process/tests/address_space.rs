@@ -231,3 +231,68 @@ fn limits_the_number_of_mappings() {
     guest.ok(libc::SYS_munmap, [guest.scratch, 16 * PAGE]);
     guest.map(0, 1, READ_WRITE, ANONYMOUS);
 }
+
+const SHARED: u64 = (libc::MAP_SHARED | libc::MAP_ANONYMOUS) as u64;
+
+#[test]
+fn shared_mappings_of_the_same_bytes_show_the_same_frames() {
+    let mut guest = Guest::simple();
+    let first = guest.map(0, 4, READ_WRITE, SHARED);
+    let may_move = libc::MREMAP_MAYMOVE as u64;
+    let second = guest.ok(libc::SYS_mremap, [first, 0, 4 * PAGE, may_move]);
+    guest.mem.write(Gva(first + PAGE), b"seen").unwrap();
+    assert_eq!(guest.get(second + PAGE, 4), b"seen");
+    // One goes, wholly or in part: the other keeps what it shows.
+    guest.ok(libc::SYS_munmap, [first, 3 * PAGE]);
+    assert!(guest.mem.is_sound());
+    assert_eq!(guest.get(second + PAGE, 4), b"seen");
+    // Both go at once, with a mapping of the same bytes that never had its pages.
+    guest.ok(libc::SYS_mprotect, [second, 4 * PAGE, 0]);
+    let third = guest.ok(libc::SYS_mremap, [second, 0, 4 * PAGE, may_move]);
+    assert_eq!(third + 4 * PAGE, second);
+    guest.ok(libc::SYS_munmap, [third, second + 4 * PAGE - third]);
+    guest.ok(libc::SYS_munmap, [first, 4 * PAGE]);
+    assert!(guest.mem.is_sound());
+    guest.err(libc::SYS_mremap, [third, 0, PAGE, may_move], libc::EFAULT);
+}
+
+#[test]
+fn writes_through_a_shared_mapping_reach_the_file() {
+    let mut guest = Guest::simple();
+    let fd = guest.open("/tmp/file", libc::O_RDWR | libc::O_CREAT);
+    let text = guest.put(0x100, b"0123456789");
+    guest.ok(libc::SYS_write, [fd, text, 10]);
+    let shared = libc::MAP_SHARED as u64;
+    let at = guest.ok(libc::SYS_mmap, [0, 2 * PAGE, READ_WRITE, shared, fd, 0]);
+    guest.mem.write(Gva(at + 2), b"ab").unwrap();
+    let out = guest.scratch + 0x200;
+    guest.ok(libc::SYS_pread64, [fd, out, 10, 0]);
+    assert_eq!(guest.get(out, 10), b"01ab456789");
+    guest.ok(libc::SYS_pwrite64, [fd, text, 3, 0]);
+    assert_eq!(guest.get(at, 5), b"012b4");
+    // A call that stores into the mapping has stored into the file.
+    guest.ok(libc::SYS_pread64, [fd, at + 5, 3, 0]);
+    assert_eq!(guest.get(at, 10), b"012b401289");
+    let snapshot = guest.process.clone();
+    guest.ok(libc::SYS_ftruncate, [fd, 0]);
+    assert_eq!(guest.fault(at, Access::Read), FaultVerdict::Signal(Signal::BUS));
+    guest.ok(libc::SYS_munmap, [at, 2 * PAGE]);
+    guest.process.rewind_to(&snapshot);
+    assert_eq!(guest.process.same_as(&snapshot), Vec::<String>::new());
+    assert!(guest.mem.is_sound());
+}
+
+#[test]
+fn a_system_call_makes_the_stack_grow_as_an_access_does() {
+    let mut guest = Guest::simple();
+    let top = 0x7fff_ffff_f000;
+    let far = top - (4 << 20);
+    guest.ok(libc::SYS_uname, [far]);
+    assert_eq!(guest.fault(far + PAGE, Access::Write), FaultVerdict::Retry);
+    guest.err(libc::SYS_uname, [top - (8 << 20) - PAGE], libc::EFAULT);
+    // Nothing is placed into the gap below, unless it must be.
+    let near = (far & !0xffff) - 100 * PAGE;
+    assert_ne!(guest.map(near, 1, READ_WRITE, ANONYMOUS), near);
+    assert_eq!(guest.map(near, 1, READ_WRITE, FIXED), near);
+    assert_eq!(guest.fault(far - (1 << 16), Access::Read), FaultVerdict::Signal(Signal::SEGV));
+}
