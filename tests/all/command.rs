@@ -283,7 +283,7 @@ fn every_mistake_gets_one_clear_line_and_its_exit_status() {
         std::fs::write(&file, bytes).unwrap();
         path(&file).to_owned()
     };
-    let script = f("script", b"#!/bin/sh\necho\n");
+    let script = f("script", b"#!/nonexistent/sh\necho\n");
     let text_file = f("text", b"no program");
     let thirty_two = f("thirty_two", &[b"\x7fELF\x01\x01\x01".as_slice(), &[0; 100]].concat());
     let cut = f("cut", &std::fs::read("/bin/busybox").unwrap()[..1000]);
@@ -296,7 +296,7 @@ fn every_mistake_gets_one_clear_line_and_its_exit_status() {
     let words = path(&words);
     let table: &[(&[&str], i32, &str)] = &[
         (&["run", "--", "/nonexistent/program"], 4, "/nonexistent/program"),
-        (&["run", "--", &script], 4, "script"),
+        (&["run", "--", &script], 4, "/nonexistent/sh"),
         (&["run", "--", &text_file], 4, "ELF"),
         (&["run", "--", &thirty_two], 4, "32-bit"),
         (&["run", "--", &cut], 4, "cut"),

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What `strace` 6.1 printed, as [`comparable`] leaves it.
-const GOLDEN: &str = "data/calls.strace";
+const GOLDEN: &str = "data/traced.strace";
 
 fn program() -> PathBuf {
-    build_c("calls", &["-static", "-no-pie", "-fno-stack-protector"])
+    build_c("traced", &["-static", "-no-pie", "-fno-stack-protector"])
 }
 
 /// The lines from the program's first own call on, without what differs between two runs:

@@ -1,64 +1,63 @@
-/* Makes one call of each kind that a trace shows in a way of its own; leaves nothing behind. */
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
+// Makes the system calls that its input lists, and says with its exit status what they gave: a hash
+// of all results and of the memory that they may have written. Input: records of eight 64-bit
+// numbers, the call's and its six arguments'; bit 0 of the last says by which instruction, and the
+// rest which flags are set when it is made (TF, DF, NT, AC, ID). Arguments
+// that are addresses are the caller's to know: `arena` is mapped at a fixed place, with nothing
+// before and behind it, a page that is only readable and one never touched at its end.
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/uio.h>
-#include <time.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-static void handler(int signal) {}
+enum { PAGE = 4096, PAGES = 8 };
+#define ARENA ((unsigned char *)0x200000000)
+
+struct record {
+    uint64_t nr, args[6], how;
+};
+
+static uint64_t input[512], hash = 0xcbf29ce484222325;
+
+static void add(uint64_t value) { hash = (hash ^ value) * 0x100000001b3; }
+
+// Two instructions, because one that few bytes follow cannot be replaced by a jump.
+#define CALL(behind)                                                                             \
+    __asm__ volatile("pushf; or %1, (%%rsp); popf\n"                                             \
+                     "syscall\n" behind "\n"                                                     \
+                     "pushf; andl $~0x244500, (%%rsp); popf"                                     \
+                     : "+a"(out)                                                                 \
+                     : "b"(r->how & 0x244500), "D"(r->args[0]), "S"(r->args[1]),                 \
+                       "d"(r->args[2]), "r"(r10), "r"(r8), "r"(r9)                               \
+                     : "rcx", "r11", "memory", "cc")
+
+static long call(const struct record *r) {
+    register uint64_t r10 __asm__("r10") = r->args[3], r8 __asm__("r8") = r->args[4],
+                      r9 __asm__("r9") = r->args[5];
+    long out = r->nr;
+    if (r->how & 1)
+        CALL("cmp $-4095, %%rax\nlea 0(%%rax), %%rax");
+    else
+        CALL("jmp 1f\n1:");
+    return out;
+}
 
 int main(void) {
-    char buffer[64];
-    struct stat facts;
-    open("/nonexistent", O_RDONLY | O_CLOEXEC);
-    access("/nonexistent", F_OK);
-    close(99);
-    mkdir("/tmp/dejavm-calls", 0755);
-    int fd = open("/tmp/dejavm-calls/file", O_RDWR | O_CREAT | O_TRUNC, 0600);
-    write(fd, "line one\nline \"two\"\n\001\0022 and a longer one here", 44);
-    struct iovec parts[2] = { { "abc", 3 }, { "\xff\xfe", 2 } };
-    writev(fd, parts, 2);
-    lseek(fd, 2, SEEK_SET);
-    pread(fd, buffer, 50, 4);
-    fstat(fd, &facts);
-    ftruncate(fd, 10);
-    fcntl(fd, F_GETFL);
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
-    fcntl(fd, F_GETFD);
-    dup2(fd, 9);
-    void *pages = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    mprotect(pages, 4096, PROT_NONE);
-    madvise(pages, 8192, MADV_DONTNEED);
-    munmap(pages, 8192);
-    mmap(0, 4096, PROT_READ, MAP_PRIVATE, 77, 0);
-    unlink("/tmp/dejavm-calls/file");
-    rmdir("/tmp/dejavm-calls");
-    umask(022);
-    struct sigaction action = { .sa_handler = handler, .sa_flags = SA_RESTART };
-    sigaddset(&action.sa_mask, SIGINT);
-    sigaction(SIGUSR1, &action, 0);
-    signal(SIGPIPE, SIG_IGN);
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigprocmask(SIG_BLOCK, &set, 0);
-    struct rlimit limit = { 0, 0 };
-    setrlimit(RLIMIT_CORE, &limit);
-    getrlimit(RLIMIT_CORE, &limit);
-    struct timespec pause = { 0, 1000 };
-    nanosleep(&pause, 0);
-    int ends[2];
-    pipe(ends);
-    write(ends[1], "x", 1);
-    struct pollfd polled = { ends[0], POLLIN };
-    poll(&polled, 1, 1000);
-    read(ends[0], buffer, 10);
-    chdir("/tmp");
-    getcwd(buffer, sizeof buffer);
-    *(volatile char *)0 = 0;
+    mmap(ARENA, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    for (int i = 0; i < (PAGES - 1) * PAGE; i++)
+        ARENA[i] = i % 251;
+    // Names for calls that take some.
+    strcpy((char *)ARENA, "/work/file");
+    strcpy((char *)ARENA + 64, "");
+    mprotect(ARENA + (PAGES - 2) * PAGE, PAGE, PROT_READ);
+    long length = read(0, input, sizeof input);
+    for (long i = 0; i < length / (long)sizeof(struct record); i++)
+        add(call((struct record *)input + i));
+    // What the calls left, as far as it can still be read.
+    for (int page = 0; page < PAGES; page++) {
+        if (access((char *)ARENA + page * PAGE, F_OK) < 0 && errno == EFAULT) continue;
+        for (int i = 0; i < PAGE; i += 8) add(*(uint64_t *)(ARENA + page * PAGE + i));
+    }
+    syscall(SYS_exit_group, hash >> 32 & 0xff);
 }
