@@ -17,8 +17,10 @@ use std::time::{Duration, Instant};
 
 /// How long a program may go on looking for system files, over all of its boots.
 const DISCOVERY: Duration = Duration::from_secs(30);
-/// Time limit of a run that is only made for what the program looks for.
+/// Time limit of a run that is only made for what the program looks for, and of all of them before
+/// the last one begins.
 const SAMPLE: Duration = Duration::from_secs(1);
+const SAMPLES: Duration = Duration::from_secs(2);
 
 /// Opens KVM.
 pub fn system() -> Result<System, CliError> {
@@ -109,7 +111,8 @@ pub fn to_snapshot(
 
 /// Runs each of `samples`, for what the program looks for meanwhile.
 fn try_samples(machine: &mut Machine, samples: &[Vec<u8>]) -> Result<(), CliError> {
-    for sample in samples {
+    let start = Instant::now();
+    for sample in samples.iter().take_while(|_| start.elapsed() < SAMPLES) {
         machine.run(sample, Limit::time(SAMPLE)).map_err(CliError::machine("try a seed"))?;
         machine.rewind().map_err(CliError::machine("rewind the guest"))?;
     }

@@ -209,7 +209,7 @@ const CASES: &[Case] = &[
     Case { program: Debian("/usr/bin/pdfinfo", "poppler-utils"), args: &["-"], inputs: PDF },
     Case {
         program: Debian("/usr/bin/tcpdump", "tcpdump"),
-        args: &["-nvr", "@@"],
+        args: &["-ntvr", "@@"],
         inputs: &[File("packets.pcap"), HalfOf("packets.pcap"), EMPTY],
     },
     Case {

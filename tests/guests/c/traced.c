@@ -17,8 +17,8 @@ int main(void) {
     open("/nonexistent", O_RDONLY | O_CLOEXEC);
     access("/nonexistent", F_OK);
     close(99);
-    mkdir("/tmp/dejavm-calls", 0755);
-    int fd = open("/tmp/dejavm-calls/file", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    mkdir("/tmp/dejavm-traced", 0755);
+    int fd = open("/tmp/dejavm-traced/file", O_RDWR | O_CREAT | O_TRUNC, 0600);
     write(fd, "line one\nline \"two\"\n\001\0022 and a longer one here", 44);
     struct iovec parts[2] = { { "abc", 3 }, { "\xff\xfe", 2 } };
     writev(fd, parts, 2);
@@ -35,8 +35,8 @@ int main(void) {
     madvise(pages, 8192, MADV_DONTNEED);
     munmap(pages, 8192);
     mmap(0, 4096, PROT_READ, MAP_PRIVATE, 77, 0);
-    unlink("/tmp/dejavm-calls/file");
-    rmdir("/tmp/dejavm-calls");
+    unlink("/tmp/dejavm-traced/file");
+    rmdir("/tmp/dejavm-traced");
     umask(022);
     struct sigaction action = { .sa_handler = handler, .sa_flags = SA_RESTART };
     sigaddset(&action.sa_mask, SIGINT);

@@ -5,7 +5,6 @@ use super::bytes::Bytes;
 use super::files::{Device, Kind, Node, NodeId, Proc, Tree};
 use super::host::{Imported, Importer};
 use super::spec::{InputChannel, LoadError, ProcessSpec, WORKING_DIRECTORY};
-use crate::memory::SharedBytes;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -95,8 +94,9 @@ const CPUINFO: &str = "processor\t: 0\nvendor_id\t: dejavm\ncpu family\t: 6\nmod
     bogomips\t: 2000.00\nclflush size\t: 64\ncache_alignment\t: 64\n\
     address sizes\t: 40 bits physical, 48 bits virtual\n\n";
 
+/// A file that the guest can only read. No image, which a snapshot file would give a page of its own.
 fn constant(bytes: Vec<u8>) -> Node {
-    Node::new(Kind::Image(SharedBytes::from(bytes).into()), 0o444, false)
+    Node::new(Kind::File(Bytes(bytes)), 0o444, false)
 }
 
 /// Strings with a NUL behind each.

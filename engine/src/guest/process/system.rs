@@ -56,6 +56,13 @@ const ENTRIES_MAX: usize = 32_768;
 /// in.
 const SIBLINGS_MAX: usize = 512;
 const SIBLINGS_BYTES_MAX: u64 = 16 << 20;
+/// A directory below which files were wanted so many times comes in whole, with its own
+/// directories, unless there is more in it than this: a chain of modules has many links.
+const TREE_AFTER: u32 = 3;
+const TREE_BYTES_MAX: u64 = 64 << 20;
+const TREE_ENTRIES_MAX: usize = 8192;
+/// Names in the path of such a directory, at least: `/usr/lib/NAME`.
+const TREE_NAMES_MIN: usize = 3;
 /// Entries of a directory that are told at all.
 const LISTING_MAX: usize = 8192;
 /// Symbolic links followed on the way to one file.
@@ -123,6 +130,8 @@ pub struct SystemFiles {
     /// As bytes: a slash at the end makes a difference here, but not between paths.
     tried: BTreeSet<OsString>,
     bytes: u64,
+    /// How many times files below a directory were taken.
+    times: BTreeMap<PathBuf, u32>,
 }
 
 /// Whether the policy allows a host path, whatever is there.
@@ -176,12 +185,58 @@ impl SystemFiles {
     /// so that a program that starts anew would find more than it did.
     pub fn take(&mut self, wanted: &Wanted) -> bool {
         let mut found = false;
+        let mut folders = BTreeSet::new();
         for path in wanted.paths() {
-            if is_system_path(path) && self.tried.insert(path.into()) {
-                found |= self.walk(path);
+            if is_system_path(path) && self.tried.insert(path.into()) && self.walk(path) {
+                found = true;
+                folders.extend(path.ancestors().skip(1).map(Path::to_owned));
+            }
+        }
+        // A directory comes before those in it.
+        for folder in folders {
+            let times = self.times.entry(folder.clone()).or_default();
+            *times += 1;
+            if *times == TREE_AFTER && folder.components().count() > TREE_NAMES_MIN {
+                self.take_tree(&folder);
             }
         }
         found
+    }
+
+    /// A directory with all that it holds, unless that is too much.
+    fn take_tree(&mut self, root: &Path) {
+        let is_plain = |path: &Path| fs::canonicalize(path).is_ok_and(|real| real == *path);
+        if root.starts_with("/etc") || !is_plain(root) {
+            return;
+        }
+        let (mut directories, mut files) = (vec![root.to_owned()], Vec::new());
+        let (mut next, mut bytes) = (0, 0u64);
+        while let Some(directory) = directories.get(next).cloned() {
+            next += 1;
+            for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                match entry.metadata() {
+                    Ok(metadata) if metadata.is_dir() && is_public(&metadata) => {
+                        directories.push(entry.path());
+                    }
+                    Ok(metadata) if metadata.is_file() => {
+                        bytes = bytes.saturating_add(metadata.len());
+                        files.push((entry.path(), metadata));
+                    }
+                    _ => {}
+                }
+            }
+            if bytes > TREE_BYTES_MAX || directories.len() + files.len() > TREE_ENTRIES_MAX {
+                return;
+            }
+        }
+        for directory in directories {
+            if let Ok(metadata) = fs::symlink_metadata(&directory) {
+                self.list(&directory, &metadata);
+            }
+        }
+        for (path, metadata) in files {
+            self.read(&path, &metadata);
+        }
     }
 
     fn insert(&mut self, path: &Path, facts: Facts, entry: Entry) -> bool {
@@ -380,6 +435,24 @@ mod tests {
         assert!(!is_system_path(Path::new("/proc/self/root/usr/bin/env")));
         let mut files = SystemFiles::default();
         assert!(!files.take(&wanted(&["/etc/mtab"])));
+    }
+
+    #[test]
+    fn a_folder_that_is_wanted_again_and_again_comes_in_whole() {
+        let folder = Path::new("/usr/share/perl5");
+        let files = fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut modules = files.map(|entry| entry.path()).filter(|path| path.is_dir());
+        // Any package with modules in folders of their own will do.
+        let Some(other) = modules.nth(TREE_AFTER as usize) else { return };
+        let mut files = SystemFiles::default();
+        for time in 0..TREE_AFTER {
+            assert!(files.entries().all(|(path, ..)| !path.starts_with(&other)), "after {time}");
+            let listing = fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path());
+            let path = listing.filter(|path| path.is_dir()).nth(time as usize).unwrap();
+            files.take(&wanted(&[path.to_str().unwrap()]));
+        }
+        assert!(files.entries().any(|(path, ..)| path.starts_with(&other)));
+        assert!(files.files().any(|path| path.starts_with(folder)));
     }
 
     #[test]

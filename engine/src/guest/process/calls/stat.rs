@@ -86,6 +86,11 @@ impl Facts {
         (self.modified_ns / 1_000_000_000, self.modified_ns % 1_000_000_000)
     }
 
+    /// Whole pages, in blocks of 512 bytes, as a tmpfs counts them.
+    fn blocks(&self) -> u64 {
+        self.size.div_ceil(4096) * 8
+    }
+
     /// `struct stat` of x86-64.
     fn stat(&self) -> [u8; 144] {
         let (seconds, ns) = self.modified();
@@ -99,7 +104,7 @@ impl Facts {
             device,
             self.size,
             4096,
-            self.size.div_ceil(512),
+            self.blocks(),
             seconds,
             ns,
             seconds,
@@ -125,7 +130,7 @@ impl Facts {
             pair(u64::from(self.owner), u64::from(self.mode)),
             self.inode,
             self.size,
-            self.size.div_ceil(512),
+            self.blocks(),
             0,
             seconds,
             ns,

@@ -66,7 +66,7 @@ pub(in super::super) enum Kind {
     },
     /// A host file's bytes as they were at boot; never changes.
     Image(Blob),
-    /// A file that the guest may change.
+    /// A file that the guest may change, if it owns it.
     File(Bytes),
     /// The input; its bytes live outside of the tree, as they change with every run.
     Input,
@@ -266,7 +266,7 @@ impl Tree {
         if free >= self.nodes_max {
             return Err(ENOSPC);
         }
-        if let Kind::File(bytes) = &node.kind {
+        if let (Kind::File(bytes), true) = (&node.kind, node.owned) {
             self.charge(0, bytes.0.len() as u64)?;
         }
         match self.nodes.get_mut(free) {
@@ -317,7 +317,7 @@ impl Tree {
         if node.links > 0 || node.mapped || id == NodeId::INPUT || id == NodeId::ROOT {
             return;
         }
-        if let Kind::File(bytes) = &node.kind {
+        if let (Kind::File(bytes), true) = (&node.kind, node.owned) {
             self.written_bytes = self.written_bytes.saturating_sub(bytes.0.len() as u64);
         }
         self.node_mut(id);

@@ -14,6 +14,10 @@ fn live(guest: &mut Guest) {
     guest.ok(libc::SYS_mmap, [0, 10 * PAGE, 1, 0x22, 0, 0]);
     guest.ok(libc::SYS_pipe, [at]);
     guest.ok(libc::SYS_brk, [0]);
+    let event = guest.ok(libc::SYS_eventfd2, [3, 0]);
+    let set = guest.ok(libc::SYS_epoll_create1, [0]);
+    let interest = guest.put(0, &[1; 12]);
+    guest.ok(libc::SYS_epoll_ctl, [set, libc::EPOLL_CTL_ADD as u64, event, interest]);
     let path = guest.text("/tmp/old");
     guest.call(libc::SYS_unlink, [path]);
     let path = guest.text("/bin/true");
@@ -40,9 +44,17 @@ fn names_every_difference_and_takes_it_back() {
     for _ in 0..3 {
         live(&mut guest);
         let differences = guest.process.same_as(&snapshot).join("; ");
-        for part in
-            ["mapping", "/tmp/old", "descriptor 0", "output", "error", "images", "signal", "clock"]
-        {
+        for part in [
+            "mapping",
+            "/tmp/old",
+            "descriptor 0",
+            "output",
+            "error",
+            "images",
+            "signal",
+            "clock",
+            "epoll",
+        ] {
             assert!(differences.contains(part), "{part} in {differences}");
         }
         guest.process.rewind_to(&snapshot);
@@ -53,6 +65,19 @@ fn names_every_difference_and_takes_it_back() {
     let at = guest.scratch + PAGE;
     assert_eq!(guest.ok(libc::SYS_read, [fd, at, 100]), 8);
     assert_eq!(guest.get(at, 8), b"contents");
+}
+
+#[test]
+fn a_rewind_keeps_what_was_looked_for_and_the_trace() {
+    let mut guest = Guest::simple();
+    guest.process.trace_calls();
+    let snapshot = guest.process.clone();
+    let path = guest.text("/usr/none");
+    guest.err(libc::SYS_open, [path, 0], libc::ENOENT);
+    guest.process.rewind_to(&snapshot);
+    let wanted: Vec<_> = guest.process.wanted().paths().collect();
+    assert_eq!(wanted, [std::path::Path::new("/usr/none")]);
+    assert!(guest.process.trace().contains("open(\"/usr/none\", O_RDONLY)"));
 }
 
 #[test]
