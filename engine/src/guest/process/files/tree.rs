@@ -215,7 +215,8 @@ impl Tree {
             return Err("more files than a program may have");
         }
         let written = self.nodes.iter().flatten().map(|node| match &node.kind {
-            Kind::File(bytes) => bytes.0.len() as u64,
+            // Others were there from the start.
+            Kind::File(bytes) if node.owned => bytes.0.len() as u64,
             _ => 0,
         });
         if self.written_bytes_max > limits.file_bytes || written.sum::<u64>() > self.written_bytes {

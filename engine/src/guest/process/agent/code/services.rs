@@ -365,8 +365,10 @@ fn tell(asm: &mut Asm, labels: &Labels, table: u64, told: Told) -> Emit {
     asm.code.jne(done)?;
     asm.load(rcx, STATE.va(state::INPUT_LEN))?;
     asm.code.mov(qword_ptr(rdi + behind(told.size_at)), rcx)?;
-    asm.code.add(rcx, 511)?;
-    asm.code.shr(rcx, 9)?;
+    // Whole pages, in blocks of 512 bytes.
+    asm.code.add(rcx, 4095)?;
+    asm.code.shr(rcx, 12)?;
+    asm.code.shl(rcx, 3)?;
     asm.code.mov(qword_ptr(rdi + behind(told.blocks_at)), rcx)?;
     asm.code.set_label(&mut done)?;
     asm.code.xor(eax, eax)?;
