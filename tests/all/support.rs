@@ -28,7 +28,7 @@ pub fn kvm() -> Option<System> {
 
 /// Ample for every guest here; a test that reaches it has failed.
 pub fn limit() -> Limit {
-    Limit::time(Duration::from_secs(20))
+    Limit::time(patience(Duration::from_secs(20)))
 }
 
 /// `count` repetitions, or as many as `DEJAVM_TEST_SCALE=N` leaves of them on a slow host, the N-th

@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, PAGES = 48, STEPS = 250, FILE_PAGES = 6, FILE_BYTES = 5 * PAGE, STILL_BYTES = FILE_BYTES + 1234 };
+enum { PAGE = 4096, PAGES = 48, STEPS = 120, FILE_PAGES = 6, FILE_BYTES = 5 * PAGE, STILL_BYTES = FILE_BYTES + 1234 };
 #define WINDOW ((char *)0x100000000000)
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4

@@ -5,7 +5,9 @@ use super::errno::{EAGAIN, EFAULT, EINVAL, ENOMEM, Errno};
 use super::files::Files;
 use super::mapping::{Room, pages};
 use super::memory::{OutOfFrames, UserMemory};
-use super::space::{Area, AreaFlags, Backing, MMAP_BASE, Space, USER_START, in_user};
+use super::space::{
+    Area, AreaFlags, Backing, MMAP_BASE, Space, UNMAPPED_BASE, USER_END, USER_START, in_user,
+};
 use crate::address::Gva;
 
 /// Where `mremap` may put a mapping.
@@ -70,7 +72,9 @@ impl Space {
                 to
             }
             RemapTarget::Wish(_) | RemapTarget::Anywhere => {
-                self.find_gap(new_bytes, USER_START, MMAP_BASE).ok_or(ENOMEM)?
+                let below = self.find_gap(new_bytes, USER_START, MMAP_BASE);
+                let above = || self.find_gap_upwards(new_bytes, UNMAPPED_BASE, USER_END);
+                below.or_else(above).ok_or(ENOMEM)?
             }
         };
         let kept = old.part(start, start + old_bytes);
