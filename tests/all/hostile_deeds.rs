@@ -81,9 +81,6 @@ fn deeds() -> Vec<(char, u64, End)> {
         ('b', 1 << 47, REFUSED),
         ('v', 0, End::Any),
         ('v', 1, End::Any),
-        ('d', 20_000, End::Exit(5)),
-        ('d', 60_000, End::OutOfMemory),
-        ('d', 1 << 20, End::OutOfMemory),
         ('d', 1 << 50, SEGV),
     ];
     for vector in (0..=255_u64).filter(|n| *n < 32 || *n == 128 || n % every(256) == 0) {
@@ -144,6 +141,10 @@ fn deeds() -> Vec<(char, u64, End)> {
         deeds.push(('g', address, SEGV));
         deeds.push(('G', address, SEGV));
     }
+    // The last: every rewind for some time after them copies all of those pages.
+    deeds.push(('d', 20_000, End::Exit(5)));
+    deeds.push(('d', 60_000, End::OutOfMemory));
+    deeds.push(('d', 1 << 20, End::OutOfMemory));
     deeds
 }
 
