@@ -18,7 +18,7 @@ pub enum Outcome {
     Crashed(Fault),
     /// A bare guest stopped at HLT with nothing left to wake it.
     Halted,
-    /// The run passed its time limit.
+    /// The run passed its time limit, or waits for what can never come.
     TimedOut,
     /// The guest asked for more memory, output or mappings than its limits allow.
     OutOfMemory,

@@ -11,7 +11,7 @@ mod xsave;
 pub use classes::{Class, Ending, Entry, ORDER, Ran, Rule};
 pub use compare::Difference;
 pub use rewind::{Prepared, RewindMode};
-pub use xsave::{XSAVE_BYTES, XSTATE_BV_AT, has_pkru, lies_elsewhere};
+pub use xsave::{XSAVE_BYTES, XSTATE_BV_AT, has_pkru, lies_elsewhere, xsave_layout};
 
 use crate::kvm::{KvmError, Vm};
 use crate::vcpu::Vcpu;

@@ -19,6 +19,7 @@ mod kvm_api;
 mod probes;
 mod programs;
 mod rewind;
+mod signals;
 mod snapshot;
 mod strace;
 mod support;

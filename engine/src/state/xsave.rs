@@ -45,6 +45,19 @@ fn leaf(cpuid: &[k::kvm_cpuid_entry2], index: u32) -> Option<&k::kvm_cpuid_entry
     cpuid.iter().find(|e| e.function == 0xd && e.index == index)
 }
 
+/// What a program under `xcr0` has of extended state: the components, none without XSAVE, and the
+/// bytes of an area that holds them in the standard format (Intel SDM vol. 1, 13.4).
+#[must_use]
+pub fn xsave_layout(cpuid: &[k::kvm_cpuid_entry2], xcr0: u64) -> (u64, usize) {
+    if xcr0 == 0 || leaf(cpuid, 0).is_none_or(|e| e.eax == 0) {
+        return (0, XSTATE_BV_AT);
+    }
+    let enabled = EXTENDED.iter().filter(|&&(_, number)| xcr0 & (1 << number) != 0);
+    let ends = enabled.filter_map(|&(_, number)| Some((number, place(cpuid, number)?.end)));
+    let known = ends.clone().fold(LEGACY, |known, (number, _)| known | 1 << number);
+    (xcr0 & known, ends.map(|(_, end)| end).fold(XSTATE_BV_AT + 64, usize::max))
+}
+
 /// Where component `number` lies in the standard format; `None` where the CPU has none.
 fn place(cpuid: &[k::kvm_cpuid_entry2], number: u32) -> Option<Range<usize>> {
     let (bytes, at) = leaf(cpuid, number).map(|e| (e.eax as usize, e.ebx as usize))?;
@@ -186,6 +199,14 @@ mod tests {
         assert!(names(&clean, &spoiled, &INTEL).is_empty(), "nothing lies there");
         assert!(lies_elsewhere(&cpuid(&AMD), &cpuid(&INTEL), 0x27));
         assert!(!lies_elsewhere(&cpuid(&AMD), &cpuid(&INTEL), 7));
+    }
+
+    #[test]
+    fn an_area_ends_with_its_last_component() {
+        assert_eq!(xsave_layout(&cpuid(&AMD), 0x27), (0x27, 896));
+        assert_eq!(xsave_layout(&cpuid(&INTEL), 7), (7, 832));
+        assert_eq!(xsave_layout(&cpuid(&[]), 7), (3, 576));
+        assert_eq!(xsave_layout(&[], 0), (0, 512));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! Never formats messages for users.
 
 use super::Verdict;
+use super::threads::Wait;
 
 /// A Linux error number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +15,7 @@ macro_rules! errnos {
 }
 
 errnos! {
-    EACCES EAGAIN EBADF EBUSY EEXIST EFAULT EFBIG EINVAL EISDIR ELOOP EMFILE ENAMETOOLONG
+    EACCES EAGAIN EBADF EBUSY EEXIST EFAULT EFBIG EINTR EINVAL EISDIR ELOOP EMFILE ENAMETOOLONG
     ENODEV ENOENT ENOMEM ENOSPC ENOSYS ENOTDIR ENOTEMPTY ENOTTY ENXIO EPERM EPIPE ERANGE ESPIPE
     ESRCH ETIMEDOUT EOVERFLOW EOPNOTSUPP ENODATA EAFNOSUPPORT ENOTSOCK
 }
@@ -31,8 +32,14 @@ impl Errno {
 pub(super) enum Stop {
     /// The call fails and the program goes on.
     Errno(Errno),
-    /// The program does not go on, or the machine has something to do first.
+    /// The program does not go on.
     End(Verdict),
+    /// The registers are as the program goes on with.
+    Resumed,
+    /// The thread waits, and others may go on meanwhile.
+    Wait(Wait),
+    /// The thread is gone, and others go on.
+    Ended,
 }
 
 impl From<Errno> for Stop {

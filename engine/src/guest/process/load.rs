@@ -1,6 +1,7 @@
 //! From a program on the host to a process at its first instruction. Never runs it.
 
 use super::bytes::Bytes;
+use super::calls::PROCESS_ID;
 use super::elf::{Elf, Segment};
 use super::errno::Errno;
 use super::files::{Files, NodeId, Target};
@@ -14,6 +15,7 @@ use super::spec::{InputChannel, LoadError, ProcessSpec, Start, WORKING_DIRECTORY
 use super::stack::{self, InitialStack, Loaded, STACK_BYTES, STACK_READY_BYTES};
 use super::strace::Trace;
 use super::surroundings;
+use super::threads::Threads;
 use super::tracked::Tracked;
 use super::{Missing, Process, Wanted};
 use crate::address::{Gva, PAGE_SIZE};
@@ -72,8 +74,8 @@ pub(super) fn load(
     loader.space.break_start = heap;
     loader.space.break_end = heap;
 
-    let mut settings = Settings::new(&spec.limits);
-    settings.name = surroundings::name_of(&spec.program);
+    let mut threads = Threads::new(PROCESS_ID);
+    threads.current_mut().name = surroundings::name_of(&spec.program);
     let mut scalars = Scalars::new(spec.seed);
     let mut random = [0; 16];
     scalars.fill_random(&mut random);
@@ -84,7 +86,8 @@ pub(super) fn load(
 
     let process = Process {
         space: Tracked::new(space),
-        settings: Tracked::new(settings),
+        settings: Tracked::new(Settings::new(&spec.limits)),
+        threads: Tracked::new(threads),
         images: Tracked::new(Images(images)),
         scalars,
         ram_bytes,

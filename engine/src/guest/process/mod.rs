@@ -8,6 +8,7 @@
 pub mod agent;
 mod bytes;
 mod calls;
+pub mod cpu;
 mod elf;
 mod errno;
 mod files;
@@ -21,6 +22,7 @@ mod observe;
 pub mod pages;
 pub mod rewrite;
 mod settings;
+mod signals;
 mod space;
 mod spec;
 mod stack;
@@ -29,6 +31,8 @@ mod surroundings;
 mod system;
 #[cfg(test)]
 mod tests;
+mod threads;
+mod timers;
 mod tracked;
 pub mod trap;
 mod user;
@@ -44,12 +48,14 @@ use crate::address::Gva;
 use crate::memory::SharedBytes;
 use crate::outcome::{Access, Outcome, Signal};
 use crate::snapshot::{Blob, HasBlobs};
+use cpu::Cpu;
 use files::Files;
 use memory::UserMemory;
 use serde::{Deserialize, Serialize};
 use settings::{Images, Scalars, Settings};
 use space::Space;
 use std::path::PathBuf;
+use threads::Threads;
 use tracked::Tracked;
 use user::User;
 
@@ -61,6 +67,7 @@ pub struct Process {
     space: Tracked<Space>,
     files: Files,
     settings: Tracked<Settings>,
+    threads: Tracked<Threads>,
     images: Tracked<Images>,
     scalars: Scalars,
     /// The guest's memory, as `/proc` and `sysinfo` tell it.
@@ -94,25 +101,19 @@ impl SystemCall {
 pub enum Verdict {
     /// Resume with this in RAX.
     Return(u64),
-    /// Load the FS base, then resume with 0 in RAX.
-    SetFsBase {
-        /// A canonical user address.
-        base: u64,
-    },
-    /// Load the GS base, then resume with 0 in RAX.
-    SetGsBase {
-        /// A canonical user address.
-        base: u64,
-    },
+    /// Resume with the registers as they are in the CPU now.
+    Resumed,
     /// The process ended by itself.
     Exit {
         /// The status a shell would see.
         status: u8,
     },
-    /// The process ended by a signal that it sent itself.
+    /// The process ended by a signal.
     Signal(Signal),
     /// A limit on output was passed, or the machine's memory is used up.
     OutOfMemory,
+    /// The process waits for what can never come: it would hang for ever.
+    Hang,
     /// The program cannot go on: it needs this, which is not provided.
     Unsupported(String),
 }
@@ -176,13 +177,15 @@ impl Process {
         load::load(spec, input, mem)
     }
 
-    /// Carries out one system call.
-    pub fn syscall(&mut self, call: &SystemCall, mem: &mut dyn UserMemory) -> Verdict {
-        let verdict = self.answer(call, mem);
-        if let Some(trace) = &mut self.trace {
-            trace.add(call, &verdict, mem);
-        }
-        verdict
+    /// Carries out one system call. The CPU's registers are those behind the instruction, but for
+    /// RAX, which is the call's number or its result.
+    pub fn syscall(
+        &mut self,
+        call: &SystemCall,
+        mem: &mut dyn UserMemory,
+        cpu: &mut dyn Cpu,
+    ) -> Verdict {
+        self.answer(call, mem, cpu)
     }
 
     /// The system calls so far as `strace` prints them; nothing, unless
@@ -241,6 +244,7 @@ impl Process {
         self.space.rewind_to(&snapshot.space);
         self.files.rewind_to(&snapshot.files);
         self.settings.rewind_to(&snapshot.settings);
+        self.threads.rewind_to(&snapshot.threads);
         self.images.rewind_to(&snapshot.images);
         self.scalars = snapshot.scalars;
     }
@@ -252,7 +256,10 @@ impl Process {
         self.space.differences(&snapshot.space, &mut differences);
         self.files.differences(&snapshot.files, &mut differences);
         if *self.settings != *snapshot.settings {
-            differences.push("signal handlers, resource limits or thread name".to_owned());
+            differences.push("signal handlers or resource limits".to_owned());
+        }
+        if *self.threads != *snapshot.threads {
+            differences.push("threads, their signals or timers".to_owned());
         }
         if *self.images != *snapshot.images {
             differences.push("mapped images".to_owned());
@@ -298,6 +305,12 @@ impl Process {
             Some(LoadedImage { path: PathBuf::from(&image.path), base: image.base, entry, bytes })
         });
         images.collect()
+    }
+
+    /// Whether something happens after so many calls, or so much time: calls made without the host
+    /// would be missed.
+    fn counts_calls(&self) -> bool {
+        !self.threads.is_single() || !self.threads.timers.are_idle()
     }
 
     fn user<'a>(&'a self, mem: &'a mut dyn UserMemory) -> User<'a> {

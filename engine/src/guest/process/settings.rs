@@ -1,5 +1,5 @@
-//! The process's state beyond memory and files: signals, limits, clock, randomness, and which
-//! images it has mapped. Never interprets a system call.
+//! The process's state beyond memory, files and threads: what signals do, limits, clock, randomness,
+//! and which images it has mapped. Never interprets a system call.
 
 use super::files::NodeId;
 use super::spec::Limits;
@@ -25,14 +25,8 @@ pub(super) struct Action {
 pub(super) struct Settings {
     /// By signal number minus one.
     pub(super) actions: Vec<Action>,
-    pub(super) blocked: u64,
-    pub(super) pending: u64,
-    /// `stack_t` of `sigaltstack`: address, flags, size.
-    pub(super) alternate_stack: (u64, u64, u64),
     /// Soft and hard limit by resource number.
     pub(super) resources: Vec<(u64, u64)>,
-    /// The thread's name.
-    pub(super) name: [u8; 16],
 }
 
 impl Settings {
@@ -47,16 +41,7 @@ impl Settings {
         set(libc::RLIMIT_CORE, 0, u64::MAX);
         set(libc::RLIMIT_NOFILE, limits.open_files as u64, limits.open_files as u64);
         set(libc::RLIMIT_NPROC, 1, 1);
-        let mut name = [0; 16];
-        name[..7].copy_from_slice(b"dejavm\0");
-        Self {
-            actions: vec![Action::default(); SIGNAL_MAX as usize],
-            blocked: 0,
-            pending: 0,
-            alternate_stack: (0, libc::SS_DISABLE as u64, 0),
-            resources,
-            name,
-        }
+        Self { actions: vec![Action::default(); SIGNAL_MAX as usize], resources }
     }
 }
 
@@ -64,10 +49,6 @@ impl Rewind for Settings {
     fn rewind_to(&mut self, snapshot: &Self, _related: bool) {
         self.actions.clone_from(&snapshot.actions);
         self.resources.clone_from(&snapshot.resources);
-        self.blocked = snapshot.blocked;
-        self.pending = snapshot.pending;
-        self.alternate_stack = snapshot.alternate_stack;
-        self.name = snapshot.name;
     }
 }
 
@@ -76,14 +57,14 @@ impl Rewind for Settings {
 pub(super) struct Scalars {
     /// Nanoseconds of guest time since boot.
     pub(super) clock_ns: u64,
+    /// How much of it no thread could run.
+    idle_ns: u64,
     random: u64,
-    pub(super) fs_base: u64,
-    pub(super) gs_base: u64,
 }
 
 impl Scalars {
     pub(super) fn new(seed: u64) -> Self {
-        Self { clock_ns: 0, random: seed, fs_base: 0, gs_base: 0 }
+        Self { clock_ns: 0, idle_ns: 0, random: seed }
     }
 
     /// The next pseudo-random bytes (SplitMix64): the same for the same seed.
@@ -98,6 +79,18 @@ impl Scalars {
                 *to = from;
             }
         }
+    }
+
+    /// Lets the process wait until `moment`, if that is yet to come.
+    pub(super) fn wait_until(&mut self, moment: u64) {
+        let ns = moment.saturating_sub(self.clock_ns);
+        self.idle_ns = self.idle_ns.saturating_add(ns);
+        self.advance(ns);
+    }
+
+    /// Nanoseconds that the process was not waiting for: its CPU time.
+    pub(super) fn busy_ns(&self) -> u64 {
+        self.clock_ns.saturating_sub(self.idle_ns)
     }
 
     pub(super) fn advance(&mut self, ns: u64) {

@@ -58,7 +58,7 @@ impl ProcessDriver {
         self.state.tables.mark_stale(&mut self.stale);
         self.hits.clear();
         (self.system_calls, self.traps) = (0, 0);
-        self.debug_exception = false;
+        (self.debug_exception, self.went_elsewhere) = (false, false);
         Ok(())
     }
 
@@ -81,8 +81,12 @@ impl ProcessDriver {
             self.system_calls += 1;
             let next = regs.rip.wrapping_add(trap::SYSCALL_BYTES);
             regs = kvm_regs { rip: next, rcx: next, r11: regs.rflags, ..regs };
-            match self.serve(hw, &call)? {
+            *hw.vcpu.regs_mut() = regs;
+            match self.serve(hw, &call, Some(&cpu.xsave))? {
                 Served::Value(value) => regs.rax = value,
+                // With its own extended state, or with the snapshot's.
+                Served::Elsewhere { is_loaded: true } => return self.go_elsewhere(hw),
+                Served::Elsewhere { is_loaded: false } => regs = *hw.vcpu.regs(),
                 Served::End(outcome) => return Ok(Flow::end(outcome)),
             }
         }

@@ -5,6 +5,7 @@
 //! `guest::process`.
 
 mod batch;
+mod cpu;
 mod entry;
 mod fault;
 
@@ -17,6 +18,7 @@ use crate::address::{Gpa, Gva};
 use crate::coverage::Breakpoints;
 use crate::exit::Exit;
 use crate::guest::process::agent::Agent;
+use crate::guest::process::cpu::ExtendedLayout;
 use crate::guest::process::memory::UserMemory;
 use crate::guest::process::pages::ProcessPages;
 use crate::guest::process::trap::{self, SYSCALL_BYTES, TrapFrame};
@@ -24,9 +26,11 @@ use crate::guest::process::{FaultVerdict, Process, SystemCall, Verdict};
 use crate::outcome::{Fault, Outcome, Signal, Unsupported};
 use crate::paging::{ADDRESS_MASK, PRESENT, Tables};
 use crate::rewind::Patches;
+use cpu::ProgramCpu;
 use fault::{access_of, fault_of, non_canonical, of_page};
 use kvm_bindings::kvm_regs;
 use serde::{Deserialize, Serialize};
+use std::cell::OnceCell;
 
 /// Where a process's snapshot is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +73,8 @@ pub struct ProcessDriver {
     pub(super) traps: u64,
     /// Whether this run took a #DB, which leaves its cause in DR6.
     pub(super) debug_exception: bool,
+    /// Whether this run went on in a handler, behind one, or in another thread.
+    went_elsewhere: bool,
     /// Page-table entries that the guest was told to write, until an exit shows that it has.
     stale: Vec<Gpa>,
     /// What runs batches, once there was one.
@@ -77,6 +83,8 @@ pub struct ProcessDriver {
     under_agent: bool,
     /// The snapshot's bytes where each run's entry is written.
     resume: [u8; entry::RESUME_BYTES],
+    /// What the program has of extended state, once that was asked for.
+    extended: OnceCell<ExtendedLayout>,
 }
 
 /// An exit, without its borrow of the vCPU.
@@ -99,10 +107,12 @@ impl ProcessDriver {
             system_calls: 0,
             traps: 0,
             debug_exception: false,
+            went_elsewhere: false,
             stale: Vec::new(),
             agent: None,
             under_agent: false,
             resume: [0; entry::RESUME_BYTES],
+            extended: OnceCell::new(),
         }
     }
 
@@ -202,16 +212,24 @@ impl ProcessDriver {
                 self.saw_input = true;
             }
         }
-        match self.serve(hw, &call)? {
+        *hw.vcpu.regs_mut() = back;
+        match self.serve(hw, &call, None)? {
             Served::Value(value) => {
                 self.resume(hw, kvm_regs { rax: value, ..back })?;
                 Ok(Flow::Continue)
             }
-            Served::End(outcome) => {
-                *hw.vcpu.regs_mut() = back;
-                Ok(Flow::end(outcome))
-            }
+            Served::Elsewhere { .. } => self.go_elsewhere(hw),
+            Served::End(outcome) => Ok(Flow::end(outcome)),
         }
+    }
+
+    /// Goes on in another place than behind the system call, or the fault: in a handler, behind
+    /// one, or in another thread.
+    fn go_elsewhere(&mut self, hw: &mut Hardware) -> Result<Flow, MachineError> {
+        self.went_elsewhere = true;
+        let regs = *hw.vcpu.regs();
+        self.resume(hw, regs)?;
+        Ok(Flow::Continue)
     }
 
     /// Leaves the guest just before the SYSCALL instruction.
@@ -228,31 +246,33 @@ impl ProcessDriver {
         Ok(Flow::Stop(Stop::Snapshot))
     }
 
-    fn serve(&mut self, hw: &mut Hardware, call: &SystemCall) -> Result<Served, MachineError> {
-        let State { process, tables, memory } = self.split(hw);
-        let verdict = process.syscall(call, &mut ProcessPages { memory, tables });
+    /// Serves a system call; the registers are those behind it. `before` is the program's extended
+    /// state, if the vCPU does not have it yet.
+    fn serve(
+        &mut self,
+        hw: &mut Hardware,
+        call: &SystemCall,
+        before: Option<&[u8]>,
+    ) -> Result<Served, MachineError> {
+        let rip = hw.vcpu.regs().rip;
+        let ProcessState { process, tables, .. } = &mut self.state;
+        let mut pages = ProcessPages { memory: &mut hw.memory, tables };
+        let mut cpu = ProgramCpu::new(&mut hw.vcpu, &self.extended, before);
+        let verdict = process.syscall(call, &mut pages, &mut cpu);
+        let is_loaded = cpu.finish()?;
         Ok(match verdict {
             Verdict::Return(value) => Served::Value(value),
-            Verdict::SetFsBase { base } => {
-                set_base(&mut hw.vcpu.sregs_mut().fs, base);
-                Served::Value(0)
-            }
-            Verdict::SetGsBase { base } => {
-                set_base(&mut hw.vcpu.sregs_mut().gs, base);
-                Served::Value(0)
-            }
+            Verdict::Resumed => Served::Elsewhere { is_loaded },
             Verdict::Exit { status } => Served::End(Outcome::Exited { status }),
-            Verdict::Signal(signal) => {
-                let rip = hw.vcpu.regs().rcx;
-                Served::End(Outcome::Crashed(Fault {
-                    signal,
-                    rip,
-                    access: None,
-                    vector: None,
-                    error_code: None,
-                }))
-            }
+            Verdict::Signal(signal) => Served::End(Outcome::Crashed(Fault {
+                signal,
+                rip,
+                access: None,
+                vector: None,
+                error_code: None,
+            })),
             Verdict::OutOfMemory => Served::End(Outcome::OutOfMemory),
+            Verdict::Hang => Served::End(Outcome::TimedOut),
             Verdict::Unsupported(name) => {
                 Served::End(Outcome::Unsupported(Unsupported::SystemCall { name }))
             }
@@ -311,7 +331,29 @@ impl ProcessDriver {
         self.debug_exception |= vector == 1;
         match vector {
             3 => self.breakpoint(hw, patches, back),
-            _ => Ok(self.crash(hw, back, fault_of(vector, frame))),
+            _ => self.fault(hw, back, fault_of(vector, frame)),
+        }
+    }
+
+    /// A fault of the program's own: its handler runs, or the run ends.
+    fn fault(
+        &mut self,
+        hw: &mut Hardware,
+        back: &kvm_regs,
+        fault: Fault,
+    ) -> Result<Flow, MachineError> {
+        let cr2 = hw.vcpu.sregs().cr2;
+        *hw.vcpu.regs_mut() = *back;
+        let ProcessState { process, tables, .. } = &mut self.state;
+        let mut pages = ProcessPages { memory: &mut hw.memory, tables };
+        let mut cpu = ProgramCpu::new(&mut hw.vcpu, &self.extended, None);
+        let verdict = process.fault(&fault, cr2, &mut pages, &mut cpu);
+        cpu.finish()?;
+        match verdict {
+            Verdict::Resumed => self.go_elsewhere(hw),
+            Verdict::OutOfMemory => Ok(Flow::end(Outcome::OutOfMemory)),
+            Verdict::Signal(signal) => Ok(Flow::end(Outcome::Crashed(Fault { signal, ..fault }))),
+            _ => Ok(Flow::end(Outcome::Crashed(fault))),
         }
     }
 
@@ -345,9 +387,8 @@ impl ProcessDriver {
             return Ok(Flow::Continue);
         }
         let signal = if is_crash_point { Signal::ABRT } else { Signal::TRAP };
-        let regs = if is_crash_point { &here } else { back };
         let fault = Fault { signal, rip: at, access: None, vector: Some(3), error_code: None };
-        Ok(self.crash(hw, regs, fault))
+        if is_crash_point { Ok(self.crash(hw, &here, fault)) } else { self.fault(hw, back, fault) }
     }
 
     fn page_fault(
@@ -372,9 +413,7 @@ impl ProcessDriver {
                 Ok(Flow::Continue)
             }
             FaultVerdict::OutOfMemory => Ok(Flow::end(Outcome::OutOfMemory)),
-            FaultVerdict::Signal(signal) => {
-                Ok(self.crash(hw, back, of_page(signal, at, kind, frame)))
-            }
+            FaultVerdict::Signal(signal) => self.fault(hw, back, of_page(signal, at, kind, frame)),
         }
     }
 }
@@ -389,6 +428,10 @@ struct State<'a> {
 /// A system call's answer.
 enum Served {
     Value(u64),
+    /// The registers say where it goes on; whether extended state was loaded too.
+    Elsewhere {
+        is_loaded: bool,
+    },
     End(Outcome),
 }
 
@@ -435,8 +478,4 @@ const fn poked(rip: u64) -> Unsupported {
 /// Whether RIP may be loaded with `at`: hardware refuses to enter a guest otherwise.
 const fn is_user_address(at: u64) -> bool {
     at < 1 << 47
-}
-
-fn set_base(segment: &mut kvm_bindings::kvm_segment, base: u64) {
-    segment.base = base;
 }

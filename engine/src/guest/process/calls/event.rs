@@ -8,7 +8,7 @@ use super::super::errno::{
 };
 use super::super::files::{Event, Interest, Kind, Node, Open, Target};
 use super::super::memory::UserMemory;
-use super::deadlock;
+use super::super::threads::Wait;
 use crate::address::Gva;
 
 /// The longest name of a memory file (`MFD_NAME_MAX_LEN`).
@@ -46,7 +46,10 @@ impl Process {
         let event = self.files.table.event(index).ok_or(EBADF)?;
         if event.count == 0 {
             let waits = open.flags & libc::O_NONBLOCK == 0;
-            return Err(if waits { deadlock("read of an eventfd at zero") } else { EAGAIN.into() });
+            return Err(match waits {
+                true => Wait::for_others(self, None).into(),
+                false => EAGAIN.into(),
+            });
         }
         let taken = if event.semaphore { 1 } else { event.count };
         let left = event.count - taken;
@@ -79,7 +82,7 @@ impl Process {
                 Ok(8)
             }
             None if open.flags & libc::O_NONBLOCK != 0 => Err(EAGAIN.into()),
-            None => Err(deadlock("write to a full eventfd")),
+            None => Err(Wait::for_others(self, None).into()),
         }
     }
 
@@ -193,6 +196,12 @@ impl Process {
                 interest.armed = false;
             }
         }
-        if count > 0 { Ok(count) } else { self.wait_in_vain("epoll_wait", timeout_ns) }
+        if count > 0 {
+            return Ok(count);
+        }
+        match self.wait_for_ready(timeout_ns) {
+            Some(wait) => Err(wait),
+            None => Ok(0),
+        }
     }
 }

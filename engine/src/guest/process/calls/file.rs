@@ -5,6 +5,7 @@ use super::super::errno::{
 };
 use super::super::files::{Device, Kind, NodeId, Open, PIPE_ATOMIC_BYTES, PIPE_BYTES_MAX, Target};
 use super::super::memory::UserMemory;
+use super::super::threads::Wait;
 use super::super::{Process, SystemCall, Verdict};
 use super::{DEVICE_BYTES_MAX, TRANSFER_BYTES_MAX};
 use crate::address::{Gva, PAGE_SIZE};
@@ -31,11 +32,6 @@ fn moved(done: u64, stop: Option<Stop>) -> Answer {
         Some(stop) if done == 0 => Err(stop),
         _ => Ok(done),
     }
-}
-
-/// The end of a run that would wait for itself for ever.
-pub(super) fn deadlock(what: &str) -> Stop {
-    Stop::End(Verdict::Unsupported(format!("{what} (it would wait for ever)")))
 }
 
 impl Process {
@@ -145,7 +141,10 @@ impl Process {
         }
         if bytes.is_empty() {
             let waits = open.flags & libc::O_NONBLOCK == 0;
-            return Err(if waits { deadlock("read of an empty pipe") } else { EAGAIN.into() });
+            return Err(match waits {
+                true => Wait::for_others(self, None).into(),
+                false => EAGAIN.into(),
+            });
         }
         let part = bytes.get(..bytes.len().min(len as usize)).unwrap_or_default();
         let (done, stop) = self.user(mem).write_some(Gva(at), part);
@@ -256,12 +255,15 @@ impl Process {
     fn check_pipe_room(&mut self, pipe: u32, open: Open, len: u64) -> Result<(), Stop> {
         let pipe = self.files.table.pipe(pipe).ok_or(EBADF)?;
         if pipe.readers == 0 {
-            return self.send_signal_to_self(libc::SIGPIPE as u64).and(Err(EPIPE.into()));
+            self.send_broken_pipe();
+            return Err(EPIPE.into());
         }
         let room = PIPE_BYTES_MAX.saturating_sub(pipe.bytes.0.len());
-        let fits = len <= room as u64;
+        // One that can never fit as a whole is written as far as an empty pipe goes.
+        let fits = len <= room as u64 || room == PIPE_BYTES_MAX;
         if open.flags & libc::O_NONBLOCK == 0 {
-            return if fits { Ok(()) } else { Err(deadlock("write to a full pipe")) };
+            let wait = || Wait::for_others(self, None).into();
+            return if fits { Ok(()) } else { Err(wait()) };
         }
         if room == 0 || !fits && len <= PIPE_ATOMIC_BYTES as u64 {
             return Err(EAGAIN.into());

@@ -1,16 +1,17 @@
 //! Who the process is and where it runs: names, numbers, limits, random bytes. All made up, and
 //! the same on every host.
 
+use super::super::Process;
+use super::super::cpu::Cpu;
 use super::super::errno::{Answer, EINVAL, EPERM, ESRCH, Stop};
 use super::super::memory::UserMemory;
 use super::super::space::USER_END;
 use super::super::stack::USER_ID;
-use super::super::{Process, Verdict};
 use super::DEVICE_BYTES_MAX;
 use crate::address::{Gva, PAGE_SIZE};
 
-/// The process, its only thread, its group and its session.
-pub(super) const PROCESS_ID: u64 = 1000;
+/// The process, its first thread, its group and its session.
+pub(in super::super) const PROCESS_ID: u64 = 1000;
 /// Its parent, which it can never see.
 pub(super) const PARENT_ID: u64 = 999;
 
@@ -19,33 +20,33 @@ const ARCH_SET_FS: u64 = 0x1002;
 const ARCH_GET_FS: u64 = 0x1003;
 const ARCH_GET_GS: u64 = 0x1004;
 
+/// A limit of a scheduling policy's priorities, `real_time` for the two that have any.
+pub(super) fn priority_of(policy: u64, real_time: u64) -> Answer {
+    match policy as i32 {
+        libc::SCHED_FIFO | libc::SCHED_RR => Ok(real_time),
+        libc::SCHED_OTHER | libc::SCHED_BATCH | libc::SCHED_IDLE => Ok(0),
+        _ => Err(EINVAL.into()),
+    }
+}
+
 impl Process {
     pub(super) fn arch_prctl(
         &mut self,
         operation: u64,
         base: u64,
         mem: &mut dyn UserMemory,
+        cpu: &mut dyn Cpu,
     ) -> Answer {
+        let [fs, gs] = cpu.bases();
         match operation {
-            ARCH_SET_FS | ARCH_SET_GS if base >= USER_END => Err(EPERM.into()),
-            ARCH_SET_FS => {
-                self.scalars.fs_base = base;
-                Err(Stop::End(Verdict::SetFsBase { base }))
-            }
-            ARCH_SET_GS => {
-                self.scalars.gs_base = base;
-                Err(Stop::End(Verdict::SetGsBase { base }))
-            }
-            ARCH_GET_FS | ARCH_GET_GS => {
-                let value = match operation {
-                    ARCH_GET_FS => self.scalars.fs_base,
-                    _ => self.scalars.gs_base,
-                };
-                self.user(mem).write(Gva(base), &value.to_le_bytes())?;
-                Ok(0)
-            }
-            _ => Err(EINVAL.into()),
+            ARCH_SET_FS | ARCH_SET_GS if base >= USER_END => return Err(EPERM.into()),
+            ARCH_SET_FS => cpu.set_bases([base, gs]),
+            ARCH_SET_GS => cpu.set_bases([fs, base]),
+            ARCH_GET_FS => self.user(mem).write(Gva(base), &fs.to_le_bytes())?,
+            ARCH_GET_GS => self.user(mem).write(Gva(base), &gs.to_le_bytes())?,
+            _ => return Err(EINVAL.into()),
         }
+        Ok(0)
     }
 
     pub(super) fn prctl(&mut self, operation: u64, arg: u64, mem: &mut dyn UserMemory) -> Answer {
@@ -60,11 +61,11 @@ impl Process {
                     }
                     *byte = one[0];
                 }
-                self.settings.name = name;
+                self.threads.current_mut().name = name;
                 Ok(0)
             }
             libc::PR_GET_NAME => {
-                let name = self.settings.name;
+                let name = self.threads.current().name;
                 self.user(mem).write(Gva(arg), &name)?;
                 Ok(0)
             }
@@ -172,12 +173,13 @@ impl Process {
 
     pub(super) fn get_affinity(
         &mut self,
-        process: u64,
+        thread: u64,
         len: u64,
         at: u64,
         mem: &mut dyn UserMemory,
     ) -> Answer {
-        if process as u32 != 0 && u64::from(process as u32) != PROCESS_ID {
+        let thread = u64::from(thread as u32);
+        if thread != 0 && !self.threads.iter().any(|other| other.id == thread) {
             return Err(ESRCH.into());
         }
         if len < 8 || !len.is_multiple_of(8) {
@@ -185,6 +187,12 @@ impl Process {
         }
         self.user(mem).write(Gva(at), &1u64.to_le_bytes())?;
         Ok(8)
+    }
+
+    /// `sched_getparam`: ordinary scheduling has no priority.
+    pub(super) fn get_scheduling(&mut self, at: u64, mem: &mut dyn UserMemory) -> Answer {
+        self.user(mem).write(Gva(at), &[0; 4])?;
+        Ok(0)
     }
 
     pub(super) fn get_cpu(&mut self, cpu: u64, node: u64, mem: &mut dyn UserMemory) -> Answer {

@@ -7,6 +7,7 @@ mod attribute;
 mod descriptor;
 mod event;
 mod file;
+mod futex;
 mod identity;
 mod list;
 mod memory;
@@ -14,21 +15,27 @@ mod open;
 mod path;
 mod poll;
 mod proc;
+mod schedule;
 mod signal;
 mod stat;
+mod thread;
 mod time;
+mod timer;
 mod wanted;
 
+pub(super) use identity::PROCESS_ID;
 pub(super) use open::locate;
 
 use attribute::Of;
-use file::deadlock;
 use list::Layout;
 
-use super::errno::{Answer, EAFNOSUPPORT, EINVAL, ENOENT, ENOSYS, ENOTSOCK, Stop};
+use super::cpu::Cpu;
+use super::errno::{Answer, EAFNOSUPPORT, EINVAL, ENOSYS, ENOTSOCK, Stop};
 use super::memory::UserMemory;
 use super::names::system_call_name;
+use super::threads::Wait;
 use super::{Process, SystemCall, Verdict};
+use thread::NewThread;
 
 /// What each call takes on the guest's clock.
 pub(super) const CALL_NS: u64 = 1_000;
@@ -44,21 +51,13 @@ pub(super) const DEVICE_BYTES_MAX: u64 = (32 << 20) - 1;
 pub(super) const AT_FDCWD: u64 = libc::AT_FDCWD as i64 as u64;
 
 impl Process {
-    pub(super) fn answer(&mut self, call: &SystemCall, mem: &mut dyn UserMemory) -> Verdict {
-        self.scalars.advance(CALL_NS);
-        match self.dispatch(call, mem) {
-            Ok(value) => Verdict::Return(value),
-            Err(Stop::Errno(errno)) => {
-                if errno == ENOENT {
-                    self.note_missing(call, mem);
-                }
-                Verdict::Return(errno.to_return())
-            }
-            Err(Stop::End(verdict)) => verdict,
-        }
-    }
-
-    fn dispatch(&mut self, call: &SystemCall, mem: &mut dyn UserMemory) -> Answer {
+    /// Makes one call. Every step before a wait can be made again.
+    fn dispatch(
+        &mut self,
+        call: &SystemCall,
+        mem: &mut dyn UserMemory,
+        cpu: &mut dyn Cpu,
+    ) -> Answer {
         let [a, b, c, d, e, f] = call.args;
         let cwd = AT_FDCWD;
         match call.nr as i64 {
@@ -191,9 +190,9 @@ impl Process {
                 Ok(u64::from(old))
             }
             libc::SYS_poll => self.poll(a, b, c, mem),
-            libc::SYS_ppoll => self.ppoll(a, b, c, mem),
+            libc::SYS_ppoll => self.ppoll(a, b, c, (d, e), mem),
             libc::SYS_select => self.select(a, [b, c, d], e, 1_000, mem),
-            libc::SYS_pselect6 => self.select(a, [b, c, d], e, 1, mem),
+            libc::SYS_pselect6 => self.pselect(a, [b, c, d], e, f, mem),
 
             libc::SYS_mmap => self.mmap(call.args, mem),
             libc::SYS_munmap => self.munmap(a, b, mem),
@@ -210,14 +209,29 @@ impl Process {
             libc::SYS_rt_sigaction => self.set_action(a, b, c, d, mem),
             libc::SYS_rt_sigprocmask => self.set_mask(a, b, c, d, mem),
             libc::SYS_rt_sigpending => self.pending(a, b, mem),
-            libc::SYS_sigaltstack => self.alternate_stack(a, b, mem),
+            libc::SYS_sigaltstack => self.alternate_stack(a, b, mem, cpu),
+            libc::SYS_rt_sigreturn => Err(self.return_from_handler(mem, cpu)),
+            libc::SYS_rt_sigsuspend => self.suspend(a, b, mem),
+            libc::SYS_rt_sigtimedwait => self.take_signal(a, b, c, d, mem),
+            libc::SYS_rt_sigqueueinfo => self.queue_signal(a, None, b, c, mem),
+            libc::SYS_rt_tgsigqueueinfo => self.queue_signal(a, Some(b), c, d, mem),
+            libc::SYS_pause => Err(Wait::for_time(None).into()),
             libc::SYS_kill => self.kill(a, b),
             libc::SYS_tkill => self.send_signal(a, b),
             libc::SYS_tgkill => self.kill_thread(a, b, c),
-            libc::SYS_futex => self.futex(a, b, c, d, mem),
-            libc::SYS_exit | libc::SYS_exit_group => {
-                Err(Stop::End(Verdict::Exit { status: (a & 0xff) as u8 }))
+            libc::SYS_futex => self.futex(call.args, mem),
+            libc::SYS_exit => self.exit_thread(a, mem),
+            libc::SYS_exit_group => Err(Stop::End(Verdict::Exit { status: (a & 0xff) as u8 })),
+            libc::SYS_clone => {
+                let [flags, stack, parent_id_at, child_id_at, fs_base, _] = call.args;
+                let new = NewThread { flags, stack, parent_id_at, child_id_at, fs_base };
+                self.clone_thread("clone", new, mem, cpu)
             }
+            libc::SYS_clone3 => self.clone3(a, b, mem, cpu),
+            libc::SYS_set_tid_address => self.set_id_address(a),
+            libc::SYS_set_robust_list => self.set_robust_list(a, b),
+            libc::SYS_sched_yield => self.yield_to_others(),
+            libc::SYS_gettid => Ok(self.threads.current().id),
 
             libc::SYS_clock_gettime => self.clock_get(a, b, mem),
             libc::SYS_clock_getres => self.clock_resolution(a, b, mem),
@@ -225,13 +239,18 @@ impl Process {
             libc::SYS_time => self.time(a, mem),
             libc::SYS_times => self.times(a, mem),
             libc::SYS_getrusage => self.usage(a, b, mem),
-            libc::SYS_nanosleep => self.sleep(a, mem),
-            libc::SYS_clock_nanosleep => self.clock_sleep(a, b, c, mem),
-            // Timers that never fire: a run has no time of its own to wait for them.
-            libc::SYS_alarm => Ok(0),
-            libc::SYS_setitimer | libc::SYS_getitimer => self.interval_timer(call, mem),
+            libc::SYS_nanosleep => self.sleep(a, b, mem),
+            libc::SYS_clock_nanosleep => self.clock_sleep(a, b, c, d, mem),
+            libc::SYS_alarm => self.alarm(a),
+            libc::SYS_setitimer => self.set_interval(a, b, c, mem),
+            libc::SYS_getitimer => self.get_interval(a, b, mem),
+            libc::SYS_timer_create => self.create_timer(a, b, c, mem),
+            libc::SYS_timer_settime => self.set_timer(a, b, c, d, mem),
+            libc::SYS_timer_gettime => self.get_timer(a, b, mem),
+            libc::SYS_timer_getoverrun => self.timer_overrun(a),
+            libc::SYS_timer_delete => self.delete_timer(a),
 
-            libc::SYS_arch_prctl => self.arch_prctl(a, b, mem),
+            libc::SYS_arch_prctl => self.arch_prctl(a, b, mem, cpu),
             libc::SYS_prctl => self.prctl(a, b, mem),
             libc::SYS_getrandom => self.get_random(a, b, c, mem),
             libc::SYS_uname => self.uname(a, mem),
@@ -241,15 +260,14 @@ impl Process {
             libc::SYS_setrlimit => self.prlimit(0, a, b, 0, mem),
             libc::SYS_sched_getaffinity => self.get_affinity(a, b, c, mem),
             libc::SYS_getcpu => self.get_cpu(a, b, mem),
-            libc::SYS_sched_yield | libc::SYS_set_robust_list | libc::SYS_sched_setaffinity => {
-                Ok(0)
+            libc::SYS_sched_setaffinity => Ok(0),
+            libc::SYS_sched_getscheduler => Ok(libc::SCHED_OTHER as u64),
+            libc::SYS_sched_getparam => self.get_scheduling(b, mem),
+            libc::SYS_sched_get_priority_max => identity::priority_of(a, 99),
+            libc::SYS_sched_get_priority_min => identity::priority_of(a, 1),
+            libc::SYS_getpid | libc::SYS_getpgrp | libc::SYS_getpgid | libc::SYS_getsid => {
+                Ok(identity::PROCESS_ID)
             }
-            libc::SYS_getpid
-            | libc::SYS_gettid
-            | libc::SYS_getpgrp
-            | libc::SYS_getpgid
-            | libc::SYS_getsid
-            | libc::SYS_set_tid_address => Ok(identity::PROCESS_ID),
             libc::SYS_getppid => Ok(identity::PARENT_ID),
             libc::SYS_getuid | libc::SYS_geteuid | libc::SYS_getgid | libc::SYS_getegid => {
                 Ok(u64::from(super::stack::USER_ID))
@@ -259,16 +277,9 @@ impl Process {
             libc::SYS_getgroups => Ok(0),
             libc::SYS_getpriority => Ok(20),
 
-            libc::SYS_fork
-            | libc::SYS_vfork
-            | libc::SYS_clone
-            | libc::SYS_clone3
-            | libc::SYS_execve
-            | libc::SYS_execveat
-            | libc::SYS_rt_sigreturn
-            | libc::SYS_rt_sigsuspend
-            | libc::SYS_rt_sigtimedwait
-            | libc::SYS_pause => Err(Stop::End(Verdict::Unsupported(system_call_name(call.nr)))),
+            libc::SYS_fork | libc::SYS_vfork | libc::SYS_execve | libc::SYS_execveat => {
+                Err(Stop::End(Verdict::Unsupported(system_call_name(call.nr))))
+            }
             // glibc probes it at every start and does without.
             libc::SYS_rseq => Err(ENOSYS.into()),
             _ => {

@@ -1,9 +1,10 @@
-//! `poll` and `select`: nothing here ever waits; what is not ready now never will be.
+//! `poll` and `select`: what is not ready now only another thread can make ready.
 
+use super::super::Process;
 use super::super::errno::{Answer, EBADF, EINVAL, Stop};
 use super::super::files::{PIPE_ATOMIC_BYTES, PIPE_BYTES_MAX, Target};
 use super::super::memory::UserMemory;
-use super::super::{Process, Verdict};
+use super::super::threads::Wait;
 use crate::address::Gva;
 
 const IN: u16 = libc::POLLIN as u16;
@@ -64,18 +65,14 @@ impl Process {
         }
     }
 
-    /// The end of a wait that found nothing ready: its time passes, or it lasts for ever.
-    pub(super) fn wait_in_vain(&mut self, what: &str, timeout_ns: Option<u64>) -> Answer {
-        match timeout_ns {
-            Some(ns) => {
-                self.scalars.advance(ns);
-                Ok(0)
-            }
-            None => {
-                let what = format!("{what} with nothing to wait for");
-                Err(Stop::End(Verdict::Unsupported(what)))
-            }
-        }
+    /// What to do when nothing is ready: `None` if the time is over that there is to wait.
+    pub(super) fn wait_for_ready(&self, timeout_ns: Option<u64>) -> Option<Stop> {
+        let now = self.scalars.clock_ns;
+        let until = self.until(timeout_ns.map(|ns| now.saturating_add(ns)));
+        let is_over = until.is_some_and(|until| until <= now);
+        // Linux never makes these again by itself (signal(7)).
+        let wait = Wait { restarts: false, ..Wait::for_others(self, until) };
+        (!is_over).then(|| wait.into())
     }
 
     pub(super) fn poll(
@@ -94,12 +91,17 @@ impl Process {
         at: u64,
         count: u64,
         timeout_at: u64,
+        (set, set_bytes): (u64, u64),
         mem: &mut dyn UserMemory,
     ) -> Answer {
         let timeout_ns = match timeout_at {
             0 => None,
             at => Some(self.read_timespec(at, mem)?),
         };
+        if set != 0 {
+            let set = self.read_set(set, set_bytes, mem)?;
+            self.set_mask_for_call(set);
+        }
         self.poll_for(at, count, timeout_ns, mem)
     }
 
@@ -131,7 +133,30 @@ impl Process {
         if ready_count > 0 {
             return Ok(ready_count);
         }
-        self.wait_in_vain("poll", timeout_ns)
+        match self.wait_for_ready(timeout_ns) {
+            Some(wait) => Err(wait),
+            None => Ok(0),
+        }
+    }
+
+    /// `pselect6`, with the address of a signal set and its size at `set_at`.
+    pub(super) fn pselect(
+        &mut self,
+        count: u64,
+        sets: [u64; 3],
+        timeout_at: u64,
+        set_at: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Answer {
+        if set_at != 0 {
+            let set = self.user(mem).read_u64(Gva(set_at))?;
+            let set_bytes = self.user(mem).read_u64(Gva(set_at.wrapping_add(8)))?;
+            if set != 0 {
+                let set = self.read_set(set, set_bytes, mem)?;
+                self.set_mask_for_call(set);
+            }
+        }
+        self.select(count, sets, timeout_at, 1, mem)
     }
 
     /// `select` and `pselect6`; `unit_ns` is what the timeout's second word counts.
@@ -153,14 +178,12 @@ impl Process {
             at => Some(self.read_timeout(at, unit_ns, mem)?),
         };
         let mut ready_count = 0;
+        let mut answers = Vec::new();
         for (set, wanted) in sets.into_iter().zip([IN | HUP | ERR, OUT | ERR, 0]) {
-            if set == 0 {
-                continue;
-            }
-            for word in 0..words {
+            for word in (0..words).filter(|_| set != 0) {
                 let at = Gva(set.wrapping_add(word * 8));
                 let asked = self.user(mem).read_u64(at)?;
-                let mut answer = 0;
+                let mut answer = 0u64;
                 for bit in (0..64).filter(|bit| asked >> bit & 1 == 1) {
                     let fd = word * 64 + bit;
                     if fd >= count {
@@ -175,12 +198,18 @@ impl Process {
                         ready_count += 1;
                     }
                 }
-                self.user(mem).write(at, &u64::to_le_bytes(answer))?;
+                answers.push((at, answer));
             }
         }
-        if ready_count > 0 {
-            return Ok(ready_count);
+        // The sets stay as they are while there is still something to wait for.
+        if ready_count == 0
+            && let Some(wait) = self.wait_for_ready(timeout_ns)
+        {
+            return Err(wait);
         }
-        self.wait_in_vain("select", timeout_ns)
+        for (at, answer) in answers {
+            self.user(mem).write(at, &answer.to_le_bytes())?;
+        }
+        Ok(ready_count)
     }
 }

@@ -54,7 +54,7 @@ impl Process {
     }
 
     fn thread_name(&self) -> &[u8] {
-        let name = &self.settings.name;
+        let name = &self.threads.current().name;
         let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
         name.get(..end).unwrap_or_default()
     }
@@ -88,14 +88,15 @@ impl Process {
              Gid:\t{USER_ID}\t{USER_ID}\t{USER_ID}\t{USER_ID}\n\
              FDSize:\t{descriptors}\nGroups:\t\n\
              VmPeak:\t{kib:8} kB\nVmSize:\t{kib:8} kB\nVmLck:\t       0 kB\n\
-             VmHWM:\t{kib:8} kB\nVmRSS:\t{kib:8} kB\nVmSwap:\t       0 kB\nThreads:\t1\n\
+             VmHWM:\t{kib:8} kB\nVmRSS:\t{kib:8} kB\nVmSwap:\t       0 kB\nThreads:\t{threads}\n\
              SigBlk:\t{blocked:016x}\nNoNewPrivs:\t0\nSeccomp:\t0\n\
              CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\n\
              CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\n\
              Cpus_allowed:\t1\nCpus_allowed_list:\t0\nMems_allowed:\t1\n\
              Mems_allowed_list:\t0\n",
             umask = self.files.table.umask,
-            blocked = self.settings.blocked,
+            blocked = self.threads.current().blocked,
+            threads = self.threads.iter().count(),
         );
     }
 

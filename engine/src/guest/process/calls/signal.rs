@@ -1,22 +1,23 @@
-//! Signals and futexes. Handlers are recorded but never run: a fault is an outcome, and so is a
-//! signal that the process sends itself unless it ignores it.
+//! The calls on signals: actions, masks, stacks, sending, waiting. What a signal does is in
+//! `signals`.
 
-use super::super::errno::{Answer, EAGAIN, EINVAL, ENOMEM, ENOSYS, EPERM, ESRCH, ETIMEDOUT, Stop};
+use super::super::Process;
+use super::super::cpu::Cpu;
+use super::super::errno::{Answer, EAGAIN, EINVAL, ENOMEM, EPERM, ESRCH};
 use super::super::memory::UserMemory;
 use super::super::settings::{Action, SIGNAL_MAX};
-use super::super::{Process, Verdict};
+use super::super::signals::{INFO_BYTES, Info, SI_TKILL, SI_USER, UNBLOCKABLE};
+use super::super::threads::{AlternateStack, Cause, SS_AUTODISARM, Wait, bit};
 use super::identity::PROCESS_ID;
 use crate::address::Gva;
-use crate::outcome::Signal;
 
 /// Bytes of the kernel's `sigset_t`.
 const SET_BYTES: u64 = 8;
-/// `SIGKILL` and `SIGSTOP`, which can be neither blocked nor handled.
-const UNBLOCKABLE: u64 = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
 const STACK_BYTES_MIN: u64 = 2048;
 
-fn bit(signal: u64) -> u64 {
-    1u64.checked_shl((signal as u32).wrapping_sub(1)).unwrap_or(0)
+/// A signal number from a register; `None` if there is no such signal. 0 is one: it is never sent.
+fn signal_of(number: u64) -> Option<u8> {
+    u8::try_from(number as u32).ok().filter(|signal| u64::from(*signal) <= SIGNAL_MAX)
 }
 
 impl Process {
@@ -28,18 +29,25 @@ impl Process {
         set_bytes: u64,
         mem: &mut dyn UserMemory,
     ) -> Answer {
-        let signal = u64::from(signal as u32);
-        let valid = (1..=SIGNAL_MAX).contains(&signal);
-        if !valid || set_bytes != SET_BYTES || new != 0 && bit(signal) & UNBLOCKABLE != 0 {
+        let signal = signal_of(signal).filter(|signal| *signal != 0).ok_or(EINVAL)?;
+        if set_bytes != SET_BYTES || new != 0 && bit(signal) & UNBLOCKABLE != 0 {
             return Err(EINVAL.into());
         }
-        let index = (signal - 1) as usize;
+        let index = usize::from(signal) - 1;
         let present = self.settings.actions.get(index).copied().unwrap_or_default();
         let mut user = self.user(mem);
         let mut words = [0; 4];
         if new != 0 {
             for (i, word) in words.iter_mut().enumerate() {
                 *word = user.read_u64(Gva(new.wrapping_add(i as u64 * 8)))?;
+            }
+            let [handler, flags, restorer, mask] = words;
+            let action = Action { handler, flags, restorer, mask: mask & !UNBLOCKABLE };
+            if let Some(slot) = self.settings.actions.get_mut(index) {
+                *slot = action;
+            }
+            if self.is_ignored(signal) {
+                self.threads.forget_signal(signal);
             }
         }
         if old != 0 {
@@ -48,15 +56,17 @@ impl Process {
             for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
                 to.copy_from_slice(&word.to_le_bytes());
             }
-            user.write(Gva(old), &bytes)?;
-        }
-        if new != 0 {
-            let [handler, flags, restorer, mask] = words;
-            if let Some(slot) = self.settings.actions.get_mut(index) {
-                *slot = Action { handler, flags, restorer, mask: mask & !UNBLOCKABLE };
-            }
+            self.user(mem).write(Gva(old), &bytes)?;
         }
         Ok(0)
+    }
+
+    /// A signal set of the caller's, without what cannot be blocked.
+    pub(super) fn read_set(&mut self, at: u64, set_bytes: u64, mem: &mut dyn UserMemory) -> Answer {
+        if set_bytes != SET_BYTES {
+            return Err(EINVAL.into());
+        }
+        Ok(self.user(mem).read_u64(Gva(at))? & !UNBLOCKABLE)
     }
 
     pub(super) fn set_mask(
@@ -70,39 +80,34 @@ impl Process {
         if set_bytes != SET_BYTES {
             return Err(EINVAL.into());
         }
-        let before = self.settings.blocked;
+        let before = self.threads.current().blocked;
         if new != 0 {
-            let set = self.user(mem).read_u64(Gva(new))?;
+            let set = self.read_set(new, set_bytes, mem)?;
             let after = match how as i32 {
                 libc::SIG_BLOCK => before | set,
                 libc::SIG_UNBLOCK => before & !set,
                 libc::SIG_SETMASK => set,
                 _ => return Err(EINVAL.into()),
             };
-            if after & !UNBLOCKABLE != before {
-                self.settings.blocked = after & !UNBLOCKABLE;
+            if after != before {
+                self.threads.current_mut().blocked = after;
             }
         }
         if old != 0 {
             self.user(mem).write(Gva(old), &before.to_le_bytes())?;
         }
-        let due = self.settings.pending & !self.settings.blocked;
-        match due {
-            0 => Ok(0),
-            due => {
-                let signal = u64::from(due.trailing_zeros()) + 1;
-                self.settings.pending &= !bit(signal);
-                self.send_signal_to_self(signal)
-            }
-        }
+        Ok(0)
     }
 
     pub(super) fn pending(&mut self, at: u64, set_bytes: u64, mem: &mut dyn UserMemory) -> Answer {
         if set_bytes > SET_BYTES {
             return Err(EINVAL.into());
         }
-        let pending = self.settings.pending.to_le_bytes();
-        let bytes = pending.get(..set_bytes as usize).unwrap_or_default();
+        let thread = self.threads.current();
+        let all = thread.pending.iter().chain(&self.threads.pending);
+        let set = all.fold(0, |set, info| set | bit(info.signal)) & thread.blocked;
+        let bytes = set.to_le_bytes();
+        let bytes = bytes.get(..set_bytes as usize).unwrap_or_default();
         self.user(mem).write(Gva(at), bytes)?;
         Ok(0)
     }
@@ -112,40 +117,46 @@ impl Process {
         new: u64,
         old: u64,
         mem: &mut dyn UserMemory,
+        cpu: &mut dyn Cpu,
     ) -> Answer {
-        let present = self.settings.alternate_stack;
+        let present = self.threads.current().alternate_stack;
+        let is_on_it = present.holds(cpu.registers().rsp);
         let mut user = self.user(mem);
         let mut wanted = None;
         if new != 0 {
             let base = user.read_u64(Gva(new))?;
             let flags = u64::from(user.read_u32(Gva(new.wrapping_add(8)))?);
             let bytes = user.read_u64(Gva(new.wrapping_add(16)))?;
-            let mode = flags & !(1 << 31);
-            wanted = Some(match mode as i32 {
-                libc::SS_DISABLE => (0, mode, 0),
+            let disarms = flags & SS_AUTODISARM != 0;
+            wanted = Some(match (flags & !SS_AUTODISARM) as i32 {
+                _ if is_on_it => return Err(EPERM.into()),
+                libc::SS_DISABLE => AlternateStack { base: 0, bytes: 0, disarms },
                 0 | libc::SS_ONSTACK if bytes < STACK_BYTES_MIN => return Err(ENOMEM.into()),
-                0 | libc::SS_ONSTACK => (base, 0, bytes),
+                0 | libc::SS_ONSTACK => AlternateStack { base, bytes, disarms },
                 _ => return Err(EINVAL.into()),
             });
         }
         if old != 0 {
+            let on_it = if is_on_it { libc::SS_ONSTACK as u64 } else { 0 };
+            let words = [present.base, present.flags() | on_it, present.bytes];
             let mut bytes = [0; 24];
-            for (to, word) in bytes.chunks_exact_mut(8).zip([present.0, present.1, present.2]) {
+            for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
                 to.copy_from_slice(&word.to_le_bytes());
             }
             user.write(Gva(old), &bytes)?;
         }
-        if let Some(wanted) = wanted {
-            self.settings.alternate_stack = wanted;
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != present) {
+            self.threads.current_mut().alternate_stack = wanted;
         }
         Ok(0)
     }
 
     pub(super) fn kill(&mut self, process: u64, signal: u64) -> Answer {
+        let signal = signal_of(signal).ok_or(EINVAL)?;
         match process as i32 as i64 {
             // This process, its group, or everyone.
             id if id == PROCESS_ID as i64 || id == 0 || id == -(PROCESS_ID as i64) || id == -1 => {
-                self.send_signal_to_self(u64::from(signal as u32))
+                self.send_number(signal, SI_USER, None)
             }
             1 => Err(EPERM.into()),
             _ => Err(ESRCH.into()),
@@ -162,72 +173,93 @@ impl Process {
         self.send_signal(thread, signal)
     }
 
+    /// `tkill`.
     pub(super) fn send_signal(&mut self, thread: u64, signal: u64) -> Answer {
-        match thread as i32 {
-            ..=0 => Err(EINVAL.into()),
-            id if id as u64 == PROCESS_ID => self.send_signal_to_self(u64::from(signal as u32)),
-            _ => Err(ESRCH.into()),
-        }
-    }
-
-    /// What a signal to this process does: nothing, wait until it is unblocked, or end the run.
-    pub(super) fn send_signal_to_self(&mut self, signal: u64) -> Answer {
-        if signal > SIGNAL_MAX {
+        let id = thread as i32;
+        if id <= 0 {
             return Err(EINVAL.into());
         }
-        if signal == 0 {
-            return Ok(0);
+        let signal = signal_of(signal).ok_or(EINVAL)?;
+        if !self.threads.iter().any(|thread| thread.id == id as u64) {
+            return Err(ESRCH.into());
         }
-        let action = self.settings.actions.get((signal - 1) as usize).copied().unwrap_or_default();
-        let default_ignores =
-            matches!(signal as i32, libc::SIGCHLD | libc::SIGURG | libc::SIGWINCH | libc::SIGCONT);
-        let handler = action.handler as usize;
-        if handler == libc::SIG_IGN || handler == libc::SIG_DFL && default_ignores {
-            return Ok(0);
-        }
-        if self.settings.blocked & bit(signal) != 0 {
-            self.settings.pending |= bit(signal);
-            return Ok(0);
-        }
-        Err(Stop::End(Verdict::Signal(Signal(signal as u8))))
+        self.send_number(signal, SI_TKILL, Some(id as u64))
     }
 
-    pub(super) fn futex(
+    fn send_number(&mut self, signal: u8, code: i32, thread: Option<u64>) -> Answer {
+        if signal != 0 {
+            self.send(Info::sent(signal, code, PROCESS_ID), thread)?;
+        }
+        Ok(0)
+    }
+
+    /// SIGPIPE, to the thread that wrote where nobody reads.
+    pub(super) fn send_broken_pipe(&mut self) {
+        let (id, signal) = (self.threads.current().id, libc::SIGPIPE as u8);
+        // One too many is one that waits already.
+        let _ = self.send(Info::sent(signal, SI_USER, PROCESS_ID), Some(id));
+    }
+
+    /// `rt_sigqueueinfo`, and with a thread `rt_tgsigqueueinfo`.
+    pub(super) fn queue_signal(
         &mut self,
-        at: u64,
-        operation: u64,
-        value: u64,
-        timeout_at: u64,
+        process: u64,
+        thread: Option<u64>,
+        signal: u64,
+        info: u64,
         mem: &mut dyn UserMemory,
     ) -> Answer {
-        let flags = libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME;
-        match operation as i32 & !flags {
-            libc::FUTEX_WAKE | libc::FUTEX_WAKE_BITSET | libc::FUTEX_REQUEUE => {
-                // No other thread: nobody waits.
-                if at.is_multiple_of(4) { Ok(0) } else { Err(EINVAL.into()) }
-            }
-            command @ (libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET) => {
-                if !at.is_multiple_of(4) {
-                    return Err(EINVAL.into());
-                }
-                let timeout_ns = match timeout_at {
-                    0 => None,
-                    at => Some(self.read_timespec(at, mem)?),
-                };
-                if self.user(mem).read_u32(Gva(at))? != value as u32 {
-                    return Err(EAGAIN.into());
-                }
-                let Some(timeout_ns) = timeout_ns else {
-                    let what = "futex wait with no other thread to end it".to_owned();
-                    return Err(Stop::End(Verdict::Unsupported(what)));
-                };
-                // The bitset form gives a moment, the other a duration.
-                if command == libc::FUTEX_WAIT {
-                    self.scalars.advance(timeout_ns);
-                }
-                Err(ETIMEDOUT.into())
-            }
-            _ => Err(ENOSYS.into()),
+        let mut bytes = [0; INFO_BYTES];
+        self.user(mem).read(Gva(info), &mut bytes)?;
+        let signal = signal_of(signal).ok_or(EINVAL)?;
+        let is_here = |thread: u64| self.threads.iter().any(|t| t.id == thread);
+        let thread = thread.map(|thread| u64::from(thread as u32));
+        if u64::from(process as u32) != PROCESS_ID || thread.is_some_and(|id| !is_here(id)) {
+            return Err(ESRCH.into());
         }
+        if signal != 0 {
+            self.send(Info::from_bytes(signal, &bytes), thread)?;
+        }
+        Ok(0)
+    }
+
+    /// `rt_sigsuspend`: waits for a signal under another mask.
+    pub(super) fn suspend(&mut self, set: u64, set_bytes: u64, mem: &mut dyn UserMemory) -> Answer {
+        let set = self.read_set(set, set_bytes, mem)?;
+        self.set_mask_for_call(set);
+        Err(Wait::for_time(None).into())
+    }
+
+    /// Blocks `set` until the call ends or a handler starts.
+    pub(super) fn set_mask_for_call(&mut self, set: u64) {
+        let thread = self.threads.current_mut();
+        thread.blocked_before.get_or_insert(thread.blocked);
+        thread.blocked = set;
+    }
+
+    /// `rt_sigtimedwait`: takes a signal that is blocked.
+    pub(super) fn take_signal(
+        &mut self,
+        set: u64,
+        info: u64,
+        timeout: u64,
+        set_bytes: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Answer {
+        let set = self.read_set(set, set_bytes, mem)?;
+        let timeout_ns = match timeout {
+            0 => None,
+            at => Some(self.read_timespec(at, mem)?),
+        };
+        if let Some(taken) = self.threads.take_signal(set) {
+            if info != 0 {
+                self.user(mem).write(Gva(info), &taken.to_bytes())?;
+            }
+            return Ok(u64::from(taken.signal));
+        }
+        let until = timeout_ns.map(|ns| self.scalars.clock_ns.saturating_add(ns));
+        let timed_out = EAGAIN.to_return();
+        let wait = Wait::for_time(until);
+        Err(Wait { cause: Cause::Signals(set), timed_out, ..wait }.into())
     }
 }

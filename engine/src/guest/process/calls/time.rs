@@ -1,16 +1,17 @@
 //! The guest's clock: starts at a fixed moment, advances a little with every system call, and by
 //! what the guest sleeps. Never reads the host's clock, so that every run sees the same times.
 
+use super::super::Process;
 use super::super::errno::{Answer, EINVAL, Stop};
 use super::super::memory::UserMemory;
-use super::super::{Process, SystemCall};
+use super::super::threads::Wait;
 use crate::address::Gva;
 
 /// Wall-clock time at boot: the start of 2024, UTC.
 pub(super) const EPOCH_SECONDS: u64 = 1_704_067_200;
 /// Monotonic time at boot, as if the system had been up for a while.
-const UPTIME_SECONDS: u64 = 1_000;
-const NS_PER_SECOND: u64 = 1_000_000_000;
+pub(super) const UPTIME_SECONDS: u64 = 1_000;
+pub(super) const NS_PER_SECOND: u64 = 1_000_000_000;
 
 /// Two words, as `timespec` and `timeval` are.
 fn pair(first: u64, second: u64) -> [u8; 16] {
@@ -21,14 +22,14 @@ fn pair(first: u64, second: u64) -> [u8; 16] {
 }
 
 impl Process {
-    /// Seconds and nanoseconds on a clock that read `start_seconds` at boot.
+    /// Seconds and nanoseconds on a clock that read `start_seconds` at boot; 0 for a CPU clock.
     fn now(&self, start_seconds: u64) -> (u64, u64) {
-        let ns = self.scalars.clock_ns;
+        let ns = if start_seconds == 0 { self.scalars.busy_ns() } else { self.scalars.clock_ns };
         (start_seconds.saturating_add(ns / NS_PER_SECOND), ns % NS_PER_SECOND)
     }
 
     /// Where a clock stood at boot.
-    fn clock_start(clock: u64) -> Result<u64, Stop> {
+    pub(super) fn clock_start(clock: u64) -> Result<u64, Stop> {
         match clock as i32 {
             libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE | libc::CLOCK_TAI => {
                 Ok(EPOCH_SECONDS)
@@ -85,9 +86,9 @@ impl Process {
     pub(super) fn times(&mut self, at: u64, mem: &mut dyn UserMemory) -> Answer {
         let ticks = self.scalars.clock_ns / 10_000_000;
         if at != 0 {
-            let mut bytes = [0; 32];
-            bytes[..8].copy_from_slice(&ticks.to_le_bytes());
-            self.user(mem).write(Gva(at), &bytes)?;
+            let busy = self.scalars.busy_ns() / 10_000_000;
+            self.user(mem).write(Gva(at), &pair(busy, 0))?;
+            self.user(mem).write(Gva(at.wrapping_add(16)), &pair(0, 0))?;
         }
         Ok(ticks)
     }
@@ -126,10 +127,25 @@ impl Process {
         Ok(seconds.saturating_mul(NS_PER_SECOND).saturating_add(fraction * unit_ns))
     }
 
-    pub(super) fn sleep(&mut self, at: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(super) fn sleep(&mut self, at: u64, left_at: u64, mem: &mut dyn UserMemory) -> Answer {
         let ns = self.read_timespec(at, mem)?;
-        self.scalars.advance(ns);
-        Ok(0)
+        let until = self.scalars.clock_ns.saturating_add(ns);
+        self.sleep_until(until, left_at, mem)
+    }
+
+    /// A signal that ends the sleep finds, at `left_at`, how much was left.
+    fn sleep_until(&mut self, until: u64, left_at: u64, mem: &mut dyn UserMemory) -> Answer {
+        let left = until.saturating_sub(self.scalars.clock_ns);
+        let timer = self.threads.timers.next().filter(|timer| *timer < until);
+        if let (Some(timer), true) = (timer, left_at != 0) {
+            let left = until.saturating_sub(timer);
+            let bytes = pair(left / NS_PER_SECOND, left % NS_PER_SECOND);
+            self.user(mem).write(Gva(left_at), &bytes)?;
+        }
+        if left == 0 {
+            return Ok(0);
+        }
+        Err(Wait::for_time(Some(until)).into())
     }
 
     pub(super) fn clock_sleep(
@@ -137,28 +153,16 @@ impl Process {
         clock: u64,
         flags: u64,
         at: u64,
+        left_at: u64,
         mem: &mut dyn UserMemory,
     ) -> Answer {
         let start = Self::clock_start(clock)?;
-        let mut ns = self.read_timespec(at, mem)?;
+        let ns = self.read_timespec(at, mem)?;
         if flags & libc::TIMER_ABSTIME as u64 != 0 {
-            let since_boot = ns.saturating_sub(start.saturating_mul(NS_PER_SECOND));
-            ns = since_boot.saturating_sub(self.scalars.clock_ns);
+            let until = ns.saturating_sub(start.saturating_mul(NS_PER_SECOND));
+            return self.sleep_until(until, 0, mem);
         }
-        self.scalars.advance(ns);
-        Ok(0)
-    }
-
-    /// `setitimer` and `getitimer`: accepted, and never fires.
-    pub(super) fn interval_timer(&mut self, call: &SystemCall, mem: &mut dyn UserMemory) -> Answer {
-        let [which, second, third, ..] = call.args;
-        if which > 2 {
-            return Err(EINVAL.into());
-        }
-        let old = if call.nr as i64 == libc::SYS_setitimer { third } else { second };
-        if old != 0 {
-            self.user(mem).write(Gva(old), &[0; 32])?;
-        }
-        Ok(0)
+        let until = self.scalars.clock_ns.saturating_add(ns);
+        self.sleep_until(until, left_at, mem)
     }
 }

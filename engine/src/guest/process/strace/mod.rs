@@ -103,7 +103,6 @@ fn result(call: String, shown: &str) -> String {
 fn line(call: &SystemCall, verdict: &Verdict, mem: &dyn UserMemory) -> String {
     let value = match verdict {
         Verdict::Return(value) => Some(*value),
-        Verdict::SetFsBase { .. } | Verdict::SetGsBase { .. } | Verdict::Signal(_) => Some(0),
         _ => None,
     };
     let failed = value.is_some_and(|value| value.wrapping_neg().wrapping_sub(1) < ERROR_MAX);

@@ -35,7 +35,7 @@ fn run(guest: &mut Guest, calls: &[(u64, [u64; 6])]) -> Vec<String> {
     for (nr, args) in calls {
         let call = SystemCall { nr: *nr, args: *args };
         let observes = guest.process.observes_input(&call, &guest.mem);
-        let verdict = guest.process.syscall(&call, &mut guest.mem);
+        let verdict = guest.process.syscall(&call, &mut guest.mem, &mut guest.cpu);
         let fault = guest.process.page_fault(Gva(args[0]), Access::Write, &mut guest.mem);
         seen.push(format!("{observes} {verdict:?} {fault:?}"));
     }

@@ -1,5 +1,6 @@
 //! A user memory that is a map, and a process to try system calls on.
 
+use super::super::cpu::{Cpu, ExtendedLayout};
 use super::super::memory::{Inaccessible, OutOfFrames, PageRange, Prot, UserMemory};
 use super::super::{Process, ProcessSpec, Start, SystemCall, Verdict};
 use crate::address::{Gva, PAGE_SIZE};
@@ -124,11 +125,52 @@ impl UserMemory for Pages {
     }
 }
 
+/// A CPU that is its registers.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Registers {
+    pub(super) regs: kvm_bindings::kvm_regs,
+    pub(super) bases: [u64; 2],
+    pub(super) extended: Vec<u8>,
+}
+
+impl Cpu for Registers {
+    fn registers(&self) -> kvm_bindings::kvm_regs {
+        self.regs
+    }
+
+    fn set_registers(&mut self, regs: &kvm_bindings::kvm_regs) {
+        assert!(regs.rip < 1 << 47);
+        self.regs = *regs;
+    }
+
+    fn bases(&self) -> [u64; 2] {
+        self.bases
+    }
+
+    fn set_bases(&mut self, bases: [u64; 2]) {
+        self.bases = bases;
+    }
+
+    fn extended_layout(&mut self) -> ExtendedLayout {
+        ExtendedLayout { features: 7, bytes: 832 }
+    }
+
+    fn extended(&mut self) -> Vec<u8> {
+        self.extended.clone()
+    }
+
+    fn set_extended(&mut self, area: &[u8]) {
+        assert_eq!(area.len(), 832);
+        self.extended = area.to_vec();
+    }
+}
+
 /// A loaded process with its memory.
 #[derive(Clone)]
 pub(in crate::guest::process) struct Guest {
     pub(in crate::guest::process) process: Process,
     pub(super) mem: Pages,
+    pub(super) cpu: Registers,
     pub(super) start: Start,
     /// Mapped, writable, zero: for arguments.
     pub(super) scratch: u64,
@@ -141,7 +183,9 @@ impl Guest {
     pub(super) fn load(spec: &ProcessSpec, input: &[u8]) -> Self {
         let mut mem = Pages::default();
         let (process, start) = Process::load(spec, input, &mut mem).unwrap();
-        let mut guest = Self { process, mem, start, scratch: 0 };
+        let regs = kvm_bindings::kvm_regs { rip: start.rip, rsp: start.rsp, ..Default::default() };
+        let cpu = Registers { regs, bases: [0; 2], extended: vec![0; 832] };
+        let mut guest = Self { process, mem, cpu, start, scratch: 0 };
         guest.scratch = guest.ok(libc::SYS_mmap, [0, 16 * PAGE, 3, 0x22, u64::MAX, 0]);
         guest
     }
@@ -154,7 +198,10 @@ impl Guest {
     pub(super) fn verdict(&mut self, nr: i64, args: impl AsRef<[u64]>) -> Verdict {
         let mut all = [0; 6];
         all[..args.as_ref().len()].copy_from_slice(args.as_ref());
-        self.process.syscall(&SystemCall { nr: nr as u64, args: all }, &mut self.mem)
+        let [rdi, rsi, rdx, r10, r8, r9] = all;
+        self.cpu.regs = kvm_bindings::kvm_regs { rdi, rsi, rdx, r10, r8, r9, ..self.cpu.regs };
+        let call = SystemCall { nr: nr as u64, args: all };
+        self.process.syscall(&call, &mut self.mem, &mut self.cpu)
     }
 
     /// The value a call returns, errors as negative numbers.

@@ -41,6 +41,9 @@ impl Run<'_, '_> {
             }
             FaultVerdict::OutOfMemory => self.ended(Outcome::OutOfMemory),
             FaultVerdict::Signal(_) if in_shim => self.take_over(back),
+            FaultVerdict::Signal(signal) if self.driver.state.process.handles(signal) => {
+                self.over(None)
+            }
             FaultVerdict::Signal(signal) => {
                 self.ended(Outcome::Crashed(of_page(signal, at, access, frame)))
             }

@@ -215,6 +215,7 @@ fn undo(
     driver.state.tables.mark_stale(&mut driver.stale);
     (driver.system_calls, driver.traps) = (0, 0);
     driver.hits.clear();
+    driver.went_elsewhere = false;
     rewind.restore_host_writes(&mut hw.memory, &snapshot.pages, patches);
     Ok(agent.end_run(&mut hw.memory)?)
 }
@@ -420,6 +421,8 @@ impl Run<'_, '_> {
         self.agent.note_call(regs.rax, regs.rcx);
         match self.driver.system_call(hw)? {
             Flow::Stop(Stop::Ended(outcome)) => self.ended(outcome),
+            // Handlers and other threads are for a run of its own.
+            _ if self.driver.went_elsewhere => self.over(None),
             Flow::Stop(Stop::Snapshot) | Flow::Continue | Flow::Interrupted => {
                 let ProcessState { process, tables, .. } = &self.driver.state;
                 if self.agent.collides(regs.rax, &hw.memory, tables, process) {
@@ -448,6 +451,9 @@ impl Run<'_, '_> {
         let flow = self.driver.exception(hw, patches, vector, &frame, &back)?;
         if let Flow::Stop(Stop::Ended(outcome)) = flow {
             return self.ended(outcome);
+        }
+        if self.driver.went_elsewhere {
+            return self.over(None);
         }
         let hits = self.driver.hits.drain(..).map(|block| (index as u32, block));
         self.report.hits.extend(hits);

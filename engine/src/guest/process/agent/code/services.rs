@@ -18,7 +18,7 @@ use iced_x86::code_asm::*;
 type Service = (i64, fn(&mut Asm, &Labels) -> Emit);
 
 /// What the shim serves, the most frequent first.
-const SERVICES: [Service; 12] = [
+const SERVICES: [Service; 11] = [
     (libc::SYS_read, read),
     (libc::SYS_exit_group, exit),
     (libc::SYS_write, write),
@@ -30,7 +30,6 @@ const SERVICES: [Service; 12] = [
     (libc::SYS_pread64, read_at),
     (libc::SYS_close, close),
     (libc::SYS_ioctl, ioctl),
-    (libc::SYS_exit, exit),
 ];
 
 /// Whether the shim serves calls with this number, if it can.

@@ -1,0 +1,184 @@
+//! One system call from beginning to end: made, waited in, made again, and the signals behind it.
+//!
+//! Never knows what a call does.
+
+use super::super::cpu::{Context, Cpu};
+use super::super::errno::{EINTR, ENOENT, Stop};
+use super::super::memory::UserMemory;
+use super::super::threads::{Cause, Interrupted, Ready, Wait};
+use super::super::{Process, SystemCall, Verdict};
+use super::CALL_NS;
+use kvm_bindings::kvm_regs;
+
+/// Timers that may expire during one wait that they do not end: such a process waits for ever.
+const EXPIRATIONS_MAX: u32 = 10_000;
+
+impl Wait {
+    /// A wait for what only another thread can do, in a call that is made again then.
+    pub(super) fn for_others(process: &Process, until: Option<u64>) -> Self {
+        let cause = Cause::Others { calls: process.threads.calls() };
+        Self { cause, until, timed_out: 0, restarts: true }
+    }
+
+    /// A wait for nothing but a moment, or a signal.
+    pub(super) fn for_time(until: Option<u64>) -> Self {
+        Self { cause: Cause::Time, until, timed_out: 0, restarts: false }
+    }
+}
+
+impl From<Wait> for Stop {
+    fn from(wait: Wait) -> Self {
+        Self::Wait(wait)
+    }
+}
+
+/// What happens after a wait.
+enum Then {
+    Go(Verdict),
+    Call(SystemCall),
+    End(Verdict),
+}
+
+/// The call that the registers of a thread in the middle of call `nr` say.
+fn call_of(nr: u64, regs: &kvm_regs) -> SystemCall {
+    SystemCall { nr, args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] }
+}
+
+impl Process {
+    /// Carries out `call`; the registers are those behind it.
+    pub(in super::super) fn answer(
+        &mut self,
+        call: &SystemCall,
+        mem: &mut dyn UserMemory,
+        cpu: &mut dyn Cpu,
+    ) -> Verdict {
+        self.scalars.advance(CALL_NS);
+        self.expire_timers();
+        let mut call = *call;
+        let mut has_switched = false;
+        loop {
+            let mut verdict = match self.dispatch(&call, mem, cpu) {
+                Ok(value) => Verdict::Return(value),
+                Err(Stop::Errno(errno)) => {
+                    if errno == ENOENT {
+                        self.note_missing(&call, mem);
+                    }
+                    Verdict::Return(errno.to_return())
+                }
+                Err(Stop::Resumed) => Verdict::Resumed,
+                Err(Stop::End(end)) => {
+                    self.trace_call(&call, &end, mem);
+                    return end;
+                }
+                Err(stop @ (Stop::Wait(_) | Stop::Ended)) => {
+                    if let Stop::Wait(wait) = stop {
+                        self.begin_wait(call.nr, wait);
+                    }
+                    match self.go_on(cpu, matches!(stop, Stop::Ended), &mut has_switched) {
+                        Then::Call(again) => {
+                            call = again;
+                            continue;
+                        }
+                        Then::Go(verdict) => {
+                            // It may be another thread's call that is over.
+                            call = call_of(self.threads.current().call, &cpu.registers());
+                            verdict
+                        }
+                        Then::End(end) => return end,
+                    }
+                }
+            };
+            self.trace_call(&call, &verdict, mem);
+            if !self.threads.is_single() {
+                self.threads.count_call();
+            }
+            if self.threads.current().until.is_some() {
+                self.threads.current_mut().until = None;
+            }
+            if has_switched && let Verdict::Return(value) = verdict {
+                cpu.set_registers(&kvm_regs { rax: value, ..cpu.registers() });
+                verdict = Verdict::Resumed;
+            }
+            return self.take_signals(verdict, mem, cpu);
+        }
+    }
+
+    fn trace_call(&mut self, call: &SystemCall, verdict: &Verdict, mem: &dyn UserMemory) {
+        if let Some(trace) = &mut self.trace {
+            trace.add(call, verdict, mem);
+        }
+    }
+
+    fn begin_wait(&mut self, nr: u64, wait: Wait) {
+        let thread = self.threads.current_mut();
+        let is_again = matches!(wait.cause, Cause::Others { .. });
+        if is_again {
+            thread.until = wait.until;
+        }
+        (thread.call, thread.wait) = (nr, Some(wait));
+    }
+
+    /// When a wait that was to end at `wanted` ends: a call that is made again does not begin to
+    /// wait anew.
+    pub(super) fn until(&self, wanted: Option<u64>) -> Option<u64> {
+        self.threads.current().until.or(wanted)
+    }
+
+    /// Finds the thread that goes on, and how, letting time pass if none can. The running thread
+    /// waits, or `has_ended` and is gone.
+    fn go_on(&mut self, cpu: &mut dyn Cpu, has_ended: bool, has_switched: &mut bool) -> Then {
+        for _ in 0..EXPIRATIONS_MAX {
+            if let Some((index, ready)) = self.threads.next_ready() {
+                let waiter = (!has_ended).then(|| self.threads.current().id);
+                if has_ended || !self.threads.is_current(index) {
+                    self.switch(index, waiter, cpu);
+                    *has_switched = true;
+                }
+                return self.end_wait(ready, cpu);
+            }
+            let moments = [self.threads.first_timeout(), self.threads.timers.next()];
+            let Some(moment) = moments.into_iter().flatten().min() else { break };
+            self.scalars.wait_until(moment);
+            self.threads.time_out(self.scalars.clock_ns);
+            self.expire_timers();
+        }
+        Then::End(Verdict::Hang)
+    }
+
+    /// Saves the CPU's state for the thread `waiter`, and loads that of thread `index`.
+    fn switch(&mut self, index: usize, waiter: Option<u64>, cpu: &mut dyn Cpu) {
+        if let Some(thread) = waiter.and_then(|id| self.threads.find_mut(id)) {
+            thread.context = Some(Box::new(Context::save(cpu)));
+        }
+        if let Some(context) = self.threads.switch_to(index) {
+            context.load(cpu);
+        }
+    }
+
+    /// Ends the wait of the thread that runs now.
+    fn end_wait(&mut self, ready: Ready, cpu: &mut dyn Cpu) -> Then {
+        let thread = self.threads.current_mut();
+        let wait = thread.wait.take();
+        match ready {
+            Ready::Return(value) => Then::Go(Verdict::Return(value)),
+            Ready::Again(nr) => Then::Call(call_of(nr, &cpu.registers())),
+            Ready::Interrupted => {
+                let restarts = wait.is_some_and(|wait| wait.restarts);
+                thread.interrupted = Some(Interrupted { nr: thread.call, restarts });
+                Then::Go(Verdict::Return(EINTR.to_return()))
+            }
+        }
+    }
+
+    /// Sends the signals of timers that have expired.
+    fn expire_timers(&mut self) {
+        if self.threads.timers.are_idle() {
+            return;
+        }
+        let (clock, busy) = (self.scalars.clock_ns, self.scalars.busy_ns());
+        for (info, thread) in self.threads.timers.expire(clock, busy) {
+            // One signal too many is one that is lost, as in Linux.
+            let _ = self.send(info, thread);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What a signal tells its handler: `siginfo_t`. Never decides who gets it.
+
+use super::super::stack::USER_ID;
+use serde::{Deserialize, Serialize};
+
+/// Bytes of `siginfo_t`.
+pub(in super::super) const INFO_BYTES: usize = 128;
+
+/// `SI_USER`: sent by `kill`.
+pub(in super::super) const SI_USER: i32 = 0;
+/// `SI_KERNEL`.
+const SI_KERNEL: i32 = 0x80;
+/// `SI_TKILL`: sent by `tkill` or `tgkill`.
+pub(in super::super) const SI_TKILL: i32 = -6;
+/// `SI_TIMER`: a timer of `timer_create` has expired.
+const SI_TIMER: i32 = -2;
+
+/// A signal on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in super::super) struct Info {
+    /// 1 to 64.
+    pub(in super::super) signal: u8,
+    pub(in super::super) code: i32,
+    /// `_sifields`, the meaning of which depends on the code.
+    fields: [u64; 14],
+}
+
+impl Info {
+    fn new(signal: u8, code: i32, fields: &[u64]) -> Self {
+        let mut all = [0; 14];
+        all[..fields.len()].copy_from_slice(fields);
+        Self { signal, code, fields: all }
+    }
+
+    /// Sent by the process itself, the only one there is.
+    pub(in super::super) fn sent(signal: u8, code: i32, process: u64) -> Self {
+        Self::new(signal, code, &[process | u64::from(USER_ID) << 32])
+    }
+
+    /// The kernel's own doing, with no more to tell.
+    pub(in super::super) fn kernel(signal: u8) -> Self {
+        Self::new(signal, SI_KERNEL, &[])
+    }
+
+    /// A fault at an address.
+    pub(in super::super) fn fault(signal: u8, code: i32, address: u64) -> Self {
+        Self::new(signal, code, &[address])
+    }
+
+    /// Timer `id` expired.
+    pub(in super::super) fn timer(signal: u8, id: u32, value: u64) -> Self {
+        Self::new(signal, SI_TIMER, &[u64::from(id), value])
+    }
+
+    /// As `rt_sigqueueinfo` has it, with the signal that the call names.
+    pub(in super::super) fn from_bytes(signal: u8, bytes: &[u8; INFO_BYTES]) -> Self {
+        let code = i32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+        let mut fields = [0; 14];
+        for (field, word) in fields.iter_mut().zip(bytes[16..].chunks_exact(8)) {
+            *field = word.try_into().map_or(0, u64::from_le_bytes);
+        }
+        Self { signal, code, fields }
+    }
+
+    pub(in super::super) fn to_bytes(&self) -> [u8; INFO_BYTES] {
+        let mut bytes = [0; INFO_BYTES];
+        bytes[..4].copy_from_slice(&i32::from(self.signal).to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.code.to_le_bytes());
+        for (to, word) in bytes[16..].chunks_exact_mut(8).zip(self.fields) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+}

@@ -1,0 +1,122 @@
+//! The vCPU as a process sees it: for signals and threads, which save and load its state.
+//!
+//! Never decides what to save. The registers are in the run page and cost nothing; extended state
+//! costs an ioctl each way, which only a signal with a handler and a switch of threads need.
+
+use crate::guest::process::cpu::{Cpu, ExtendedLayout};
+use crate::kvm::KvmError;
+use crate::machine::MachineError;
+use crate::state::{XSAVE_BYTES, XSTATE_BV_AT, xsave_layout};
+use crate::vcpu::Vcpu;
+use kvm_bindings::{kvm_regs, kvm_xsave};
+use std::cell::OnceCell;
+
+/// The vCPU under a program.
+pub(super) struct ProgramCpu<'a> {
+    vcpu: &'a mut Vcpu,
+    layout: &'a OnceCell<ExtendedLayout>,
+    /// The program's extended state, while the vCPU does not have it yet.
+    before: Option<&'a [u8]>,
+    /// The program's extended state was replaced.
+    pub(super) is_loaded: bool,
+    failed: Option<KvmError>,
+}
+
+impl<'a> ProgramCpu<'a> {
+    /// The vCPU at an exit of the program or, where the vCPU is yet to be given it, with the
+    /// extended state `before`.
+    pub(super) fn new(
+        vcpu: &'a mut Vcpu,
+        layout: &'a OnceCell<ExtendedLayout>,
+        before: Option<&'a [u8]>,
+    ) -> Self {
+        Self { vcpu, layout, before, is_loaded: false, failed: None }
+    }
+
+    /// Whether the host failed at something; the program's state is not to be relied on then.
+    pub(super) fn finish(self) -> Result<bool, MachineError> {
+        match self.failed {
+            Some(error) => Err(error.into()),
+            None => Ok(self.is_loaded),
+        }
+    }
+
+    fn read_layout(&mut self) -> Result<ExtendedLayout, KvmError> {
+        let (cpuid, xcrs) = (self.vcpu.fd().cpuid()?, self.vcpu.fd().xcrs()?);
+        let xcr0 = xcrs.xcrs.iter().take(xcrs.nr_xcrs as usize).find(|x| x.xcr == 0);
+        let (features, bytes) = xsave_layout(&cpuid, xcr0.map_or(0, |x| x.value));
+        Ok(ExtendedLayout { features, bytes })
+    }
+
+    fn note<T>(&mut self, result: Result<T, KvmError>) -> Option<T> {
+        result.map_err(|error| self.failed = Some(error)).ok()
+    }
+}
+
+impl Cpu for ProgramCpu<'_> {
+    fn registers(&self) -> kvm_regs {
+        *self.vcpu.regs()
+    }
+
+    fn set_registers(&mut self, regs: &kvm_regs) {
+        *self.vcpu.regs_mut() = *regs;
+    }
+
+    fn bases(&self) -> [u64; 2] {
+        [self.vcpu.sregs().fs.base, self.vcpu.sregs().gs.base]
+    }
+
+    fn set_bases(&mut self, [fs, gs]: [u64; 2]) {
+        if self.bases() != [fs, gs] {
+            let sregs = self.vcpu.sregs_mut();
+            (sregs.fs.base, sregs.gs.base) = (fs, gs);
+        }
+    }
+
+    fn extended_layout(&mut self) -> ExtendedLayout {
+        if let Some(layout) = self.layout.get() {
+            return *layout;
+        }
+        let read = self.read_layout();
+        let layout = self.note(read).unwrap_or(ExtendedLayout { features: 0, bytes: 512 });
+        if self.failed.is_none() {
+            // Nobody else fills it meanwhile.
+            let _ = self.layout.set(layout);
+        }
+        layout
+    }
+
+    fn extended(&mut self) -> Vec<u8> {
+        let layout = self.extended_layout();
+        let mut area = match self.before {
+            Some(before) => before.to_vec(),
+            None => {
+                let read = self.vcpu.fd().xsave();
+                let words = self.note(read).unwrap_or_default().region;
+                words.iter().flat_map(|word| word.to_le_bytes()).collect()
+            }
+        };
+        area.resize(XSAVE_BYTES, 0);
+        let mut components = [0; 8];
+        components.copy_from_slice(&area[XSTATE_BV_AT..XSTATE_BV_AT + 8]);
+        let components = u64::from_le_bytes(components) & (layout.features | 3);
+        area[XSTATE_BV_AT..XSTATE_BV_AT + 64].fill(0);
+        area[XSTATE_BV_AT..XSTATE_BV_AT + 8].copy_from_slice(&components.to_le_bytes());
+        area.truncate(layout.bytes);
+        area
+    }
+
+    fn set_extended(&mut self, area: &[u8]) {
+        let mut image = kvm_xsave::default();
+        for (word, four) in image.region.iter_mut().zip(area.chunks_exact(4)) {
+            *word = four.try_into().map_or(0, u32::from_le_bytes);
+        }
+        if self.extended_layout().features == 0 {
+            image.region[XSTATE_BV_AT / 4] = 3;
+        }
+        let set = self.vcpu.fd().set_xsave(&image);
+        self.note(set);
+        self.before = None;
+        self.is_loaded = true;
+    }
+}
