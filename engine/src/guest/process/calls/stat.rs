@@ -86,9 +86,9 @@ impl Facts {
         (self.modified_ns / 1_000_000_000, self.modified_ns % 1_000_000_000)
     }
 
-    /// Whole pages, in blocks of 512 bytes, as a tmpfs counts them.
+    /// In blocks of 512 bytes; the agent's shim counts an input's in the same way.
     fn blocks(&self) -> u64 {
-        self.size.div_ceil(4096) * 8
+        self.size.div_ceil(512)
     }
 
     /// `struct stat` of x86-64.
