@@ -103,6 +103,12 @@ const CASES: &[Case] = &[
         args: &["-dc", "-T1"],
         inputs: &[File("notes.txt.xz"), HalfOf("notes.txt.xz"), EMPTY],
     },
+    // Its reader is a thread, even with --single-thread.
+    Case {
+        program: Debian("/usr/bin/zstd", "zstd"),
+        args: &["-dc", "--single-thread"],
+        inputs: &[File("notes.txt.zst"), HalfOf("notes.txt.zst"), EMPTY],
+    },
     Case { program: Debian("/usr/bin/unzip", "unzip"), args: &["-t", "@@"], inputs: ZIP },
     Case { program: Debian("/usr/bin/unzip", "unzip"), args: &["-p", "@@"], inputs: ZIP },
     Case {
@@ -259,15 +265,6 @@ const PDF: &[Input] = &[File("page.pdf"), HalfOf("page.pdf"), EMPTY];
 
 /// Programs that do not run yet, and what they need: the test sees to it that the reason is true.
 const UNSUPPORTED: &[(Case, &str)] = &[
-    // Its reader is a thread, even with --single-thread.
-    (
-        Case {
-            program: Debian("/usr/bin/zstd", "zstd"),
-            args: &["-dc", "--single-thread"],
-            inputs: &[File("notes.txt.zst"), HalfOf("notes.txt.zst"), EMPTY],
-        },
-        "clone3",
-    ),
     // Each of its passes over the output is a process of its own.
     (
         Case {

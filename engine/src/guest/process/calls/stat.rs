@@ -86,7 +86,7 @@ impl Facts {
         (self.modified_ns / 1_000_000_000, self.modified_ns % 1_000_000_000)
     }
 
-    /// Whole pages, in blocks of 512 bytes, as a tmpfs counts them.
+    /// Whole pages, in blocks of 512 bytes, as a tmpfs counts them, and the agent's shim.
     fn blocks(&self) -> u64 {
         self.size.div_ceil(4096) * 8
     }
