@@ -7,3 +7,4 @@ mod loading;
 pub(super) mod mock;
 mod observing;
 mod rewinding;
+mod threads;
