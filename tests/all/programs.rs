@@ -103,12 +103,18 @@ const CASES: &[Case] = &[
         args: &["-dc", "-T1"],
         inputs: &[File("notes.txt.xz"), HalfOf("notes.txt.xz"), EMPTY],
     },
-    // Its reader is a thread, even with --single-thread.
+    // Threads for every block.
     Case {
-        program: Debian("/usr/bin/zstd", "zstd"),
-        args: &["-dc", "--single-thread"],
+        program: Debian("/usr/bin/xz", "xz-utils"),
+        args: &["-zc", "-T4", "--block-size=500"],
+        inputs: TEXTS,
+    },
+    Case {
+        program: ZSTD,
+        args: &["-dc"],
         inputs: &[File("notes.txt.zst"), HalfOf("notes.txt.zst"), EMPTY],
     },
+    Case { program: ZSTD, args: &["-c", "-T4"], inputs: TEXTS },
     Case { program: Debian("/usr/bin/unzip", "unzip"), args: &["-t", "@@"], inputs: ZIP },
     Case { program: Debian("/usr/bin/unzip", "unzip"), args: &["-p", "@@"], inputs: ZIP },
     Case {
@@ -123,7 +129,7 @@ const CASES: &[Case] = &[
     },
     Case {
         program: Debian("/usr/lib/p7zip/7z", "p7zip-full"),
-        args: &["t", "-bso0", "-mmt=off", "@@"],
+        args: &["t", "-bso0", "@@"],
         inputs: &[File("notes.7z"), HalfOf("notes.7z"), EMPTY],
     },
     Case { program: OPENSSL, args: &["asn1parse", "-inform", "DER", "-in", "@@"], inputs: DER },
@@ -175,6 +181,7 @@ const CASES: &[Case] = &[
         args: &["-c", "import zipfile,sys; print(zipfile.ZipFile(sys.argv[1]).namelist())", "@@"],
         inputs: ZIP,
     },
+    Case { program: PYTHON, args: &["-c", THREADS_AND_SIGNALS], inputs: TEXTS },
     Case {
         program: PERL,
         args: &[
@@ -253,6 +260,7 @@ const CASES: &[Case] = &[
 ];
 
 /// A damaged object it hands to plugins in the order of their folder, which is the file system's.
+const ZSTD: Program = Debian("/usr/bin/zstd", "zstd");
 const NM: Program = Debian("/usr/bin/nm", BINUTILS);
 const XMLLINT: Program = Debian("/usr/bin/xmllint", "libxml2-utils");
 const DJPEG: Program = Debian("/usr/bin/djpeg", "libjpeg-turbo-progs");
@@ -262,6 +270,22 @@ const OPENSSL: Program = Debian("/usr/bin/openssl", "openssl");
 const SQLITE: Program = Debian("/usr/bin/sqlite3", "sqlite3");
 const BUSYBOX: Program = Debian("/bin/busybox", "busybox-static");
 const PDF: &[Input] = &[File("page.pdf"), HalfOf("page.pdf"), EMPTY];
+
+/// A Python script with a pool of threads, an alarm and an interrupt.
+const THREADS_AND_SIGNALS: &str = "
+import os, signal, sys, time
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(4) as pool:
+    print(list(pool.map(len, sys.stdin)))
+signal.signal(signal.SIGALRM, lambda *_: print('alarm'))
+signal.setitimer(signal.ITIMER_REAL, 0.01)
+time.sleep(0.03)
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(1)
+except KeyboardInterrupt:
+    print('interrupted')
+";
 
 /// Programs that do not run yet, and what they need: the test sees to it that the reason is true.
 const UNSUPPORTED: &[(Case, &str)] = &[
