@@ -123,21 +123,27 @@ fn a_rewind_forgets_handlers_threads_and_timers() {
 }
 
 #[test]
-fn a_batch_says_the_same_of_handlers_and_threads_or_nothing() {
+fn a_batch_says_the_same_of_handlers_and_threads() {
     let Some(system) = kvm() else { return };
     let alone = machine(&system, &spec(&signals(), &[]));
     let waiting = machine(&system, &threads_spec(&["early"]));
-    for (mut machine, inputs) in [(alone, &PARTS[..]), (waiting, &WORK[..6])] {
+    // Unknown are calls that are made again behind a handler, and what is not within the limits.
+    for (mut machine, inputs, unknown_max) in [(alone, &PARTS[..], 4), (waiting, &WORK[..6], 0)] {
         let exact = ends(&mut machine, inputs);
         let batch = batch_of(inputs.iter().map(|input| input.as_bytes()));
         let options = BatchOptions { limit: limit().time, stop_at_finding: false };
         let mut report = BatchReport::default();
-        for _ in 0..3 {
+        for round in 0..10 {
             machine.run_batch(&batch, options, &mut report).unwrap();
             assert!(!report.is_distrusted);
+            let mut unknown = Vec::new();
             for ((input, said), (expected, _)) in inputs.iter().zip(&report.runs).zip(&exact) {
-                assert!(said.as_ref().is_none_or(|said| said == expected), "{input}: {said:?}");
+                match said {
+                    Some(said) => assert_eq!(said, expected, "{input} in round {round}"),
+                    None => unknown.push(input),
+                }
             }
+            assert!(unknown.len() <= unknown_max, "{unknown:?} in round {round}");
         }
         assert_eq!(machine.verify().unwrap(), []);
         assert_eq!(ends(&mut machine, inputs), exact);

@@ -4,6 +4,7 @@
 //! Never knows a vCPU: what stands behind the trait is the machine's (or, in unit tests, a plain
 //! value).
 
+use super::trap::SYSCALL_BYTES;
 use kvm_bindings::kvm_regs;
 use serde::{Deserialize, Serialize};
 
@@ -29,9 +30,21 @@ pub trait Cpu {
     /// vol. 1, 13.4).
     fn extended(&mut self) -> Vec<u8>;
 
+    /// The registers now stand before a system call that the program has made: its instruction
+    /// must be there.
+    fn note_again(&mut self) {}
+
     /// Loads extended state in the standard format. XSTATE_BV has no bit that the layout has not,
     /// the rest of the header is zero, and MXCSR has no bit that [`MXCSR_MASK`] has not.
     fn set_extended(&mut self, area: &[u8]);
+}
+
+/// Has the program make its system call again, the number of which is `nr`.
+pub(super) fn make_again(cpu: &mut dyn Cpu, nr: u64) {
+    let regs = cpu.registers();
+    let rip = regs.rip.wrapping_sub(SYSCALL_BYTES);
+    cpu.set_registers(&kvm_regs { rax: nr, rip, ..regs });
+    cpu.note_again();
 }
 
 /// Which extended state there is.

@@ -11,6 +11,15 @@ use crate::vcpu::Vcpu;
 use kvm_bindings::{kvm_regs, kvm_xsave};
 use std::cell::OnceCell;
 
+/// What was done to a program's CPU state.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Done {
+    /// Its extended state was replaced.
+    pub(super) is_loaded: bool,
+    /// It is to make its system call again.
+    pub(super) is_again: bool,
+}
+
 /// The vCPU under a program.
 pub(super) struct ProgramCpu<'a> {
     vcpu: &'a mut Vcpu,
@@ -18,7 +27,9 @@ pub(super) struct ProgramCpu<'a> {
     /// The program's extended state, while the vCPU does not have it yet.
     before: Option<&'a [u8]>,
     /// The program's extended state was replaced.
-    pub(super) is_loaded: bool,
+    is_loaded: bool,
+    /// The program is to make its system call again.
+    is_again: bool,
     failed: Option<KvmError>,
 }
 
@@ -30,14 +41,14 @@ impl<'a> ProgramCpu<'a> {
         layout: &'a OnceCell<ExtendedLayout>,
         before: Option<&'a [u8]>,
     ) -> Self {
-        Self { vcpu, layout, before, is_loaded: false, failed: None }
+        Self { vcpu, layout, before, is_loaded: false, is_again: false, failed: None }
     }
 
-    /// Whether the host failed at something; the program's state is not to be relied on then.
-    pub(super) fn finish(self) -> Result<bool, MachineError> {
+    /// What was done to the program's state; an error if the host failed at it.
+    pub(super) fn finish(self) -> Result<Done, MachineError> {
         match self.failed {
             Some(error) => Err(error.into()),
-            None => Ok(self.is_loaded),
+            None => Ok(Done { is_loaded: self.is_loaded, is_again: self.is_again }),
         }
     }
 
@@ -104,6 +115,10 @@ impl Cpu for ProgramCpu<'_> {
         area[XSTATE_BV_AT..XSTATE_BV_AT + 8].copy_from_slice(&components.to_le_bytes());
         area.truncate(layout.bytes);
         area
+    }
+
+    fn note_again(&mut self) {
+        self.is_again = true;
     }
 
     fn set_extended(&mut self, area: &[u8]) {

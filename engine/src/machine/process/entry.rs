@@ -58,7 +58,7 @@ impl ProcessDriver {
         self.state.tables.mark_stale(&mut self.stale);
         self.hits.clear();
         (self.system_calls, self.traps) = (0, 0);
-        (self.debug_exception, self.went_elsewhere) = (false, false);
+        (self.debug_exception, self.elsewhere) = (false, None);
         Ok(())
     }
 
@@ -85,8 +85,8 @@ impl ProcessDriver {
             match self.serve(hw, &call, Some(&cpu.xsave))? {
                 Served::Value(value) => regs.rax = value,
                 // With its own extended state, or with the snapshot's.
-                Served::Elsewhere { is_loaded: true } => return self.go_elsewhere(hw),
-                Served::Elsewhere { is_loaded: false } => regs = *hw.vcpu.regs(),
+                Served::Elsewhere(done) if done.is_loaded => return self.go_elsewhere(hw, done),
+                Served::Elsewhere(_) => regs = *hw.vcpu.regs(),
                 Served::End(outcome) => return Ok(Flow::end(outcome)),
             }
         }

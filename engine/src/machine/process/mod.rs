@@ -26,7 +26,7 @@ use crate::guest::process::{FaultVerdict, Process, SystemCall, Verdict};
 use crate::outcome::{Fault, Outcome, Signal, Unsupported};
 use crate::paging::{ADDRESS_MASK, PRESENT, Tables};
 use crate::rewind::Patches;
-use cpu::ProgramCpu;
+use cpu::{Done, ProgramCpu};
 use fault::{access_of, fault_of, non_canonical, of_page};
 use kvm_bindings::kvm_regs;
 use serde::{Deserialize, Serialize};
@@ -73,8 +73,9 @@ pub struct ProcessDriver {
     pub(super) traps: u64,
     /// Whether this run took a #DB, which leaves its cause in DR6.
     pub(super) debug_exception: bool,
-    /// Whether this run went on in a handler, behind one, or in another thread.
-    went_elsewhere: bool,
+    /// What the last system call or fault did, and where the program goes on, if that is in a
+    /// handler, behind one, or in another thread.
+    elsewhere: Option<(Done, u64)>,
     /// Page-table entries that the guest was told to write, until an exit shows that it has.
     stale: Vec<Gpa>,
     /// What runs batches, once there was one.
@@ -107,7 +108,7 @@ impl ProcessDriver {
             system_calls: 0,
             traps: 0,
             debug_exception: false,
-            went_elsewhere: false,
+            elsewhere: None,
             stale: Vec::new(),
             agent: None,
             under_agent: false,
@@ -218,16 +219,16 @@ impl ProcessDriver {
                 self.resume(hw, kvm_regs { rax: value, ..back })?;
                 Ok(Flow::Continue)
             }
-            Served::Elsewhere { .. } => self.go_elsewhere(hw),
+            Served::Elsewhere(done) => self.go_elsewhere(hw, done),
             Served::End(outcome) => Ok(Flow::end(outcome)),
         }
     }
 
     /// Goes on in another place than behind the system call, or the fault: in a handler, behind
     /// one, or in another thread.
-    fn go_elsewhere(&mut self, hw: &mut Hardware) -> Result<Flow, MachineError> {
-        self.went_elsewhere = true;
+    fn go_elsewhere(&mut self, hw: &mut Hardware, done: Done) -> Result<Flow, MachineError> {
         let regs = *hw.vcpu.regs();
+        self.elsewhere = Some((done, regs.rip));
         self.resume(hw, regs)?;
         Ok(Flow::Continue)
     }
@@ -259,10 +260,10 @@ impl ProcessDriver {
         let mut pages = ProcessPages { memory: &mut hw.memory, tables };
         let mut cpu = ProgramCpu::new(&mut hw.vcpu, &self.extended, before);
         let verdict = process.syscall(call, &mut pages, &mut cpu);
-        let is_loaded = cpu.finish()?;
+        let done = cpu.finish()?;
         Ok(match verdict {
             Verdict::Return(value) => Served::Value(value),
-            Verdict::Resumed => Served::Elsewhere { is_loaded },
+            Verdict::Resumed => Served::Elsewhere(done),
             Verdict::Exit { status } => Served::End(Outcome::Exited { status }),
             Verdict::Signal(signal) => Served::End(Outcome::Crashed(Fault {
                 signal,
@@ -348,9 +349,9 @@ impl ProcessDriver {
         let mut pages = ProcessPages { memory: &mut hw.memory, tables };
         let mut cpu = ProgramCpu::new(&mut hw.vcpu, &self.extended, None);
         let verdict = process.fault(&fault, cr2, &mut pages, &mut cpu);
-        cpu.finish()?;
+        let done = cpu.finish()?;
         match verdict {
-            Verdict::Resumed => self.go_elsewhere(hw),
+            Verdict::Resumed => self.go_elsewhere(hw, done),
             Verdict::OutOfMemory => Ok(Flow::end(Outcome::OutOfMemory)),
             Verdict::Signal(signal) => Ok(Flow::end(Outcome::Crashed(Fault { signal, ..fault }))),
             _ => Ok(Flow::end(Outcome::Crashed(fault))),
@@ -428,10 +429,8 @@ struct State<'a> {
 /// A system call's answer.
 enum Served {
     Value(u64),
-    /// The registers say where it goes on; whether extended state was loaded too.
-    Elsewhere {
-        is_loaded: bool,
-    },
+    /// The registers say where it goes on.
+    Elsewhere(Done),
     End(Outcome),
 }
 

@@ -307,6 +307,12 @@ impl Agent {
         self.sites.has_moved(rip)
     }
 
+    /// Where the program goes on that would go on at `rip` alone, if it can.
+    #[must_use]
+    pub fn in_place_of(&self, rip: u64) -> Option<u64> {
+        self.sites.in_place_of(rip)
+    }
+
     /// Number of SYSCALL instructions that jump into the shim.
     #[must_use]
     pub fn calls_replaced(&self) -> usize {

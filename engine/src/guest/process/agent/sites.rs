@@ -13,6 +13,7 @@
 //! A program that reads its own code sees the jump, as it sees a breakpoint.
 
 use super::super::Process;
+use super::super::trap::SYSCALL_BYTES;
 use super::code::Entries;
 use super::layout::{STATE, TRAMPOLINES, state};
 use crate::address::{Gpa, Gva, PAGE_SIZE};
@@ -266,6 +267,20 @@ impl Sites {
     pub(super) fn resume_of(&self, next: u64) -> u64 {
         let site = self.sites.iter().find(|site| self.installed && site.next == next);
         site.map_or(next, |site| site.resume)
+    }
+
+    /// Where the program goes on that would go on at `rip` if nothing were replaced: a thread from
+    /// the snapshot, or the code behind one of its handlers. `None` in the middle of what is
+    /// replaced.
+    pub(super) fn in_place_of(&self, rip: u64) -> Option<u64> {
+        let covers = |site: &&Site| {
+            let start = site.next.wrapping_sub(SYSCALL_BYTES);
+            self.installed && rip > start && rip < start.wrapping_add(site.bytes.len() as u64)
+        };
+        match self.sites.iter().find(covers) {
+            None => Some(rip),
+            Some(site) => (site.next == rip).then_some(site.resume),
+        }
     }
 
     /// Number of instructions that are replaced.

@@ -8,7 +8,7 @@ mod info;
 
 pub(super) use info::{INFO_BYTES, Info, SI_KERNEL, SI_TIMER, SI_TKILL, SI_USER};
 
-use super::cpu::{Cpu, LEGACY_BYTES, initial_extended};
+use super::cpu::{Cpu, LEGACY_BYTES, initial_extended, make_again};
 use super::errno::{EAGAIN, Errno, Stop};
 use super::memory::UserMemory;
 use super::settings::Action;
@@ -151,7 +151,7 @@ impl Process {
         }
         match thread.interrupted.take() {
             Some(interrupted) => {
-                make_again(interrupted.nr, cpu);
+                make_again(cpu, interrupted.nr);
                 Verdict::Resumed
             }
             None => verdict,
@@ -261,7 +261,7 @@ impl Process {
             && interrupted.restarts
             && action.flags & libc::SA_RESTART as u64 != 0
         {
-            make_again(interrupted.nr, cpu);
+            make_again(cpu, interrupted.nr);
         }
         cpu.registers()
     }
@@ -388,13 +388,6 @@ impl Process {
 
 /// `SA_RESTORER`: the action says where its handler returns to. x86-64 has no other way.
 const SA_RESTORER: u64 = 0x0400_0000;
-
-/// Has the program make its call again.
-fn make_again(nr: u64, cpu: &mut dyn Cpu) {
-    let regs = cpu.registers();
-    let rip = regs.rip.wrapping_sub(super::trap::SYSCALL_BYTES);
-    cpu.set_registers(&kvm_regs { rax: nr, rip, ..regs });
-}
 
 /// Which floating-point exception was not masked (`fpu__exception_code`, arch/x86/kernel/fpu).
 fn float_code(extended: &[u8], is_x87: bool) -> i32 {

@@ -8,9 +8,9 @@ use crate::guest::process::FaultVerdict;
 use crate::guest::process::memory::UserMemory;
 use crate::guest::process::pages::ProcessPages;
 use crate::guest::process::trap::TrapFrame;
-use crate::machine::MachineError;
 use crate::machine::process::fault::{access_of, of_page};
-use crate::outcome::{Access, Outcome};
+use crate::machine::{Flow, MachineError, Stop};
+use crate::outcome::{Access, Fault, Outcome};
 use crate::paging::{GUARDED, PRESENT, WRITABLE, frame_of};
 use kvm_bindings::kvm_regs;
 
@@ -42,11 +42,25 @@ impl Run<'_, '_> {
             FaultVerdict::OutOfMemory => self.ended(Outcome::OutOfMemory),
             FaultVerdict::Signal(_) if in_shim => self.take_over(back),
             FaultVerdict::Signal(signal) if self.driver.state.process.handles(signal) => {
-                self.over(None)
+                self.handle(back, of_page(signal, at, access, frame))
             }
             FaultVerdict::Signal(signal) => {
                 self.ended(Outcome::Crashed(of_page(signal, at, access, frame)))
             }
+        }
+    }
+
+    /// Has the program's handler take a fault.
+    fn handle(&mut self, back: &kvm_regs, fault: Fault) -> Result<Next, MachineError> {
+        // It would see where that is.
+        if self.agent.is_moved_code(fault.rip) {
+            return self.over(None);
+        }
+        self.agent.set_touched(&mut self.parts.hw.memory, true)?;
+        match self.driver.fault(self.parts.hw, back, fault)? {
+            Flow::Stop(Stop::Ended(outcome)) => self.ended(outcome),
+            _ if self.goes_on_elsewhere() => Ok(Next::Go),
+            _ => self.over(None),
         }
     }
 

@@ -231,7 +231,7 @@ fn undo(
     driver.state.tables.mark_stale(&mut driver.stale);
     (driver.system_calls, driver.traps) = (0, 0);
     driver.hits.clear();
-    driver.went_elsewhere = false;
+    driver.elsewhere = None;
     rewind.restore_host_writes(&mut hw.memory, &snapshot.pages, patches);
     Ok(agent.end_run(&mut hw.memory)?)
 }
@@ -437,16 +437,37 @@ impl Run<'_, '_> {
         self.agent.note_call(regs.rax, regs.rcx);
         match self.driver.system_call(hw)? {
             Flow::Stop(Stop::Ended(outcome)) => self.ended(outcome),
-            // Handlers and other threads are for a run of its own.
-            _ if self.driver.went_elsewhere => self.over(None),
             Flow::Stop(Stop::Snapshot) | Flow::Continue | Flow::Interrupted => {
-                let ProcessState { process, tables, .. } = &self.driver.state;
-                if self.agent.collides(regs.rax, &hw.memory, tables, process) {
+                if !self.goes_on_elsewhere() {
                     return self.over(None);
                 }
-                self.agent.export(&mut hw.memory, &self.driver.state.process)?;
+                let ProcessState { process, tables, .. } = &self.driver.state;
+                let memory = &mut self.parts.hw.memory;
+                if self.agent.collides(regs.rax, memory, tables, process) {
+                    return self.over(None);
+                }
+                self.agent.export(memory, &self.driver.state.process)?;
                 Ok(Next::Go)
             }
+        }
+    }
+
+    /// Whether a program that goes on in a handler, behind one or in another thread can do so in a
+    /// batch; if so it does, in place of code that is replaced.
+    fn goes_on_elsewhere(&mut self) -> bool {
+        let Some((done, at)) = self.driver.elsewhere.take() else { return true };
+        // The instruction of a call that is made again may be one that is replaced.
+        let rip = self.agent.in_place_of(at).filter(|_| !done.is_again);
+        let regs = self.parts.hw.vcpu.regs_mut();
+        match rip {
+            Some(rip) if rip == at => true,
+            // The stub that rewrites page-table entries comes first, and has taken `at` along.
+            Some(_) if regs.rip != at => false,
+            Some(rip) => {
+                regs.rip = rip;
+                true
+            }
+            None => false,
         }
     }
 
@@ -463,13 +484,20 @@ impl Run<'_, '_> {
             return self.agent_trap(vector, &frame, &back);
         }
         let Some(index) = self.current() else { return self.lost() };
+        // A handler would see where that is.
+        if self.agent.is_moved_code(frame.rip) {
+            return self.over(None);
+        }
         let BatchParts { hw, patches, .. } = &mut self.parts;
         let flow = self.driver.exception(hw, patches, vector, &frame, &back)?;
         if let Flow::Stop(Stop::Ended(outcome)) = flow {
             return self.ended(outcome);
         }
-        if self.driver.went_elsewhere {
-            return self.over(None);
+        if self.driver.elsewhere.is_some() {
+            self.agent.set_touched(&mut self.parts.hw.memory, true)?;
+            if !self.goes_on_elsewhere() {
+                return self.over(None);
+            }
         }
         let hits = self.driver.hits.drain(..).map(|block| (index as u32, block));
         self.report.hits.extend(hits);
