@@ -41,12 +41,12 @@ struct Batches {
     batch: Batch,
     report: BatchReport,
     pace: BatchPace,
-    /// Batches in a row of which nothing could be believed.
-    distrusted: u32,
+    /// Batches in a row that told nothing of their first run.
+    fruitless: u32,
 }
 
 /// After so many batches in a row that are of no use there are no more.
-const DISTRUSTED_MAX: u32 = 64;
+const FRUITLESS_MAX: u32 = 64;
 
 /// A rewind left the machine in another state than its snapshot's.
 #[derive(Debug, thiserror::Error)]
@@ -186,7 +186,7 @@ impl Target for GuestTarget {
 
     fn run_dull(&mut self, inputs: &Inputs) -> Result<Dull, TargetError> {
         let Some(mut batches) = self.batches.take() else { return Ok(Dull::default()) };
-        let Batches { batch, report, pace, distrusted } = &mut batches;
+        let Batches { batch, report, pace, fruitless } = &mut batches;
         batch.clear();
         // One that is too long for any batch ends this one.
         let _ = inputs.iter().all(|input| batch.push(input));
@@ -202,9 +202,10 @@ impl Target for GuestTarget {
             self.machine.forget_blocks(&blocks);
             self.machine.arm_blocks(Arm::Unknown);
         }
-        *distrusted = if report.is_distrusted && runs == 0 { *distrusted + 1 } else { 0 };
+        let is_unknown = report.is_distrusted || matches!(report.runs.first(), Some(None));
+        *fruitless = if is_unknown && runs == 0 { *fruitless + 1 } else { 0 };
         let duration = report.duration;
-        if *distrusted < DISTRUSTED_MAX {
+        if *fruitless < FRUITLESS_MAX {
             self.batches = Some(batches);
         } else {
             tracing::warn!("batches are of no use with this program: one run to an entry");
