@@ -6,6 +6,7 @@ use dejavm_engine::machine::{Boot, Ended, Limit, Machine, ProcessPoint, Started}
 use dejavm_engine::outcome::Outcome;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -50,8 +51,13 @@ pub fn is_slow_host() -> bool {
 /// How much slower than the hosts that the tests were written on this one is: `DEJAVM_TEST_SCALE`,
 /// else 1.
 fn scale() -> u32 {
-    let Ok(scale) = std::env::var("DEJAVM_TEST_SCALE") else { return 1 };
-    scale.parse().ok().filter(|&n| n > 0).expect("DEJAVM_TEST_SCALE is a whole number from 1 up")
+    // Read once: some tests count allocations.
+    static SCALE: OnceLock<u32> = OnceLock::new();
+    *SCALE.get_or_init(|| {
+        let Ok(scale) = std::env::var("DEJAVM_TEST_SCALE") else { return 1 };
+        let scale = scale.parse().ok().filter(|&n| n > 0);
+        scale.expect("DEJAVM_TEST_SCALE is a whole number from 1 up")
+    })
 }
 
 /// The folder of the guests' sources.
