@@ -125,8 +125,11 @@ fn a_campaign_is_flat_after_a_while() {
         grown < 2048 + explained,
         "{grown} KiB more, {explained} KiB by {findings} findings: {warm:?} {last:?}"
     );
+    // A sample may find a file that is just being written.
+    let fewest = |part: &[Sample]| part.iter().map(|sample| sample.descriptors).min().unwrap();
+    assert!(fewest(second_half) <= fewest(first_half), "{warm:?} {last:?}");
     for sample in second_half {
-        assert!(sample.descriptors <= warm.descriptors, "{sample:?} after {warm:?}");
+        assert!(sample.descriptors <= warm.descriptors + 2, "{sample:?} after {warm:?}");
         assert!(sample.threads <= warm.threads, "{sample:?} after {warm:?}");
         assert!(sample.mappings <= warm.mappings + 8, "{sample:?} after {warm:?}");
     }
