@@ -8,7 +8,7 @@ fn every_way_to_die_ends_as_it_does_natively() {
     let Some(system) = kvm() else { return };
     let program = build_c("faults", &[]);
     let mut machine = machine(&system, &spec(&program, &[]));
-    for how in "rwxncdubhoaspmfez".chars() {
+    for how in "rwxncdubhoaspmfezASPDV".chars() {
         let input = [how as u8];
         let report = machine.run(&input, limit()).unwrap();
         let native = natively(&program, &[], &input).status;

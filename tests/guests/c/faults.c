@@ -7,6 +7,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#define NOWHERE 0x8000000000001000ULL
+
+static char data[64] __attribute__((aligned(64)));
+
 static int recurse(volatile int depth) {
     volatile char frame[512];
     frame[0] = (char)depth;
@@ -54,6 +58,15 @@ int main(void) {
         free(heap);
         return 2;
     }
+    // General-protection faults of instructions that an emulator may not know.
+    case 'A': __asm__ volatile("addps (%0), %%xmm0" ::"r"(data + 1) : "xmm0"); return 2;
+    case 'S': __asm__ volatile("movaps %%xmm0, (%0)" ::"r"(data + 8) : "memory"); return 2;
+    case 'P': __asm__ volatile("popcnt (%0), %%eax" ::"r"(NOWHERE) : "rax"); return 2;
+    case 'D': __asm__ volatile("fldl (%0)" ::"r"(NOWHERE)); return 2;
+    case 'V':
+        // A CPU without AVX has another instruction to die by.
+        if (__builtin_cpu_supports("avx")) __asm__ volatile("vmovups (%0), %%ymm0" ::"r"(NOWHERE));
+        return *(volatile int *)NOWHERE;
     case 'e': return 42;
     case 'l': for (;;) __asm__ volatile("");
     default: puts("nothing"); return 0;

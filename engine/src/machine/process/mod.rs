@@ -6,6 +6,7 @@
 
 mod batch;
 mod cpu;
+mod disguised;
 mod entry;
 mod fault;
 
@@ -14,11 +15,11 @@ pub(super) use entry::install_xsave;
 
 use super::hardware::Hardware;
 use super::{Flow, MachineError, Stop};
-use crate::address::{Gpa, Gva};
+use crate::address::{Gpa, Gva, PAGE_SIZE};
 use crate::coverage::Breakpoints;
 use crate::exit::Exit;
 use crate::guest::process::agent::Agent;
-use crate::guest::process::cpu::ExtendedLayout;
+use crate::guest::process::cpu::{Cpu as _, ExtendedLayout};
 use crate::guest::process::memory::UserMemory;
 use crate::guest::process::pages::ProcessPages;
 use crate::guest::process::trap::{self, SYSCALL_BYTES, TrapFrame};
@@ -27,6 +28,7 @@ use crate::outcome::{Fault, Outcome, Signal, Unsupported};
 use crate::paging::{ADDRESS_MASK, PRESENT, Tables};
 use crate::rewind::Patches;
 use cpu::{Done, ProgramCpu};
+use disguised::INSTRUCTION_BYTES_MAX;
 use fault::{access_of, fault_of, non_canonical, of_page};
 use kvm_bindings::kvm_regs;
 use serde::{Deserialize, Serialize};
@@ -332,8 +334,34 @@ impl ProcessDriver {
         self.debug_exception |= vector == 1;
         match vector {
             3 => self.breakpoint(hw, patches, back),
+            6 if self.is_general_protection(hw, back)? => {
+                let frame = TrapFrame { error_code: Some(0), ..*frame };
+                self.fault(hw, back, fault_of(13, &frame))
+            }
             _ => self.fault(hw, back, fault_of(vector, frame)),
         }
+    }
+
+    /// Whether an invalid opcode at `back` was a general-protection fault.
+    fn is_general_protection(
+        &mut self,
+        hw: &mut Hardware,
+        back: &kvm_regs,
+    ) -> Result<bool, MachineError> {
+        let mut code = [0; INSTRUCTION_BYTES_MAX];
+        let State { tables, memory, .. } = self.split(hw);
+        let pages = ProcessPages { memory, tables };
+        // The next page may be none.
+        let here = (PAGE_SIZE - Gva(back.rip).page_offset()).min(code.len());
+        let is_there = |len: &usize| pages.read(Gva(back.rip), &mut code[..*len]).is_ok();
+        let Some(len) = [INSTRUCTION_BYTES_MAX, here].into_iter().find(is_there) else {
+            return Ok(false);
+        };
+        let mut cpu = ProgramCpu::new(&mut hw.vcpu, &self.extended, None);
+        let (bases, features) = (cpu.bases(), cpu.extended_layout().features);
+        cpu.finish()?;
+        let place = disguised::Place { regs: back, bases, features };
+        Ok(disguised::is_general_protection(&code[..len], &place))
     }
 
     /// A fault of the program's own: its handler runs, or the run ends.
