@@ -41,6 +41,13 @@ enum Then {
     End(Verdict),
 }
 
+/// The call that is being made.
+struct Made {
+    call: SystemCall,
+    /// Another thread runs now than when it began.
+    has_switched: bool,
+}
+
 /// The call that the registers of a thread in the middle of call `nr` say.
 fn call_of(nr: u64, regs: &kvm_regs) -> SystemCall {
     SystemCall { nr, args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] }
@@ -56,60 +63,83 @@ impl Process {
     ) -> Verdict {
         self.scalars.advance(CALL_NS);
         self.expire_timers();
-        let mut call = *call;
-        let mut has_switched = false;
-        loop {
-            let answer = self.dispatch_with_shared_files(&call, mem, cpu);
-            self.settle_growth();
-            let mut verdict = match answer {
-                Ok(value) => Verdict::Return(value),
-                Err(Stop::Errno(errno)) => {
-                    if errno == ENOENT {
-                        self.note_missing(&call, mem);
-                    }
-                    Verdict::Return(errno.to_return())
-                }
-                Err(Stop::Resumed) => Verdict::Resumed,
-                Err(Stop::End(end)) => {
-                    self.trace_call(&call, &end, mem);
-                    return end;
-                }
-                Err(stop @ (Stop::Wait(_) | Stop::Ended)) => {
-                    if let Stop::Wait(wait) = stop {
-                        self.begin_wait(call.nr, wait);
-                    }
-                    match self.go_on(cpu, matches!(stop, Stop::Ended), &mut has_switched) {
-                        Then::Call(again) => {
-                            call = again;
-                            continue;
-                        }
-                        Then::Return(made, value) => {
-                            call = made;
-                            Verdict::Return(value)
-                        }
-                        Then::End(end) => return end,
-                    }
-                }
-            };
-            if self.trace.is_some() {
-                let shown = self.shown(&verdict, cpu);
-                self.trace_call(&call, &shown, mem);
-            }
-            if !self.threads.is_single() {
-                self.threads.count_call();
-            }
-            if self.threads.current().until.is_some() {
-                self.threads.current_mut().until = None;
-            }
-            if has_switched && let Verdict::Return(value) = verdict {
-                cpu.set_registers(&kvm_regs { rax: value, ..cpu.registers() });
-                verdict = Verdict::Resumed;
-            }
-            let verdict = self.take_signals(verdict, mem, cpu);
-            // A frame may have made a stack grow.
-            self.settle_growth();
-            return verdict;
+        let mut made = Made { call: *call, has_switched: false };
+        match self.make(&mut made, mem, cpu) {
+            Ok(verdict) => self.finish(&made, verdict, mem, cpu),
+            Err(end) => end,
         }
+    }
+
+    /// Makes a call, as often as it takes, to the end of the wait that it may be; `made` is the
+    /// call that is over then, which may be another thread's. An error is the process's end.
+    fn make(
+        &mut self,
+        made: &mut Made,
+        mem: &mut dyn UserMemory,
+        cpu: &mut dyn Cpu,
+    ) -> Result<Verdict, Verdict> {
+        loop {
+            let answer = self.dispatch_with_shared_files(&made.call, mem, cpu);
+            self.settle_growth();
+            let stop = match answer {
+                Ok(value) => return Ok(Verdict::Return(value)),
+                Err(stop) => stop,
+            };
+            let has_ended = matches!(stop, Stop::Ended);
+            match stop {
+                Stop::Errno(errno) => {
+                    if errno == ENOENT {
+                        self.note_missing(&made.call, mem);
+                    }
+                    return Ok(Verdict::Return(errno.to_return()));
+                }
+                Stop::Resumed => return Ok(Verdict::Resumed),
+                Stop::End(end) => {
+                    self.trace_call(&made.call, &end, mem);
+                    return Err(end);
+                }
+                Stop::Wait(wait) => self.begin_wait(made.call.nr, wait),
+                Stop::Ended => {}
+            }
+            match self.go_on(cpu, has_ended, &mut made.has_switched) {
+                Then::Call(again) => made.call = again,
+                Then::Return(call, value) => {
+                    made.call = call;
+                    return Ok(Verdict::Return(value));
+                }
+                Then::End(end) => return Err(end),
+            }
+        }
+    }
+
+    /// What follows a call that is over: its line in the trace, and the signals that are due.
+    fn finish(
+        &mut self,
+        made: &Made,
+        mut verdict: Verdict,
+        mem: &mut dyn UserMemory,
+        cpu: &mut dyn Cpu,
+    ) -> Verdict {
+        if self.trace.is_some() {
+            let shown = self.shown(&verdict, cpu);
+            self.trace_call(&made.call, &shown, mem);
+        }
+        if !self.threads.is_single() {
+            self.threads.count_call();
+        }
+        if self.threads.current().until.is_some() {
+            self.threads.current_mut().until = None;
+        }
+        if made.has_switched
+            && let Verdict::Return(value) = verdict
+        {
+            cpu.set_registers(&kvm_regs { rax: value, ..cpu.registers() });
+            verdict = Verdict::Resumed;
+        }
+        let verdict = self.take_signals(verdict, mem, cpu);
+        // A frame may have made a stack grow.
+        self.settle_growth();
+        verdict
     }
 
     /// What a trace shows as a call's result: behind a handler RAX is what it was before.
