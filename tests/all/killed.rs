@@ -2,7 +2,7 @@
 //!
 //! `DEJAVM_KILLS=N` kills each command N times instead of a few.
 
-use crate::support::{build_c, kvm};
+use crate::support::{build_c, kvm, times};
 use dejavm_engine::machine::MachineSnapshot;
 use dejavm_engine::snapshot::file;
 use rand::rngs::StdRng;
@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often to kill: `DEJAVM_KILLS`, else `few`.
-fn kills(few: u32) -> u32 {
-    let Ok(kills) = std::env::var("DEJAVM_KILLS") else { return few };
+/// How often to kill: `DEJAVM_KILLS`, else `count`, a fifth of that on a slow host.
+fn kills(count: u32) -> u32 {
+    let Ok(kills) = std::env::var("DEJAVM_KILLS") else { return times(count, count / 5) };
     kills.parse().expect("DEJAVM_KILLS is a number")
 }
 

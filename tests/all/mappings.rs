@@ -2,7 +2,7 @@
 //! and contents.
 
 use crate::batch::batch_of;
-use crate::support::{build_c, in_guest, kvm, limit, machine, natively, spec};
+use crate::support::{build_c, in_guest, kvm, limit, machine, natively, spec, times};
 use dejavm_engine::machine::{BatchOptions, BatchReport};
 use dejavm_engine::outcome::Outcome;
 
@@ -29,7 +29,7 @@ fn every_memory_call_answers_as_the_kernel_does() {
 fn random_memory_calls_leave_what_they_leave_natively() {
     let Some(system) = kvm() else { return };
     let program = build_c("memory_random", STATIC);
-    for seed in 0..12 {
+    for seed in 0..times(12, 3) {
         let seed = format!("seed {seed}");
         let native = natively(&program, &[], seed.as_bytes());
         let guest = in_guest(&system, &mut spec(&program, &[]), seed.as_bytes());
@@ -60,7 +60,7 @@ fn a_rewind_undoes_every_kind_of_mapping() {
         }
         let batch = batch_of(inputs.iter().map(|input| input.as_bytes()));
         let mut report = BatchReport::default();
-        for _ in 0..2 {
+        for _ in 0..times(2, 1) {
             let options = BatchOptions { limit: limit().time, stop_at_finding: false };
             machine.run_batch(&batch, options, &mut report).unwrap();
             let expected =

@@ -38,6 +38,11 @@ pub fn rounds(count: u32) -> u32 {
     (count / scale()).max(count.min(20))
 }
 
+/// `count` times, or `few` on a slow host: for what takes a machine or a process each.
+pub fn times(count: u32, few: u32) -> u32 {
+    if scale() > 1 { few } else { count }
+}
+
 /// A time limit that a test depends on, `DEJAVM_TEST_SCALE` times as long on a slow host.
 pub fn patience(limit: Duration) -> Duration {
     limit * scale()
