@@ -496,28 +496,7 @@ impl Rewind for Space {
     fn rewind_to(&mut self, snapshot: &Self, _related: bool) {
         let mut areas = std::mem::take(&mut self.areas);
         areas.clone_from(&snapshot.areas);
-        let Self {
-            areas: _,
-            areas_max,
-            commit_bytes_max,
-            break_start,
-            break_end,
-            lock_future,
-            barriers,
-            objects,
-            shows_files,
-        } = *snapshot;
-        *self = Self {
-            areas,
-            areas_max,
-            commit_bytes_max,
-            break_start,
-            break_end,
-            lock_future,
-            barriers,
-            objects,
-            shows_files,
-        };
+        *self = Self { areas, ..*snapshot };
     }
 }
 

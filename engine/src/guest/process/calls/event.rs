@@ -4,11 +4,10 @@
 use super::super::Process;
 use super::super::bytes::Bytes;
 use super::super::errno::{
-    Answer, EAGAIN, EBADF, EEXIST, EINVAL, ELOOP, ENAMETOOLONG, ENOENT, EPERM, Stop,
+    Answer, EBADF, EEXIST, EINVAL, ELOOP, ENAMETOOLONG, ENOENT, EPERM, Stop,
 };
 use super::super::files::{Event, Interest, Kind, Node, Open, Target};
 use super::super::memory::UserMemory;
-use super::super::threads::Wait;
 use crate::address::Gva;
 
 /// The longest name of a memory file (`MFD_NAME_MAX_LEN`).
@@ -45,11 +44,7 @@ impl Process {
         }
         let event = self.files.table.event(index).ok_or(EBADF)?;
         if event.count == 0 {
-            let waits = open.flags & libc::O_NONBLOCK == 0;
-            return Err(match waits {
-                true => Wait::for_others(self, None).into(),
-                false => EAGAIN.into(),
-            });
+            return Err(self.not_yet(open));
         }
         let taken = if event.semaphore { 1 } else { event.count };
         let left = event.count - taken;
@@ -81,8 +76,7 @@ impl Process {
                 event.count = sum;
                 Ok(8)
             }
-            None if open.flags & libc::O_NONBLOCK != 0 => Err(EAGAIN.into()),
-            None => Err(Wait::for_others(self, None).into()),
+            None => Err(self.not_yet(open)),
         }
     }
 

@@ -5,7 +5,6 @@ use super::super::errno::{
 };
 use super::super::files::{Device, Kind, NodeId, Open, PIPE_ATOMIC_BYTES, PIPE_BYTES_MAX, Target};
 use super::super::memory::UserMemory;
-use super::super::threads::Wait;
 use super::super::{Process, SystemCall, Verdict};
 use super::{DEVICE_BYTES_MAX, TRANSFER_BYTES_MAX};
 use crate::address::{Gva, PAGE_SIZE};
@@ -140,11 +139,7 @@ impl Process {
             return Ok(0);
         }
         if bytes.is_empty() {
-            let waits = open.flags & libc::O_NONBLOCK == 0;
-            return Err(match waits {
-                true => Wait::for_others(self, None).into(),
-                false => EAGAIN.into(),
-            });
+            return Err(self.not_yet(open));
         }
         let part = bytes.get(..bytes.len().min(len as usize)).unwrap_or_default();
         let (done, stop) = self.user(mem).write_some(Gva(at), part);
@@ -261,14 +256,11 @@ impl Process {
         let room = PIPE_BYTES_MAX.saturating_sub(pipe.bytes.0.len());
         // One that can never fit as a whole is written as far as an empty pipe goes.
         let fits = len <= room as u64 || room == PIPE_BYTES_MAX;
-        if open.flags & libc::O_NONBLOCK == 0 {
-            let wait = || Wait::for_others(self, None).into();
-            return if fits { Ok(()) } else { Err(wait()) };
-        }
-        if room == 0 || !fits && len <= PIPE_ATOMIC_BYTES as u64 {
-            return Err(EAGAIN.into());
-        }
-        Ok(())
+        let may_write = match open.flags & libc::O_NONBLOCK {
+            0 => fits,
+            _ => room > 0 && (fits || len > PIPE_ATOMIC_BYTES as u64),
+        };
+        if may_write { Ok(()) } else { Err(self.not_yet(open)) }
     }
 
     fn read_parts(&self, at: u64, count: u64, mem: &mut dyn UserMemory) -> Result<Parts, Stop> {

@@ -3,7 +3,8 @@
 //! Never knows what a call does.
 
 use super::super::cpu::{Context, Cpu};
-use super::super::errno::{EINTR, ENOENT, Stop};
+use super::super::errno::{EAGAIN, EINTR, ENOENT, Stop};
+use super::super::files::Open;
 use super::super::memory::UserMemory;
 use super::super::threads::{Cause, Interrupted, Ready, Wait};
 use super::super::{Process, SystemCall, Verdict};
@@ -169,6 +170,15 @@ impl Process {
             thread.until = wait.until;
         }
         (thread.call, thread.wait) = (nr, Some(wait));
+    }
+
+    /// What a transfer comes to that only another thread can make possible: a wait, or EAGAIN where
+    /// the descriptor does not wait.
+    pub(super) fn not_yet(&self, open: Open) -> Stop {
+        match open.flags & libc::O_NONBLOCK {
+            0 => Wait::for_others(self, None).into(),
+            _ => EAGAIN.into(),
+        }
     }
 
     /// When a wait that was to end at `wanted` ends: a call that is made again does not begin to
