@@ -50,6 +50,22 @@ pub fn err(bytes: &[u8]) {
     let _ = io::stderr().lock().write_all(bytes);
 }
 
+/// Writes words for people to standard output.
+pub fn out_text(text: &str) -> Result<(), CliError> {
+    out(readable(text).as_bytes())
+}
+
+/// Writes words for people to standard error.
+pub fn err_text(text: &str) {
+    err(readable(text).as_bytes());
+}
+
+/// `text` without what commands a terminal: a file or a guest may have chosen parts of it.
+pub fn readable(text: &str) -> String {
+    let is_fit = |c: char| c == '\n' || c == '\t' || !c.is_control();
+    text.chars().map(|c| if is_fit(c) { c } else { '\u{fffd}' }).collect()
+}
+
 /// Writes a line to standard error. What a file or a guest holds may be part of it: it stays one
 /// line, and commands no terminal.
 pub fn note(line: &str) {

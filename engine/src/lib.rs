@@ -20,4 +20,5 @@ pub mod rewind;
 pub mod snapshot;
 pub mod state;
 pub mod symbols;
+mod text;
 pub mod vcpu;

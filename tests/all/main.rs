@@ -36,3 +36,4 @@ mod soak;
 mod strace;
 mod support;
 mod system_files;
+mod terminal;

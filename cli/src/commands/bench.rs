@@ -69,9 +69,9 @@ pub fn run(args: &Bench) -> Result<ExitCode, CliError> {
         text.push_str(&bench::table::comparison(earlier, &report));
     }
     if to_stdout {
-        terminal::err(text.as_bytes());
+        terminal::err_text(&text);
     } else {
-        terminal::out(text.as_bytes())?;
+        terminal::out_text(&text)?;
     }
     Ok(ExitCode::Success)
 }

@@ -27,7 +27,7 @@ pub fn run(args: &Doctor) -> Result<ExitCode, CliError> {
     if args.json {
         terminal::out_json(&Findings { host: &report, sandbox: in_words(&sandbox) })?;
     } else {
-        terminal::out(text(&report, &sandbox).as_bytes())?;
+        terminal::out_text(&text(&report, &sandbox))?;
     }
     Ok(if report.verdict.process_guests { ExitCode::Success } else { ExitCode::Negative })
 }

@@ -85,7 +85,7 @@ pub fn run(args: &Fuzz) -> Result<ExitCode, CliError> {
             let lines = found
                 .iter()
                 .map(|d| format!("{}: expected {}, found {}\n", d.field, d.expected, d.found));
-            terminal::err(lines.collect::<String>().as_bytes());
+            terminal::err_text(&lines.collect::<String>());
             let count = found.len();
             terminal::note(&format!("dejavm: a rewind left {count} differences; please report it"));
             Ok(ExitCode::Negative)
@@ -268,7 +268,7 @@ fn finish(
     if args.json {
         terminal::out_json(&end)?
     } else {
-        terminal::out(end.text().as_bytes())?
+        terminal::out_text(&end.text())?
     }
     let is_missed = args.until_crash && summary.new_crashes.is_empty();
     Ok(if is_missed { ExitCode::Negative } else { ExitCode::Success })

@@ -67,7 +67,7 @@ pub fn run(args: &Inspect) -> Result<ExitCode, CliError> {
     if args.json {
         terminal::out_json(&facts)?
     } else {
-        terminal::out(facts.text().as_bytes())?
+        terminal::out_text(&facts.text())?
     }
     Ok(if facts.damage.is_some() { ExitCode::Negative } else { ExitCode::Success })
 }

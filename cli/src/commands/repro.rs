@@ -91,7 +91,7 @@ pub fn run(args: &Repro) -> Result<ExitCode, CliError> {
     if args.json {
         terminal::out_json(&answer)?
     } else {
-        terminal::out(answer.text().as_bytes())?
+        terminal::out_text(&answer.text())?
     }
     Ok(if reproduced { ExitCode::Success } else { ExitCode::Negative })
 }
@@ -189,8 +189,7 @@ fn facts(run: &RunReport, report: &Report) -> Option<CrashFacts> {
 fn tail(bytes: &[u8]) -> String {
     let start = bytes.len().saturating_sub(STDERR_BYTES_MAX);
     let text = String::from_utf8_lossy(bytes.get(start..).unwrap_or_default());
-    let is_fit = |c: char| c == '\n' || c == '\t' || !c.is_control();
-    text.chars().map(|c| if is_fit(c) { c } else { '\u{fffd}' }).collect()
+    terminal::readable(&text)
 }
 
 impl Answer {

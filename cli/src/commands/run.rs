@@ -96,7 +96,7 @@ fn show_trace(file: &Path, done: &(Started, Option<RunReport>)) -> Result<(), Cl
     let Some(process) = process else { return Ok(()) };
     let text = process.trace().to_owned() + &process.trace_end(outcome);
     if file == Path::new("-") {
-        terminal::err(text.as_bytes());
+        terminal::err_text(&text);
     } else {
         dejavm_corpus::write_atomically(file, text.as_bytes())?;
     }
@@ -180,7 +180,11 @@ fn blocks(
 }
 
 fn finish(args: &Run, report: &Report) -> Result<ExitCode, CliError> {
-    let bytes = if args.json { terminal::json(report)? } else { report.text().into_bytes() };
+    let bytes = if args.json {
+        terminal::json(report)?
+    } else {
+        terminal::readable(&report.text()).into_bytes()
+    };
     match &args.report {
         Some(path) => dejavm_corpus::write_atomically(path, &bytes)?,
         None if !args.quiet => terminal::err(&bytes),

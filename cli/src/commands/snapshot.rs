@@ -67,7 +67,7 @@ pub fn run(args: &Snapshot) -> Result<ExitCode, CliError> {
     if args.json {
         terminal::out_json(&facts)?
     } else {
-        terminal::out(facts.text().as_bytes())?
+        terminal::out_text(&facts.text())?
     }
     Ok(ExitCode::Success)
 }

@@ -17,6 +17,7 @@ use super::blob;
 use super::{Snapshot, Stored, Unsound};
 use crate::address::{Gpa, PAGE_SIZE};
 use crate::memory::{Extent, MemoryError, PageFile, SharedBytes, SlotSpec};
+use crate::text::OneLine;
 use header::{CPU, DATA_ALIGN, GUEST, Header, PREFIX_BYTES, STATE, StoredBlob};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,7 +30,7 @@ use whole::WriteError;
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// The file or its folder could not be used.
-    #[error("{operation} {}: {source}", path.display())]
+    #[error("{operation} {}: {source}", OneLine(path))]
     Io {
         /// What was tried.
         operation: &'static str,
@@ -39,7 +40,7 @@ pub enum FileError {
         source: io::Error,
     },
     /// The file is not a snapshot, or not a whole one.
-    #[error("{} is not a usable snapshot: {problem}", path.display())]
+    #[error("{} is not a usable snapshot: {problem}", OneLine(path))]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -79,7 +80,7 @@ pub enum Problem {
         need: u64,
     },
     /// Bytes were changed.
-    #[error("the checksum of its {part} does not match")]
+    #[error("the checksum of its {} does not match", OneLine(part.as_ref()))]
     Checksum {
         /// Which part.
         part: String,

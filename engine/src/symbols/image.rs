@@ -9,6 +9,7 @@ use super::lines::Lines;
 use super::names::{NameError, Rule, Symbols};
 use super::place::{InFunction, InImage, Place};
 use crate::memory::SharedBytes;
+use crate::text::one_line;
 use std::cell::OnceCell;
 
 /// An ELF image as a guest has loaded it.
@@ -36,7 +37,8 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    pub fn new(image: Image) -> Self {
+    pub fn new(mut image: Image) -> Self {
+        image.name = one_line(&image.name);
         let layout = Layout::parse(&image.bytes).ok();
         let (symbols, frames, lines) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
         Self { image, layout, symbols, frames, lines }
@@ -99,7 +101,7 @@ impl Loaded {
         let raw = self.image.bytes.get(symbol.name.clone()).filter(|name| !name.is_empty())?;
         let name = String::from_utf8_lossy(raw).into_owned();
         let offset = at.wrapping_sub(symbol.address);
-        Some(InFunction { name: super::demangle(&name), symbol: name, offset })
+        Some(InFunction { name: one_line(&super::demangle(&name)), symbol: name, offset })
     }
 
     /// The runtime address at which the function that covers `address` starts, from symbols or

@@ -6,6 +6,7 @@
 use super::elf::Layout;
 use super::place::SourceFrame;
 use crate::memory::SharedBytes;
+use crate::text::one_line;
 use gimli::{EndianReader, LittleEndian};
 
 type Reader = EndianReader<LittleEndian, SharedBytes>;
@@ -43,8 +44,8 @@ impl Lines {
             let name = frame.function.as_ref().and_then(|name| name.raw_name().ok());
             let location = frame.location.as_ref();
             source.push(SourceFrame {
-                function: name.map(|name| super::demangle(&name)),
-                file: location.and_then(|l| l.file).map(str::to_owned),
+                function: name.map(|name| one_line(&super::demangle(&name))),
+                file: location.and_then(|l| l.file).map(one_line),
                 line: location.and_then(|l| l.line),
                 column: location.and_then(|l| l.column),
             });

@@ -1,6 +1,7 @@
 //! What to boot, within which limits, and why booting may fail. Never reads a file.
 
 use super::system::SystemFiles;
+use crate::text::OneLine;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -152,7 +153,7 @@ pub struct Start {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The host refused a read.
-    #[error("read {}: check that the path is right and readable", path.display())]
+    #[error("read {}: check that the path is right and readable", OneLine(path))]
     Read {
         /// What was read.
         path: PathBuf,
@@ -160,15 +161,15 @@ pub enum LoadError {
         source: std::io::Error,
     },
     /// A directory in a file's place.
-    #[error("load {}: it is a directory; name a program in it", path.display())]
+    #[error("load {}: it is a directory; name a program in it", OneLine(path))]
     Directory {
         /// The directory.
         path: PathBuf,
     },
     /// A `#!` script.
     #[error(
-        "load {}: it is a script for {interpreter}; run {interpreter} with the script as argument \
-         and map the script as a file", path.display()
+        "load {}: it is a script for {1}; run {1} with the script as argument and map the script as a \
+         file", OneLine(path), OneLine(interpreter.as_ref())
     )]
     Script {
         /// The script.
@@ -177,13 +178,13 @@ pub enum LoadError {
         interpreter: String,
     },
     /// No ELF magic.
-    #[error("load {}: it is no ELF executable; build the target for Linux x86-64", path.display())]
+    #[error("load {}: it is no ELF executable; build the target for Linux x86-64", OneLine(path))]
     NotElf {
         /// The file.
         path: PathBuf,
     },
     /// A 32-bit program.
-    #[error("load {}: it is a 32-bit program; build it with -m64", path.display())]
+    #[error("load {}: it is a 32-bit program; build it with -m64", OneLine(path))]
     Not64Bit {
         /// The file.
         path: PathBuf,
@@ -191,7 +192,7 @@ pub enum LoadError {
     /// Another architecture.
     #[error(
         "load {}: it is for another machine (ELF machine {machine}); build it for x86-64",
-        path.display()
+        OneLine(path)
     )]
     OtherMachine {
         /// The file.
@@ -200,10 +201,7 @@ pub enum LoadError {
         machine: u16,
     },
     /// An ELF file that is no program, such as an object file or a core dump.
-    #[error(
-        "load {}: it is no executable (ELF type {kind}); link it first",
-        path.display()
-    )]
+    #[error("load {}: it is no executable (ELF type {kind}); link it first", OneLine(path))]
     NotExecutable {
         /// The file.
         path: PathBuf,
@@ -211,7 +209,7 @@ pub enum LoadError {
         kind: u16,
     },
     /// An ELF file whose headers contradict themselves or the file.
-    #[error("load {}: damaged ELF file: {what}; build or copy it again", path.display())]
+    #[error("load {}: damaged ELF file: {what}; build or copy it again", OneLine(path))]
     BadElf {
         /// The file.
         path: PathBuf,
@@ -221,7 +219,8 @@ pub enum LoadError {
     /// A segment where no program may be.
     #[error(
         "load {}: segment at {start:#x} to {end:#x} is outside of user space or in the engine's \
-         reserve; link it at another address or as PIE", path.display()
+         reserve; link it at another address or as PIE",
+        OneLine(path)
     )]
     Placement {
         /// The file.
@@ -248,7 +247,7 @@ pub enum LoadError {
     /// More host files than the limits allow.
     #[error(
         "read {}: the files for the guest exceed {max} bytes; map less, or raise the limit",
-        path.display()
+        OneLine(path)
     )]
     TooManyBytes {
         /// The file that was too much.
@@ -257,7 +256,7 @@ pub enum LoadError {
         max: u64,
     },
     /// A guest path that cannot be made.
-    #[error("place {} in the guest: {what}", path.display())]
+    #[error("place {} in the guest: {what}", OneLine(path))]
     GuestPath {
         /// The guest path.
         path: PathBuf,
@@ -265,7 +264,7 @@ pub enum LoadError {
         what: &'static str,
     },
     /// The machine is too small for the program.
-    #[error("load {}: the guest's memory is too small; give the machine more", path.display())]
+    #[error("load {}: the guest's memory is too small; give the machine more", OneLine(path))]
     OutOfMemory {
         /// The program.
         path: PathBuf,
