@@ -6,14 +6,16 @@ use super::super::cpu::Cpu;
 use super::super::errno::{Answer, EINVAL, EPERM, ESRCH, Stop};
 use super::super::memory::UserMemory;
 use super::super::space::USER_END;
-use super::super::stack::USER_ID;
-use super::DEVICE_BYTES_MAX;
+use super::{DEVICE_BYTES_MAX, privilege};
 use crate::address::{Gva, PAGE_SIZE};
 
 /// The process, its first thread, its group and its session.
 pub(in super::super) const PROCESS_ID: u64 = 1000;
 /// Its parent, which it can never see.
 pub(super) const PARENT_ID: u64 = 999;
+
+/// How late a timer may be by default (`init_task.timer_slack_ns`); none is late here.
+const TIMER_SLACK_NS: u64 = 50_000;
 
 const ARCH_SET_GS: u64 = 0x1001;
 const ARCH_SET_FS: u64 = 0x1002;
@@ -70,10 +72,18 @@ impl Process {
                 Ok(0)
             }
             libc::PR_GET_DUMPABLE => Ok(1),
+            libc::PR_GET_NO_NEW_PRIVS
+            | libc::PR_GET_SECCOMP
+            | libc::PR_GET_KEEPCAPS
+            | libc::PR_GET_SECUREBITS
+            | libc::PR_GET_THP_DISABLE => Ok(0),
+            libc::PR_GET_TIMERSLACK => Ok(TIMER_SLACK_NS),
+            libc::PR_CAPBSET_READ => privilege::in_bounding_set(arg),
             libc::PR_SET_DUMPABLE
             | libc::PR_SET_PDEATHSIG
             | libc::PR_SET_NO_NEW_PRIVS
             | libc::PR_SET_PTRACER
+            | libc::PR_SET_THP_DISABLE
             | libc::PR_SET_TIMERSLACK => Ok(0),
             _ => Err(EINVAL.into()),
         }
@@ -204,20 +214,50 @@ impl Process {
         Ok(0)
     }
 
-    /// `setuid`, `setgid`: to what it is already.
-    pub(super) fn set_id(&self, id: u64) -> Answer {
-        if id as u32 == USER_ID { Ok(0) } else { Err(EPERM.into()) }
-    }
-
-    pub(super) fn get_ids(
+    /// `sched_getattr`: ordinary scheduling, in the fields of the structure's first version.
+    pub(super) fn get_scheduling_attributes(
         &mut self,
-        real: u64,
-        effective: u64,
-        saved: u64,
+        at: u64,
+        len: u64,
         mem: &mut dyn UserMemory,
     ) -> Answer {
-        for at in [real, effective, saved] {
-            self.user(mem).write(Gva(at), &USER_ID.to_le_bytes())?;
+        const FIRST_VERSION_BYTES: u32 = 48;
+        if !(FIRST_VERSION_BYTES.into()..=PAGE_SIZE as u64).contains(&len) {
+            return Err(EINVAL.into());
+        }
+        let mut bytes = [0; FIRST_VERSION_BYTES as usize];
+        bytes[..4].copy_from_slice(&FIRST_VERSION_BYTES.to_le_bytes());
+        self.user(mem).write(Gva(at), &bytes)?;
+        Ok(0)
+    }
+
+    /// `get_mempolicy`: the default one, on the only node.
+    pub(super) fn get_memory_policy(
+        &mut self,
+        policy: u64,
+        nodes: u64,
+        nodes_max: u64,
+        flags: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Answer {
+        const MPOL_F_MEMS_ALLOWED: u64 = 4;
+        let allowed = match flags {
+            0 => 0u64,
+            MPOL_F_MEMS_ALLOWED => 1,
+            _ => return Err(EINVAL.into()),
+        };
+        let mut user = self.user(mem);
+        if policy != 0 {
+            user.write(Gva(policy), &[0; 4])?;
+        }
+        if nodes != 0 {
+            let bytes = nodes_max.div_ceil(64).saturating_mul(8);
+            if !(8..=PAGE_SIZE as u64).contains(&bytes) {
+                return Err(EINVAL.into());
+            }
+            let mut mask = vec![0; bytes as usize];
+            mask[..8].copy_from_slice(&allowed.to_le_bytes());
+            user.write(Gva(nodes), &mask)?;
         }
         Ok(0)
     }

@@ -14,6 +14,7 @@ pub(super) mod memory;
 mod open;
 mod path;
 mod poll;
+mod privilege;
 mod proc;
 mod residency;
 mod schedule;
@@ -270,6 +271,8 @@ impl Process {
             libc::SYS_sched_setaffinity => Ok(0),
             libc::SYS_sched_getscheduler => Ok(libc::SCHED_OTHER as u64),
             libc::SYS_sched_getparam => self.get_scheduling(b, mem),
+            libc::SYS_sched_getattr => self.get_scheduling_attributes(b, c, mem),
+            libc::SYS_get_mempolicy => self.get_memory_policy(a, b, c, e, mem),
             libc::SYS_sched_get_priority_max => identity::priority_of(a, 99),
             libc::SYS_sched_get_priority_min => identity::priority_of(a, 1),
             libc::SYS_getpid | libc::SYS_getpgrp | libc::SYS_getpgid | libc::SYS_getsid => {
@@ -281,6 +284,8 @@ impl Process {
             }
             libc::SYS_getresuid | libc::SYS_getresgid => self.get_ids(a, b, c, mem),
             libc::SYS_setuid | libc::SYS_setgid => self.set_id(a),
+            libc::SYS_capget => self.get_capabilities(a, b, mem),
+            libc::SYS_capset => self.set_capabilities(a, b, mem),
             libc::SYS_getgroups => Ok(0),
             libc::SYS_getpriority => Ok(20),
 

@@ -192,6 +192,7 @@ pub(super) fn of(nr: u64) -> Option<(&'static [Arg], Result)> {
         libc::SYS_sched_yield | libc::SYS_sync | libc::SYS_pause => &[],
         libc::SYS_getpgid | libc::SYS_getsid | libc::SYS_setuid | libc::SYS_setgid => &[Int],
         libc::SYS_getresuid | libc::SYS_getresgid => &[Pointer, Pointer, Pointer],
+        libc::SYS_capget | libc::SYS_capset => &[Pointer, Pointer],
         libc::SYS_getgroups => &[Int, Pointer],
         libc::SYS_getpriority => &[Int, Int],
         libc::SYS_execve => &[Path, Pointer, Pointer],
