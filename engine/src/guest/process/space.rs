@@ -137,6 +137,14 @@ impl Area {
         self.flags.contains(flags)
     }
 
+    /// Its permissions as `/proc/self/maps` shows them: `rw-p`.
+    pub(super) fn permissions(&self) -> String {
+        let flag = |prot, letter| if self.prot.contains(prot) { letter } else { '-' };
+        let shared = if self.is(AreaFlags::SHARED) { 's' } else { 'p' };
+        let (read, write) = (flag(Prot::READ, 'r'), flag(Prot::WRITE, 'w'));
+        String::from_iter([read, write, flag(Prot::EXEC, 'x'), shared])
+    }
+
     /// Which shared bytes it shows, and from where on.
     pub(super) fn shares(&self) -> Option<(Shared, u64)> {
         match (self.backing, self.object) {
@@ -518,17 +526,7 @@ fn lowest_in(bottom: u64, top: u64, bytes: u64) -> Option<u64> {
 
 impl fmt::Display for Area {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let flag = |prot, letter| if self.prot.contains(prot) { letter } else { '-' };
-        write!(
-            f,
-            "{:x}-{:x} {}{}{}{}",
-            self.start,
-            self.end,
-            flag(Prot::READ, 'r'),
-            flag(Prot::WRITE, 'w'),
-            flag(Prot::EXEC, 'x'),
-            if self.is(AreaFlags::SHARED) { 's' } else { 'p' }
-        )
+        write!(f, "{:x}-{:x} {}", self.start, self.end, self.permissions())
     }
 }
 

@@ -3,8 +3,7 @@
 
 use super::super::Process;
 use super::super::files::Proc;
-use super::super::memory::Prot;
-use super::super::space::{AreaFlags, Backing};
+use super::super::space::Backing;
 use super::super::stack::USER_ID;
 use super::identity::{PARENT_ID, PROCESS_ID};
 use crate::address::PAGE_SIZE;
@@ -130,18 +129,14 @@ impl Process {
                     (offset, u64::from(node.0) + 1, path.clone())
                 }
             };
-            let flag = |prot, letter| if area.prot.contains(prot) { letter } else { '-' };
             let device = if inode == 0 { "00:00" } else { "00:01" };
             // Writing to a Vec never fails.
             let _ = write!(
                 text,
-                "{:08x}-{:08x} {}{}{}{} {offset:08x} {device} {inode:<10} ",
+                "{:08x}-{:08x} {} {offset:08x} {device} {inode:<10} ",
                 area.start,
                 area.end,
-                flag(Prot::READ, 'r'),
-                flag(Prot::WRITE, 'w'),
-                flag(Prot::EXEC, 'x'),
-                if area.is(AreaFlags::SHARED) { 's' } else { 'p' },
+                area.permissions(),
             );
             text.extend_from_slice(&name);
             text.push(b'\n');
