@@ -12,6 +12,7 @@ use super::cpu::{Cpu, LEGACY_BYTES, initial_extended, make_again};
 use super::errno::{EAGAIN, Errno, Stop};
 use super::memory::UserMemory;
 use super::settings::Action;
+use super::space::USER_RIP_END;
 use super::threads::{AlternateStack, SS_AUTODISARM, bit};
 use super::trap::user_flags;
 use super::{Process, Verdict};
@@ -25,8 +26,6 @@ pub(super) const UNBLOCKABLE: u64 = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGST
 /// DF, TF and RF: clear when a handler starts.
 const FLAGS_CLEARED: u64 = 1 << 10 | 1 << 8 | 1 << 16;
 
-/// First address that no RIP of a program may be.
-const USER_RIP_END: u64 = 1 << 47;
 /// Codes of `SIGSEGV`: nothing is mapped there, or it may not be accessed so.
 const SEGV_MAPERR: i32 = 1;
 const SEGV_ACCERR: i32 = 2;

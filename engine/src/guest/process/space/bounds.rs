@@ -6,6 +6,9 @@ use std::ops::Range;
 
 /// First address beyond user space.
 pub(in super::super) const USER_END: u64 = 0x7fff_ffff_f000;
+/// First address that no RIP of a program may be: hardware enters no guest with one that is not
+/// canonical.
+pub(in super::super) const USER_RIP_END: u64 = 1 << 47;
 /// Mappings without a wish of their own are placed downwards from here, as Linux does without
 /// address-space randomisation and with the usual 8 MiB stack limit.
 pub(in super::super) const MMAP_BASE: u64 = 0x7fff_f7ff_f000;

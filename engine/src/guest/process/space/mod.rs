@@ -12,7 +12,7 @@ mod stored;
 
 pub(super) use area::{Area, AreaFlags, Backing, Object};
 pub use bounds::ENGINE_RESERVE;
-pub(super) use bounds::{MMAP_BASE, UNMAPPED_BASE, USER_END, USER_START, in_user};
+pub(super) use bounds::{MMAP_BASE, UNMAPPED_BASE, USER_END, USER_RIP_END, USER_START, in_user};
 
 use super::spec::Limits;
 use super::tracked::Rewind;
