@@ -5,7 +5,7 @@
 use super::errno::Errno;
 use super::files::{Found, Kind, Node, NodeId, Tree};
 use super::spec::LoadError;
-use super::system::{Entry, SystemFiles, names_reversed};
+use super::system::{Entry, LINKS_MAX, SystemFiles, names_reversed};
 use crate::memory::SharedBytes;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -14,8 +14,6 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-/// Symbolic links followed on the way to one file.
-const LINKS_MAX: u32 = 40;
 /// Directories within directories in a mapping.
 const DEPTH_MAX: u32 = 64;
 

@@ -81,6 +81,11 @@ impl Space {
         if too_much { Err(ENOMEM) } else { Ok(()) }
     }
 
+    /// Bytes of all mappings.
+    pub(super) fn mapped_bytes(&self) -> u64 {
+        self.bytes_of(|_| true)
+    }
+
     /// Bytes of locked mappings.
     pub(super) fn locked_bytes(&self) -> u64 {
         self.bytes_of(|area| area.is(AreaFlags::LOCKED))

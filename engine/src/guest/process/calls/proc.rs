@@ -3,8 +3,7 @@
 
 use super::super::Process;
 use super::super::files::Proc;
-use super::super::memory::Prot;
-use super::super::space::{AreaFlags, Backing};
+use super::super::space::Backing;
 use super::super::stack::USER_ID;
 use super::identity::{PARENT_ID, PROCESS_ID};
 use crate::address::PAGE_SIZE;
@@ -44,7 +43,7 @@ impl Process {
             Proc::Maps => self.maps_text(&mut text),
             Proc::Stat => self.stat_text(&mut text),
             Proc::Statm => {
-                let pages = self.mapped_bytes() / PAGE_SIZE as u64;
+                let pages = self.space.mapped_bytes() / PAGE_SIZE as u64;
                 // Writing to a Vec never fails, here and below.
                 let _ = writeln!(text, "{pages} {pages} 0 0 0 {pages} 0");
             }
@@ -60,15 +59,12 @@ impl Process {
         name.get(..end).unwrap_or_default()
     }
 
-    fn mapped_bytes(&self) -> u64 {
-        self.space.areas().iter().map(|area| area.end - area.start).sum()
-    }
-
     fn stat_text(&self, text: &mut Vec<u8>) {
         let _ = write!(text, "{PROCESS_ID} (");
         text.extend_from_slice(self.thread_name());
         let ticks = self.scalars.clock_ns / 10_000_000;
-        let (bytes, pages) = (self.mapped_bytes(), self.mapped_bytes() / PAGE_SIZE as u64);
+        let bytes = self.space.mapped_bytes();
+        let pages = bytes / PAGE_SIZE as u64;
         let _ = writeln!(
             text,
             ") R {PARENT_ID} {PROCESS_ID} {PROCESS_ID} 0 -1 4194304 0 0 0 0 {ticks} 0 0 0 20 0 1 0 \
@@ -80,7 +76,8 @@ impl Process {
     fn status_text(&self, text: &mut Vec<u8>) {
         text.extend_from_slice(b"Name:\t");
         text.extend_from_slice(self.thread_name());
-        let (kib, descriptors) = (self.mapped_bytes() >> 10, self.files.table.numbers().count());
+        let (kib, descriptors) =
+            (self.space.mapped_bytes() >> 10, self.files.table.numbers().count());
         let _ = write!(
             text,
             "\nUmask:\t{umask:04o}\nState:\tR (running)\nTgid:\t{PROCESS_ID}\nNgid:\t0\n\
@@ -130,18 +127,14 @@ impl Process {
                     (offset, u64::from(node.0) + 1, path.clone())
                 }
             };
-            let flag = |prot, letter| if area.prot.contains(prot) { letter } else { '-' };
             let device = if inode == 0 { "00:00" } else { "00:01" };
             // Writing to a Vec never fails.
             let _ = write!(
                 text,
-                "{:08x}-{:08x} {}{}{}{} {offset:08x} {device} {inode:<10} ",
+                "{:08x}-{:08x} {} {offset:08x} {device} {inode:<10} ",
                 area.start,
                 area.end,
-                flag(Prot::READ, 'r'),
-                flag(Prot::WRITE, 'w'),
-                flag(Prot::EXEC, 'x'),
-                if area.is(AreaFlags::SHARED) { 's' } else { 'p' },
+                area.permissions(),
             );
             text.extend_from_slice(&name);
             text.push(b'\n');

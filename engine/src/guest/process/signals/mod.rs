@@ -3,15 +3,18 @@
 //! Faults come here from the machine, everything else from system calls. Never ends a run by
 //! itself: it says what the process does next.
 
+mod fault;
 mod frame;
 mod info;
 
+pub(super) use fault::{BUS_ADRERR, FPE_INTDIV, ILL_ILLOPN, SEGV_ACCERR, SEGV_MAPERR};
 pub(super) use info::{INFO_BYTES, Info, SI_KERNEL, SI_TIMER, SI_TKILL, SI_USER};
 
 use super::cpu::{Cpu, LEGACY_BYTES, initial_extended, make_again};
 use super::errno::{EAGAIN, Errno, Stop};
 use super::memory::UserMemory;
 use super::settings::Action;
+use super::space::USER_RIP_END;
 use super::threads::{AlternateStack, SS_AUTODISARM, bit};
 use super::trap::user_flags;
 use super::{Process, Verdict};
@@ -24,17 +27,6 @@ use kvm_bindings::kvm_regs;
 pub(super) const UNBLOCKABLE: u64 = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
 /// DF, TF and RF: clear when a handler starts.
 const FLAGS_CLEARED: u64 = 1 << 10 | 1 << 8 | 1 << 16;
-
-/// First address that no RIP of a program may be.
-const USER_RIP_END: u64 = 1 << 47;
-/// Codes of `SIGSEGV`: nothing is mapped there, or it may not be accessed so.
-const SEGV_MAPERR: i32 = 1;
-const SEGV_ACCERR: i32 = 2;
-const BUS_ADRALN: i32 = 1;
-const BUS_ADRERR: i32 = 2;
-const ILL_ILLOPN: i32 = 2;
-const TRAP_TRACE: i32 = 2;
-const FPE_INTDIV: i32 = 1;
 
 /// What a signal does by default (signal(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,28 +186,6 @@ impl Process {
         match self.disposition(info.signal) {
             Disposition::Handle(action) => self.handle(info, action, mem, cpu),
             Disposition::Ignore | Disposition::End(_) => end,
-        }
-    }
-
-    /// `siginfo_t` of a fault (arch/x86/kernel/traps.c, arch/x86/mm/fault.c).
-    fn describe(&self, fault: &Fault, cpu: &mut dyn Cpu) -> Info {
-        let signal = fault.signal.0;
-        let at_rip = |code| Info::fault(signal, code, fault.rip);
-        let address = fault.access.and_then(|access| access.address);
-        match (fault.vector, address) {
-            (Some(0), _) => at_rip(FPE_INTDIV),
-            (Some(1), _) => at_rip(TRAP_TRACE),
-            (Some(6), _) => at_rip(ILL_ILLOPN),
-            (Some(16 | 19), _) => at_rip(float_code(&cpu.extended(), fault.vector == Some(16))),
-            (Some(17), _) => Info::fault(signal, BUS_ADRALN, 0),
-            (_, Some(address)) if fault.signal == Signal::BUS => {
-                Info::fault(signal, BUS_ADRERR, address)
-            }
-            (_, Some(address)) => {
-                let is_mapped = self.space.area_at(address).is_some();
-                Info::fault(signal, if is_mapped { SEGV_ACCERR } else { SEGV_MAPERR }, address)
-            }
-            _ => Info::kernel(signal),
         }
     }
 
@@ -388,20 +358,3 @@ impl Process {
 
 /// `SA_RESTORER`: the action says where its handler returns to. x86-64 has no other way.
 const SA_RESTORER: u64 = 0x0400_0000;
-
-/// Which floating-point exception was not masked (`fpu__exception_code`, arch/x86/kernel/fpu).
-fn float_code(extended: &[u8], is_x87: bool) -> i32 {
-    let half = |at: usize| match extended.get(at..at + 2) {
-        Some(bytes) => u32::from(bytes[0]) | u32::from(bytes[1]) << 8,
-        None => 0,
-    };
-    let raised = if is_x87 { half(2) & !half(0) } else { half(24) & !(half(24) >> 7) };
-    match raised {
-        raised if raised & 1 != 0 => 7,
-        raised if raised & 4 != 0 => 3,
-        raised if raised & 8 != 0 => 4,
-        raised if raised & 0x12 != 0 => 5,
-        raised if raised & 0x20 != 0 => 6,
-        _ => 0,
-    }
-}

@@ -6,13 +6,15 @@
 
 mod errors;
 mod flags;
+mod signals;
 mod signature;
 mod values;
 
+pub(super) use signals::end;
+
 use super::memory::UserMemory;
-use super::signals::{Info, SI_KERNEL, SI_TIMER, SI_TKILL, SI_USER};
+use super::signals::Info;
 use super::{SystemCall, Verdict};
-use crate::outcome::{Access, Fault, Outcome, Signal};
 use signature::{Arg, Result as Shown};
 use values::{Values, pointer};
 
@@ -65,7 +67,7 @@ impl Trace {
 
     /// Adds the line of a signal that a handler is about to see.
     pub(super) fn add_signal(&mut self, thread: Option<u64>, info: &Info) {
-        self.line(&format!("{}{}", prefix(thread), signal(info)));
+        self.line(&format!("{}{}", prefix(thread), signals::delivered(info)));
     }
 
     fn line(&mut self, line: &str) {
@@ -79,50 +81,6 @@ impl Trace {
 /// `[pid N] ` before a line, where there are several threads.
 fn prefix(thread: Option<u64>) -> String {
     thread.map(|id| format!("[pid {id}] ")).unwrap_or_default()
-}
-
-/// A signal that is delivered.
-fn signal(info: &Info) -> String {
-    let name = Signal(info.signal).name();
-    let told = match info.code {
-        SI_USER => "si_code=SI_USER, si_pid=1000, si_uid=1000".to_owned(),
-        SI_TKILL => "si_code=SI_TKILL, si_pid=1000, si_uid=1000".to_owned(),
-        SI_KERNEL => "si_code=SI_KERNEL".to_owned(),
-        SI_TIMER => "si_code=SI_TIMER".to_owned(),
-        code => format!("si_code={code}, si_addr={}", pointer(info.address())),
-    };
-    format!("--- {name} {{si_signo={name}, {told}}} ---")
-}
-
-/// What `strace` prints after the last call; `mapped` says whether there is a mapping where an
-/// access failed.
-pub(super) fn end(outcome: &Outcome, mapped: impl Fn(u64) -> bool) -> String {
-    match outcome {
-        Outcome::Exited { status } => format!("+++ exited with {status} +++\n"),
-        Outcome::Crashed(fault) => {
-            let name = fault.signal.name();
-            let why = facts(fault, mapped);
-            format!("--- {name} {{si_signo={name}, {why}}} ---\n+++ killed by {name} +++\n")
-        }
-        other => format!("+++ {other} +++\n"),
-    }
-}
-
-/// The `siginfo` of a fault, as `arch/x86/kernel/traps.c` and `mm/fault.c` fill it.
-fn facts(fault: &Fault, mapped: impl Fn(u64) -> bool) -> String {
-    let address = fault.access.and_then(|access| access.address);
-    let fetch = fault.access.is_some_and(|access| access.kind == Access::Execute);
-    let (code, at) = match (fault.signal, address) {
-        _ if fault.vector.is_none() => return "si_code=SI_TKILL, si_pid=1000, si_uid=1000".into(),
-        (Signal::SEGV, Some(at)) if mapped(at) || fetch && mapped(at) => ("SEGV_ACCERR", at),
-        (Signal::SEGV, Some(at)) => ("SEGV_MAPERR", at),
-        (Signal::BUS, Some(at)) => ("BUS_ADRERR", at),
-        (Signal::FPE, _) => ("FPE_INTDIV", fault.rip),
-        (Signal::ILL, _) => ("ILL_ILLOPN", fault.rip),
-        // The kernel itself raised it, and gives no address.
-        _ => return "si_code=SI_KERNEL, si_addr=NULL".into(),
-    };
-    format!("si_code={code}, si_addr={}", pointer(at))
 }
 
 /// `call = shown`, with the result in its column.

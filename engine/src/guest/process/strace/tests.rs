@@ -5,7 +5,7 @@ use super::super::memory::{PageRange, Prot};
 use super::super::tests::mock::Pages;
 use super::*;
 use crate::address::Gva;
-use crate::outcome::{MemoryAccess, Signal};
+use crate::outcome::{Access, Fault, MemoryAccess, Outcome, Signal};
 
 const AT: u64 = 0x5000;
 

@@ -1,57 +1,16 @@
-//! The host's system files that a program asked for: its data, modules and locales.
-//!
-//! A guest's system call never reaches the host. What a program looked for in vain is a list of
-//! names ([`Wanted`]); between two boots [`SystemFiles::take`] reads of those names what the policy
-//! here allows, and the next boot starts with it. Never follows a guest while it runs, and never
-//! reads what is outside of [`PREFIXES`] or what another user of the host could not read.
+//! Reads of the host's files what a program wanted, and what lies beside it. Never while a guest
+//! runs, and never what `policy` does not allow.
 
-use crate::memory::SharedBytes;
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
+use super::policy::{is_public, is_system_path};
+use super::{BYTES_MAX, Entry, Facts, SystemFiles, Wanted, facts};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
-/// Where a host keeps what its programs share. Nothing here is a user's, or changes by itself.
-pub const PREFIXES: [&str; 8] =
-    ["/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin", "/etc"];
-
-/// Readable, but what this host is or has, and so not for a guest; the guest has some of these of
-/// its own. A folder stands for all it holds.
-const KEPT_BACK: [&str; 22] = [
-    "/etc/adjtime",
-    "/etc/fstab",
-    "/etc/group",
-    "/etc/group-",
-    "/etc/gshadow",
-    "/etc/host.conf",
-    "/etc/hostname",
-    "/etc/hosts",
-    "/etc/localtime",
-    "/etc/machine-id",
-    "/etc/mtab",
-    "/etc/network",
-    "/etc/nsswitch.conf",
-    "/etc/passwd",
-    "/etc/passwd-",
-    "/etc/resolv.conf",
-    "/etc/shadow",
-    "/etc/ssh",
-    "/etc/ssl/private",
-    "/etc/subgid",
-    "/etc/subuid",
-    "/etc/timezone",
-];
-
-/// Names that are remembered of what a program looked for, and their bytes together.
-const WANTED_MAX: usize = 8192;
-const WANTED_BYTES_MAX: usize = 1 << 20;
-/// Bytes of all files together.
-const BYTES_MAX: u64 = 512 << 20;
-/// Files, directories and links together.
-const ENTRIES_MAX: usize = 32_768;
 /// Of a directory with more files of one kind, or more bytes in them, only what is asked for comes
 /// in.
 const SIBLINGS_MAX: usize = 512;
@@ -66,121 +25,9 @@ const TREE_NAMES_MIN: usize = 3;
 /// Entries of a directory that are told at all.
 const LISTING_MAX: usize = 8192;
 /// Symbolic links followed on the way to one file.
-const LINKS_MAX: u32 = 40;
-
-/// Absolute paths that a program looked for and did not find, each once; of a directory that was
-/// listed without being complete the path ends with a slash.
-///
-/// No part of the process's state: a rewind keeps it.
-#[derive(Clone, Debug, Default)]
-pub struct Wanted {
-    names: BTreeSet<Box<[u8]>>,
-    bytes: usize,
-}
-
-impl Wanted {
-    pub(super) fn remember(&mut self, path: &[u8]) {
-        let bytes = self.bytes.saturating_add(path.len());
-        if self.names.len() < WANTED_MAX && bytes <= WANTED_BYTES_MAX && !self.names.contains(path)
-        {
-            self.names.insert(path.into());
-            self.bytes = bytes;
-        }
-    }
-
-    /// The paths, in order.
-    pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.names.iter().map(|name| Path::new(OsStr::from_bytes(name)))
-    }
-
-    /// Adds what another run looked for.
-    pub fn add(&mut self, other: &Self) {
-        for name in &other.names {
-            self.remember(name);
-        }
-    }
-}
-
-/// What `stat` tells of a host file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Facts {
-    pub(super) mode: u32,
-    /// Nanoseconds since 1970.
-    pub(super) modified_ns: u64,
-    pub(super) size: u64,
-}
-
-/// One path of the host's system.
-#[derive(Clone, Debug)]
-pub(super) enum Entry {
-    Directory {
-        /// Whether every entry that a guest may see is here.
-        complete: bool,
-    },
-    File(SharedBytes),
-    /// A file that was not asked for: only what `stat` tells is known.
-    Unread,
-    Link(OsString),
-}
-
-/// Host files that programs asked for, as they were when they were first asked for.
-#[derive(Clone, Debug, Default)]
-pub struct SystemFiles {
-    entries: BTreeMap<PathBuf, (Facts, Entry)>,
-    /// As bytes: a slash at the end makes a difference here, but not between paths.
-    tried: BTreeSet<OsString>,
-    bytes: u64,
-    /// How many times files below a directory were taken.
-    times: BTreeMap<PathBuf, u32>,
-}
-
-/// Whether the policy allows a host path, whatever is there.
-#[must_use]
-pub fn is_system_path(path: &Path) -> bool {
-    PREFIXES.iter().any(|prefix| path.starts_with(prefix))
-        && !KEPT_BACK.iter().any(|kept| path.starts_with(kept))
-}
-
-pub(super) fn facts(metadata: &Metadata) -> Facts {
-    let seconds = u64::try_from(metadata.mtime()).unwrap_or(0);
-    let ns = u64::try_from(metadata.mtime_nsec()).unwrap_or(0);
-    Facts {
-        mode: metadata.mode() & 0o777,
-        modified_ns: seconds.saturating_mul(1_000_000_000).saturating_add(ns),
-        size: metadata.len(),
-    }
-}
-
-/// Whether any user of the host could read this file or list this directory.
-fn is_public(metadata: &Metadata) -> bool {
-    let needed = if metadata.is_dir() { 0o005 } else { 0o004 };
-    metadata.mode() & needed == needed
-}
+pub(in super::super) const LINKS_MAX: u32 = 40;
 
 impl SystemFiles {
-    /// The entries, a directory before what it holds.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&Path, &Facts, &Entry)> {
-        self.entries.iter().map(|(path, (facts, entry))| (&**path, facts, entry))
-    }
-
-    /// Whether nothing was asked for, or nothing of it is here.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Files whose bytes are here.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
-        let is_file = |entry: &Entry| matches!(entry, Entry::File(_));
-        self.entries.iter().filter(move |(_, (_, e))| is_file(e)).map(|(path, _)| &**path)
-    }
-
-    /// Bytes of those files.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// Reads of what a program `wanted` what is there and allowed: whether that is anything new,
     /// so that a program that starts anew would find more than it did.
     pub fn take(&mut self, wanted: &Wanted) -> bool {
@@ -237,21 +84,6 @@ impl SystemFiles {
         for (path, metadata) in files {
             self.read(&path, &metadata);
         }
-    }
-
-    fn insert(&mut self, path: &Path, facts: Facts, entry: Entry) -> bool {
-        let better = match (self.entries.get(path).map(|(_, present)| present), &entry) {
-            (None, _) => self.entries.len() < ENTRIES_MAX,
-            (Some(Entry::Unread), Entry::File(_)) => true,
-            (Some(Entry::Directory { complete: false }), Entry::Directory { complete }) => {
-                *complete
-            }
-            _ => false,
-        };
-        if better {
-            self.entries.insert(path.to_owned(), (facts, entry));
-        }
-        better
     }
 
     /// Follows one path over the host's own links: whether it led to something new.
@@ -382,7 +214,7 @@ impl SystemFiles {
 }
 
 /// A path's names, last one first; neither root nor `.`.
-pub(super) fn names_reversed(path: &Path) -> Vec<OsString> {
+pub(in super::super) fn names_reversed(path: &Path) -> Vec<OsString> {
     path.components()
         .rev()
         .filter_map(|component| match component {
@@ -453,14 +285,5 @@ mod tests {
         }
         assert!(files.entries().any(|(path, ..)| path.starts_with(&other)));
         assert!(files.files().any(|path| path.starts_with(folder)));
-    }
-
-    #[test]
-    fn remembers_a_bounded_number_of_names() {
-        let mut wanted = Wanted::default();
-        for i in 0..2 * WANTED_MAX {
-            wanted.remember(format!("/usr/{i}").as_bytes());
-        }
-        assert_eq!(wanted.paths().count(), WANTED_MAX);
     }
 }
