@@ -1,0 +1,58 @@
+//! Seeds, dictionaries and inputs that cannot be used.
+
+use super::{Bench, INPUT, row};
+use crate::support::kvm;
+use std::fs;
+
+#[test]
+fn seeds_that_are_of_no_use() {
+    let Some(_) = kvm() else { return };
+    let bench = Bench::new();
+    bench.write("large-seeds/large", b"");
+    let large = fs::File::options().write(true).open(bench.path("large-seeds/large")).unwrap();
+    large.set_len(100_000_000).unwrap();
+    let rows = [
+        row("an empty folder", "fuzz -i empty -o o1 -- ./ends-reads").says(&[
+            "no usable seed in empty",
+            "holds no file",
+            "a seed is",
+        ]),
+        row("a seed of 100 MB", "fuzz -i large-seeds -o o2 -- ./ends-reads").says(&[
+            "no usable seed in large-seeds",
+            "large: it is longer than 1048576",
+            "--max-len",
+        ]),
+        row("no folder", "fuzz -i gone -o o3 -- ./ends-reads").says(&[
+            "gone",
+            "No such file",
+            "folder of seeds",
+        ]),
+        row("a file for a folder", "fuzz -i file -o o3 -- ./ends-reads")
+            .says(&["list the seeds in file", "folder of seeds"]),
+        row("all crash the program", "fuzz -i seeds -o o4 -V 5 -- ./ends-crash")
+            .says(&["no usable seed in seeds", "a: it crashes; recorded as a crash"]),
+        row("the program hangs on all", "fuzz -i seeds -o o5 -t 50 -V 5 -- ./ends-hang")
+            .says(&["no usable seed in seeds", "a: it reaches the time limit"]),
+        row("nothing to resume", "fuzz -o o7 -- ./ends-reads").says(&["o7", "give seeds with -i"]),
+    ];
+    bench.check(INPUT, &rows);
+    let kept = |folder: &str| fs::read_dir(bench.path(folder)).unwrap().count();
+    assert_eq!((kept("o4/crashes"), kept("o5/hangs")), (1, 1), "what was found is kept");
+}
+
+#[test]
+fn dictionaries_and_inputs_that_cannot_be_read() {
+    let Some(_) = kvm() else { return };
+    let bench = Bench::new();
+    bench.write("bad.dict", b"\"ok\"\nbad\n");
+    let rows = [
+        row("a bad dictionary", "fuzz -i seeds -o o6 -x bad.dict -- ./ends-reads")
+            .says(&["bad.dict, line 2", "no opening quote"]),
+        row("a missing dictionary", "fuzz -i seeds -o o6 -x gone -- ./ends-reads")
+            .says(&["read dictionary gone"]),
+        row("an input without an end", "run -i /dev/zero -- ./ends-reads")
+            .says(&["read /dev/zero", "longer than 256 MiB"]),
+        row("a missing input", "run -i gone -- ./ends-reads").says(&["read gone"]),
+    ];
+    bench.check(INPUT, &rows);
+}
