@@ -1,6 +1,7 @@
 //! Disks that are full, read-only, or hide what is needed.
 
-use super::{Bench, HOST, INPUT, check_by, row, text};
+use super::{Bench, HOST, INPUT, check_by, row};
+use crate::invoke::text;
 use crate::support::kvm;
 use std::fs;
 use std::process::{Output, Stdio};

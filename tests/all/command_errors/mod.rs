@@ -12,6 +12,7 @@ mod rights;
 mod seeds;
 mod snapshots;
 
+use crate::invoke::text;
 use crate::support::build_c;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -127,8 +128,4 @@ impl Bench {
     fn check(&self, status: i32, rows: &[Row<'_>]) {
         check_by(status, rows, |line| Some(self.command(line).output().unwrap()));
     }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }

@@ -1,6 +1,7 @@
 //! Output folders that are not the campaign's, and a standard output that takes nothing.
 
-use super::{Bench, HOST, INPUT, row, text};
+use super::{Bench, HOST, INPUT, row};
+use crate::invoke::text;
 use crate::support::{kvm, patience};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
