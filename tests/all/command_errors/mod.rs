@@ -30,13 +30,13 @@ struct Row<'a> {
 }
 
 /// `what` is wrong where somebody types `dejavm line`.
-fn row<'a>(what: &'a str, line: &'a str) -> Row<'a> {
+const fn row<'a>(what: &'a str, line: &'a str) -> Row<'a> {
     Row { what, line, words: &[] }
 }
 
 impl<'a> Row<'a> {
     /// The message has all of these.
-    fn says(self, words: &'a [&'a str]) -> Self {
+    const fn says(self, words: &'a [&'a str]) -> Self {
         Self { words, ..self }
     }
 

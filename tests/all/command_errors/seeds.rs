@@ -3,6 +3,7 @@
 use super::{Bench, INPUT, row};
 use crate::support::kvm;
 use std::fs;
+use std::os::unix::fs::symlink;
 
 #[test]
 fn seeds_that_are_of_no_use() {
@@ -11,7 +12,15 @@ fn seeds_that_are_of_no_use() {
     bench.write("large-seeds/large", b"");
     let large = fs::File::options().write(true).open(bench.path("large-seeds/large")).unwrap();
     large.set_len(100_000_000).unwrap();
+    // Even root gets an error from it: nothing is mapped at 0 in whoever reads.
+    fs::create_dir(bench.path("broken-seeds")).unwrap();
+    symlink("/proc/self/mem", bench.path("broken-seeds/a")).unwrap();
     let rows = [
+        row("a seed that fails to be read", "fuzz -i broken-seeds -o o8 -- ./ends-reads").says(&[
+            "no usable seed in broken-seeds",
+            "a: it cannot be read: Input/output error",
+            "a seed is a file you may read",
+        ]),
         row("an empty folder", "fuzz -i empty -o o1 -- ./ends-reads").says(&[
             "no usable seed in empty",
             "holds no file",
