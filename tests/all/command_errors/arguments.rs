@@ -12,11 +12,11 @@ fn arguments_that_make_no_sense() {
         row("no memory", "run --ram 0 -- ./ends-reads").says(&["--ram", "64K"]),
         row("huge memory", "run --ram 9999999T -- ./x").says(&["--ram", "1T"]),
         row("memory in words", "run --ram lots -- ./x").says(&["--ram", "lots"]),
-        row("a random seed that is no number", "fuzz -i seeds -o o -s nonsense -- ./x")
+        row("a random seed that is no number", "fuzz -i seeds -o o -s nonsense -E 9 -- ./x")
             .says(&["nonsense", "--seed"]),
-        row("no time for a run", "fuzz -i seeds -o o -t 0 -- ./ends-reads")
+        row("no time for a run", "fuzz -i seeds -o o -t 0 -E 9 -- ./ends-reads")
             .says(&["time limit of a run is zero", "leave -t out"]),
-        row("no length for an input", "fuzz -i seeds -o o --max-len 0 -- ./ends-reads")
+        row("no length for an input", "fuzz -i seeds -o o --max-len 0 -E 9 -- ./ends-reads")
             .says(&["0 bytes", "--max-len"]),
         row("a symbol that is not there", "run --at no_such_symbol -- ./ends-reads")
             .says(&["no_such_symbol", "nm -C"]),

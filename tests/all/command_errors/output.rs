@@ -17,14 +17,14 @@ fn output_folders_that_are_not_ours() {
     bench.succeed(mine);
     let snapshot = fs::read(bench.path("mine/.dejavm/snapshot.dejavm")).unwrap();
     let rows = [
-        row("a file", "fuzz -i seeds -o file -- ./ends-reads")
+        row("a file", "fuzz -i seeds -o file -E 9 -- ./ends-reads")
             .says(&["create folder file", "name another folder with -o"]),
-        row("somebody's files", "fuzz -i seeds -o foreign -- ./ends-reads").says(&[
+        row("somebody's files", "fuzz -i seeds -o foreign -E 9 -- ./ends-reads").says(&[
             "foreign",
             "thesis.tex",
             "name another folder with -o",
         ]),
-        row("another program's campaign", "fuzz -i seeds -o mine -- ./ends-crash").says(&[
+        row("another program's", "fuzz -i seeds -o mine -E 9 -- ./ends-crash").says(&[
             "ends-crash",
             "mine holds a campaign of",
             "ends-reads",
@@ -36,7 +36,7 @@ fn output_folders_that_are_not_ours() {
     assert!(fs::read(bench.path("mine/.dejavm/snapshot.dejavm")).unwrap() == snapshot);
     let held = Held::start(&bench, "mine");
     let holder = held.child.id().to_string();
-    let taken = row("a running campaign's", "fuzz -i seeds -o mine -- ./ends-reads");
+    let taken = row("a running campaign's", "fuzz -i seeds -o mine -E 9 -- ./ends-reads");
     bench.check(INPUT, &[taken.says(&["mine is in use", &holder, "wait for it"])]);
     drop(held);
     bench.succeed(mine);

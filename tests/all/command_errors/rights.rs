@@ -73,13 +73,12 @@ fn bench() -> Bench {
 }
 
 /// Folders that are read-only are told before KVM is needed.
-const FOLDERS: [Row<'_>; 2] =
-    [
-        row("a read-only folder", "fuzz -i seeds -o empty -- ./ends-reads")
-            .says(&["empty", "Permission denied"]),
-        row("a read-only folder for a new one", "fuzz -i seeds -o empty/new -- ./ends-reads")
-            .says(&["create folder empty/new", "Permission denied", "-o"]),
-    ];
+const FOLDERS: [Row<'_>; 2] = [
+    row("a read-only folder", "fuzz -i seeds -o empty -E 9 -- ./ends-reads")
+        .says(&["empty", "Permission denied"]),
+    row("a read-only folder for a new one", "fuzz -i seeds -o empty/new -E 9 -- ./ends-reads")
+        .says(&["create folder empty/new", "Permission denied", "-o"]),
+];
 
 #[test]
 fn files_that_their_owner_may_not_use() {
@@ -87,7 +86,7 @@ fn files_that_their_owner_may_not_use() {
     let bench = bench();
     let files = [
         row("a program", "run -- ./unreadable").says(&["./unreadable", "denied"]),
-        row("a seed", "fuzz -i unreadable-seeds -o out -- ./ends-reads").says(&[
+        row("a seed", "fuzz -i unreadable-seeds -o out -E 9 -- ./ends-reads").says(&[
             "no usable seed in unreadable-seeds",
             "a: it cannot be read: Permission denied",
             "a seed is a file you may read",

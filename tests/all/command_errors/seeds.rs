@@ -16,33 +16,35 @@ fn seeds_that_are_of_no_use() {
     fs::create_dir(bench.path("broken-seeds")).unwrap();
     symlink("/proc/self/mem", bench.path("broken-seeds/a")).unwrap();
     let rows = [
-        row("a seed that fails to be read", "fuzz -i broken-seeds -o o8 -- ./ends-reads").says(&[
-            "no usable seed in broken-seeds",
-            "a: it cannot be read: Input/output error",
-            "a seed is a file you may read",
-        ]),
-        row("an empty folder", "fuzz -i empty -o o1 -- ./ends-reads").says(&[
+        row("a seed that fails to be read", "fuzz -i broken-seeds -o o8 -E 9 -- ./ends-reads")
+            .says(&[
+                "no usable seed in broken-seeds",
+                "a: it cannot be read: Input/output error",
+                "a seed is a file you may read",
+            ]),
+        row("an empty folder", "fuzz -i empty -o o1 -E 9 -- ./ends-reads").says(&[
             "no usable seed in empty",
             "holds no file",
             "a seed is",
         ]),
-        row("a seed of 100 MB", "fuzz -i large-seeds -o o2 -- ./ends-reads").says(&[
+        row("a seed of 100 MB", "fuzz -i large-seeds -o o2 -E 9 -- ./ends-reads").says(&[
             "no usable seed in large-seeds",
             "large: it is longer than 1048576",
             "--max-len",
         ]),
-        row("no folder", "fuzz -i gone -o o3 -- ./ends-reads").says(&[
+        row("no folder", "fuzz -i gone -o o3 -E 9 -- ./ends-reads").says(&[
             "gone",
             "No such file",
             "folder of seeds",
         ]),
-        row("a file for a folder", "fuzz -i file -o o3 -- ./ends-reads")
+        row("a file for a folder", "fuzz -i file -o o3 -E 9 -- ./ends-reads")
             .says(&["list the seeds in file", "folder of seeds"]),
         row("all crash the program", "fuzz -i seeds -o o4 -V 5 -- ./ends-crash")
             .says(&["no usable seed in seeds", "a: it crashes; recorded as a crash"]),
         row("the program hangs on all", "fuzz -i seeds -o o5 -t 50 -V 5 -- ./ends-hang")
             .says(&["no usable seed in seeds", "a: it reaches the time limit"]),
-        row("nothing to resume", "fuzz -o o7 -- ./ends-reads").says(&["o7", "give seeds with -i"]),
+        row("nothing to resume", "fuzz -o o7 -E 9 -- ./ends-reads")
+            .says(&["o7", "give seeds with -i"]),
     ];
     bench.check(INPUT, &rows);
     let kept = |folder: &str| fs::read_dir(bench.path(folder)).unwrap().count();
@@ -55,9 +57,9 @@ fn dictionaries_and_inputs_that_cannot_be_read() {
     let bench = Bench::new();
     bench.write("bad.dict", b"\"ok\"\nbad\n");
     let rows = [
-        row("a bad dictionary", "fuzz -i seeds -o o6 -x bad.dict -- ./ends-reads")
+        row("a bad dictionary", "fuzz -i seeds -o o6 -x bad.dict -E 9 -- ./ends-reads")
             .says(&["bad.dict, line 2", "no opening quote"]),
-        row("a missing dictionary", "fuzz -i seeds -o o6 -x gone -- ./ends-reads")
+        row("a missing dictionary", "fuzz -i seeds -o o6 -x gone -E 9 -- ./ends-reads")
             .says(&["read dictionary gone"]),
         row("an input without an end", "run -i /dev/zero -- ./ends-reads")
             .says(&["read /dev/zero", "longer than 256 MiB"]),
