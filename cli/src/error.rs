@@ -237,7 +237,8 @@ fn of_campaign(error: &CampaignError) -> Option<&'static str> {
     match error {
         CampaignError::NothingToResume { .. } => Some("give seeds with -i"),
         CampaignError::NoUsableSeed { .. } => Some(
-            "a seed is a file of at most --max-len bytes that the program reads to its end in -t",
+            "a seed is a file you may read, of at most --max-len bytes, that the program reads to its \
+             end in -t",
         ),
         CampaignError::TimeoutZero => Some("leave -t out, and it is taken from the seeds"),
         CampaignError::MaxLenZero => Some("raise --max-len"),

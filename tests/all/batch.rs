@@ -10,14 +10,40 @@ use dejavm_engine::outcome::{Outcome, Signal};
 use dejavm_engine::symbols::{Image, Symbolizer};
 use std::time::Duration;
 
+/// How a run ends that does nothing bad.
+const FINE: Option<Outcome> = Some(Outcome::Exited { status: 0 });
+
 fn options() -> BatchOptions {
     BatchOptions { limit: limit().time, stop_at_finding: false }
+}
+
+/// With so many milliseconds for a run.
+fn within(limit_ms: u64) -> BatchOptions {
+    BatchOptions { limit: Some(patience(Duration::from_millis(limit_ms))), ..options() }
 }
 
 pub fn batch_of<'i>(inputs: impl IntoIterator<Item = &'i [u8]>) -> Batch {
     let mut batch = Batch::default();
     assert!(inputs.into_iter().all(|input| batch.push(input)));
     batch
+}
+
+/// A batch of all `inputs`, again and again.
+fn repeated(inputs: &[&[u8]], times: usize) -> Batch {
+    batch_of(std::iter::repeat_n(inputs, times).flatten().copied())
+}
+
+/// Each run of such a batch has ended as is expected of its input.
+fn assert_repeats(
+    report: &BatchReport,
+    inputs: &[&[u8]],
+    expected: &[Option<Outcome>],
+    what: &str,
+) {
+    for (index, outcome) in report.runs.iter().enumerate() {
+        let of = index % inputs.len();
+        assert_eq!(*outcome, expected[of], "{what}, input {of}: {:?}", inputs[of]);
+    }
 }
 
 /// How each input ends in a run of its own.
@@ -64,17 +90,13 @@ fn a_batch_ends_as_runs_of_their_own_do() {
     let Some(system) = kvm() else { return };
     let mut machine = guest(&system);
     let expected = one_by_one(&mut machine, DEEDS);
-    assert_eq!(expected[1], Some(Outcome::Exited { status: 0 }));
-    assert_eq!(expected[2], Some(Outcome::Exited { status: 0 }));
+    assert_eq!(expected[1], FINE);
+    assert_eq!(expected[2], FINE);
     assert!(matches!(&expected[5], Some(Outcome::Crashed(fault)) if fault.signal == Signal::SEGV));
-    let repeated: Vec<&[u8]> = DEEDS.iter().copied().cycle().take(DEEDS.len() * 20).collect();
-    let batch = batch_of(repeated);
+    let batch = repeated(&DEEDS, 20);
     for round in 0..rounds(40) {
         let report = run(&mut machine, &batch);
-        for (index, outcome) in report.runs.iter().enumerate() {
-            let of = index % DEEDS.len();
-            assert_eq!(*outcome, expected[of], "round {round}, {:?}", DEEDS[of]);
-        }
+        assert_repeats(&report, &DEEDS, &expected, &format!("round {round}"));
         assert!(!report.is_distrusted);
         if round % 8 == 0 {
             assert_eq!(machine.verify().unwrap(), [], "round {round}");
@@ -90,13 +112,10 @@ fn an_input_is_found_by_its_path_as_in_runs_of_their_own() {
     let mut machine = machine(&system, &spec(&build_c("batch", &[]), &["@@"]));
     let deeds: [&[u8]; 5] = [b"plain", b"i by path", b"g again", b"e addresses", b"i once more"];
     let expected = one_by_one(&mut machine, deeds);
-    assert!(expected.iter().all(|end| *end == Some(Outcome::Exited { status: 0 })), "{expected:?}");
-    let batch = batch_of(deeds.iter().copied().cycle().take(50));
+    assert!(expected.iter().all(|end| *end == FINE), "{expected:?}");
+    let batch = repeated(&deeds, 10);
     for _ in 0..rounds(20) {
-        let report = run(&mut machine, &batch);
-        for (index, outcome) in report.runs.iter().enumerate() {
-            assert_eq!(*outcome, expected[index % deeds.len()], "{:?}", deeds[index % deeds.len()]);
-        }
+        assert_repeats(&run(&mut machine, &batch), &deeds, &expected, "by path");
     }
     assert_eq!(machine.verify().unwrap(), []);
 }
@@ -118,9 +137,8 @@ fn a_run_may_end_where_a_function_returns() {
     else {
         panic!("it reads its input");
     };
-    let fine = Some(Outcome::Exited { status: 0 });
     let alone = one_by_one(&mut machine, [&b"{"[..], b"!", b""]);
-    assert_eq!([&alone[0], &alone[2]], [&fine, &fine]);
+    assert_eq!([&alone[0], &alone[2]], [&FINE, &FINE]);
     assert!(matches!(&alone[1], Some(Outcome::Crashed(fault)) if fault.signal == Signal::ABRT));
     for _ in 0..5 {
         assert_eq!(run(&mut machine, &batch_of([&b"{"[..], b"!", b""])).runs, alone);
@@ -137,7 +155,7 @@ fn a_settled_batch_is_one_exit() {
     let mut machine = machine(&system, &spec(&build_c("json", &["-O2"]), &[]));
     let json: [&[u8]; 4] = [b"{\"a\": [1, 2.5e3, null]}", b"", b"[\"\\u00e9\"", b" 17 "];
     let expected = one_by_one(&mut machine, json.iter().copied().cycle().take(400));
-    let batch = batch_of(json.iter().copied().cycle().take(400));
+    let batch = repeated(&json, 100);
     let exits: Vec<u64> = (0..7)
         .map(|_| {
             let report = run(&mut machine, &batch);
@@ -162,11 +180,9 @@ fn real_programs_end_in_a_batch_as_they_do_alone() {
         let Some(program) = installed(path, package) else { continue };
         let mut machine = machine(&system, &spec(&program, args));
         let expected = one_by_one(&mut machine, inputs);
-        let batch = batch_of(inputs.iter().copied().cycle().take(12));
+        let batch = repeated(&inputs, 4);
         for _ in 0..rounds(20) {
-            for (index, outcome) in run(&mut machine, &batch).runs.iter().enumerate() {
-                assert_eq!(*outcome, expected[index % 3], "{path}, input {}", index % 3);
-            }
+            assert_repeats(&run(&mut machine, &batch), &inputs, &expected, path);
         }
         assert_eq!(machine.verify().unwrap(), [], "{path}");
     }
@@ -181,7 +197,7 @@ fn no_run_of_a_batch_sees_what_an_earlier_one_left_in_registers_or_memory() {
     for _ in 0..rounds(20) {
         let report = run(&mut machine, &batch);
         assert!(
-            report.runs.iter().all(|run| *run == Some(Outcome::Exited { status: 0 })),
+            report.runs.iter().all(|run| *run == FINE),
             "bits tell what leaked: {:?}",
             report.runs
         );
@@ -193,23 +209,21 @@ fn no_run_of_a_batch_sees_what_an_earlier_one_left_in_registers_or_memory() {
 fn a_run_that_takes_too_long_is_the_one_that_is_told() {
     let Some(system) = kvm() else { return };
     let mut machine = guest(&system);
-    let time = patience(Duration::from_millis(100));
-    let options = BatchOptions { limit: Some(time), ..options() };
+    let options = within(100);
     let inputs: [&[u8]; 6] = [b"plain", b"h", b"s", b"l", b"o", b"plain"];
     let mut report = BatchReport::default();
     for _ in 0..rounds(3) {
         machine.run_batch(&batch_of(inputs), options, &mut report).unwrap();
-        let fine = Some(Outcome::Exited { status: 0 });
-        assert_eq!(report.runs[0], fine);
+        assert_eq!(report.runs[0], FINE);
         assert_eq!(report.runs[1], Some(Outcome::TimedOut));
-        assert_eq!(report.runs[2], fine);
+        assert_eq!(report.runs[2], FINE);
         assert_eq!(report.runs[3], Some(Outcome::TimedOut), "in system calls all the time");
         assert!(
             matches!(report.runs[4], Some(Outcome::OutOfMemory | Outcome::TimedOut)),
             "{:?}",
             report.runs[4]
         );
-        assert_eq!(report.runs[5], fine);
+        assert_eq!(report.runs[5], FINE);
         assert_eq!(machine.verify().unwrap(), []);
     }
 }
@@ -225,7 +239,7 @@ fn a_batch_stops_at_a_finding_and_the_next_one_goes_on() {
     assert_eq!(report.runs.len(), 3);
     assert!(matches!(report.runs[2], Some(Outcome::Crashed(_))));
     machine.run_batch(&batch_of([&b"plain"[..]]), options, &mut report).unwrap();
-    assert_eq!(report.runs, [Some(Outcome::Exited { status: 0 })]);
+    assert_eq!(report.runs, [FINE]);
     assert_eq!(machine.verify().unwrap(), []);
 }
 
@@ -267,8 +281,7 @@ fn with_address(deed: u8, address: u64) -> Vec<u8> {
 fn a_program_that_writes_to_the_agents_pages_is_noticed() {
     let Some(system) = kvm() else { return };
     let mut machine = guest(&system);
-    let time = patience(Duration::from_millis(50));
-    let options = BatchOptions { limit: Some(time), ..options() };
+    let options = within(50);
     let mut report = BatchReport::default();
     for page in 0..9 {
         for offset in (0..0x1000).step_by(if page == 5 { 8 } else { 1000 }) {
@@ -302,8 +315,7 @@ const SCRATCH: std::ops::Range<u64> = 24..128;
 fn a_program_that_jumps_into_the_agent_harms_only_itself() {
     let Some(system) = kvm() else { return };
     let mut machine = guest(&system);
-    let time = patience(Duration::from_millis(50));
-    let options = BatchOptions { limit: Some(time), ..options() };
+    let options = within(50);
     let mut report = BatchReport::default();
     // Every exit, and places all over the code; the system-call gate too.
     let places = (0..0x600).step_by(13).map(|at| AGENT + 0x1000 + at);
@@ -322,13 +334,12 @@ fn a_program_that_jumps_into_the_agent_harms_only_itself() {
 fn a_run_that_takes_the_agents_addresses_is_the_only_one_that_is_not_told() {
     let Some(system) = kvm() else { return };
     let mut machine = guest(&system);
-    let fine = Some(Outcome::Exited { status: 0 });
-    assert_eq!(one_by_one(&mut machine, [&b"r"[..]])[0], fine);
+    assert_eq!(one_by_one(&mut machine, [&b"r"[..]])[0], FINE);
     // System calls are replaced by now, so that there is code of the agent's in the way.
     (0..4).for_each(|_| drop(run(&mut machine, &batch_of([&b"plain"[..], b"s"]))));
     for _ in 0..rounds(20) {
         let report = run(&mut machine, &batch_of([&b"plain"[..], b"r", b"s", b"plain"]));
-        assert_eq!(report.runs, [fine.clone(), None, fine.clone(), fine.clone()]);
+        assert_eq!(report.runs, [FINE, None, FINE, FINE]);
         assert!(!report.is_distrusted);
         assert_eq!(machine.verify().unwrap(), []);
     }
@@ -347,7 +358,7 @@ fn a_page_that_is_no_longer_written_leaves_the_hot_ones() {
     let without = machine.agent_pages_hot();
     assert!(without + 8 <= with_data, "{with_data} to {without}");
     let report = run(&mut machine, &batch_of([&b"s"[..], b"plain"]));
-    assert!(report.runs.iter().all(|run| *run == Some(Outcome::Exited { status: 0 })));
+    assert!(report.runs.iter().all(|run| *run == FINE));
     assert_eq!(machine.agent_pages_hot(), with_data);
     assert_eq!(machine.verify().unwrap(), []);
 }
@@ -359,7 +370,7 @@ fn a_run_of_its_own_may_follow_a_batch_at_any_time() {
     let batch = batch_of([&b"s"[..], b"plain", b"d"]);
     for round in 0..rounds(100) {
         let report = run(&mut machine, &batch);
-        assert_eq!(report.runs[1], Some(Outcome::Exited { status: 0 }), "round {round}");
+        assert_eq!(report.runs[1], FINE, "round {round}");
         let alone = machine.run(b"g once more", Limit::default()).unwrap();
         assert_eq!(alone.outcome, Outcome::Exited { status: 0 }, "round {round}");
         machine.rewind().unwrap();

@@ -2,7 +2,7 @@
 //! another end than the run has on its own.
 
 use crate::batch::{DEEDS, batch_of, guest};
-use crate::footprint::{footprint, is_alone};
+use crate::footprint::{footprint, kvm_alone};
 use crate::hostile::{noise, random_calls};
 use crate::support::{build_c, kvm, limit, machine, patience, rounds, spec};
 use dejavm_engine::machine::{Batch, BatchOptions, BatchReport, Limit, Machine};
@@ -253,10 +253,7 @@ fn a_settled_batch_allocates_nothing() {
 #[test]
 fn many_batches_take_no_memory_and_no_descriptors() {
     let name = "batch_hostile::many_batches_take_no_memory_and_no_descriptors";
-    if kvm().is_none() || !is_alone(name) {
-        return;
-    }
-    let Some(system) = kvm() else { return };
+    let Some(system) = kvm_alone(name) else { return };
     let mut machine = guest(&system);
     let seeds = (1..=20).map(noise);
     let noisy: Vec<Vec<u8>> = seeds.map(|mut noise| noise.random::<[u8; 64]>().to_vec()).collect();

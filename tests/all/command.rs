@@ -1,41 +1,10 @@
 //! The command, as a user runs it.
 
+use crate::invoke::{fuzz_planted, only_file, path, run, text};
 use crate::support::{build_c, build_rust, guests, kvm};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-pub fn dejavm(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dejavm"));
-    command.args(args).stdin(Stdio::null());
-    command
-}
-
-pub fn run(args: &[&str]) -> Output {
-    dejavm(args).output().unwrap()
-}
-
-pub fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-pub fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// A folder with one seed that the planted bug's parser likes.
-pub fn seeds(folder: &Path) -> PathBuf {
-    let seeds = folder.join("seeds");
-    std::fs::create_dir_all(&seeds).unwrap();
-    std::fs::write(seeds.join("records"), b"t\x05hellon\x0212t\x03abc").unwrap();
-    seeds
-}
-
-pub fn only_file(folder: &Path) -> PathBuf {
-    let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
-    assert_eq!(files.len(), 1, "{files:?}");
-    files[0].clone()
-}
 
 #[test]
 fn run_gives_the_programs_own_output_and_status() {
@@ -93,25 +62,9 @@ fn a_saved_snapshot_is_inspected_checked_and_run() {
 fn a_campaign_finds_the_planted_bug_and_repro_brings_it_back() {
     let Some(_) = kvm() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (seeds, out) = (seeds(folder.path()), folder.path().join("out"));
-    let program = build_c("planted", &[]);
-    let found = run(&[
-        "fuzz",
-        "-i",
-        path(&seeds),
-        "-o",
-        path(&out),
-        "-s",
-        "1",
-        "-V",
-        "100",
-        "--until-crash",
-        "--verify-every",
-        "500",
-        "--",
-        path(&program),
-        "@@",
-    ]);
+    let out = folder.path().join("out");
+    let options = "-s 1 -V 100 --until-crash --verify-every 500";
+    let found = fuzz_planted(folder.path(), &out, options).output().unwrap();
     let told = text(&found.stderr) + &text(&found.stdout);
     assert_eq!(found.status.code(), Some(0), "{told}");
     assert!(told.contains("dejavm repro"), "the summary names the command: {told}");
@@ -179,27 +132,10 @@ fn a_panic_is_a_crash_where_it_happens_if_it_is_asked_for() {
 fn one_seed_is_one_campaign() {
     let Some(_) = kvm() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let seeds = seeds(folder.path());
-    let program = build_c("planted", &[]);
     let queue = |name: &str| {
         let out = folder.path().join(name);
-        let args = [
-            "fuzz",
-            "-i",
-            path(&seeds),
-            "-o",
-            path(&out),
-            "-s",
-            "7",
-            "-E",
-            "1500",
-            "-t",
-            "1000",
-            "--",
-            path(&program),
-            "@@",
-        ];
-        let done = run(&args);
+        let mut campaign = fuzz_planted(folder.path(), &out, "-s 7 -E 1500 -t 1000");
+        let done = campaign.output().unwrap();
         assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
         let mut entries: Vec<_> = std::fs::read_dir(out.join("queue"))
             .unwrap()
@@ -217,13 +153,10 @@ fn one_seed_is_one_campaign() {
 fn a_campaign_verifies_itself_in_either_mode_of_rewinding() {
     let Some(_) = kvm() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let seeds = seeds(folder.path());
-    let program = build_c("planted", &[]);
     for mode in ["lazy", "full"] {
         let out = folder.path().join(mode);
-        let guest = ["-E", "400", "--verify-every", "20", "--", path(&program), "@@"];
-        let args = ["fuzz", "-i", path(&seeds), "-o", path(&out), "-s", "7", "--rewind", mode];
-        let done = run(&[&args[..], &guest].concat());
+        let options = format!("-s 7 --rewind {mode} -E 400 --verify-every 20");
+        let done = fuzz_planted(folder.path(), &out, &options).output().unwrap();
         assert_eq!(done.status.code(), Some(0), "{mode}: {}", text(&done.stderr));
     }
 }
@@ -232,12 +165,11 @@ fn a_campaign_verifies_itself_in_either_mode_of_rewinding() {
 fn ctrl_c_ends_cleanly_and_the_same_command_resumes() {
     let Some(_) = kvm() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (seeds, out) = (seeds(folder.path()), folder.path().join("out"));
-    let program = build_c("planted", &[]);
-    let args =
-        ["fuzz", "-i", path(&seeds), "-o", path(&out), "-V", "60", "--", path(&program), "@@"];
+    let out = folder.path().join("out");
+    let campaign = |options| fuzz_planted(folder.path(), &out, options);
     for signal in ["INT", "KILL", "INT"] {
-        let child = dejavm(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut campaign = campaign("-V 60");
+        let child = campaign.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         wait_for(&out.join("fuzzer_stats"));
         std::thread::sleep(Duration::from_millis(700));
         let pid = child.id().to_string();
@@ -249,18 +181,7 @@ fn ctrl_c_ends_cleanly_and_the_same_command_resumes() {
             assert!(told.contains("executions"), "a summary: {told}");
         }
     }
-    let resumed = run(&[
-        "fuzz",
-        "-i",
-        path(&seeds),
-        "-o",
-        path(&out),
-        "-E",
-        "10",
-        "--",
-        path(&program),
-        "@@",
-    ]);
+    let resumed = campaign("-E 10").output().unwrap();
     let told = text(&resumed.stderr) + &text(&resumed.stdout);
     assert_eq!(resumed.status.code(), Some(0), "{told}");
     assert!(told.contains("resuming"), "{told}");

@@ -1,13 +1,22 @@
 //! What a process has of the host, and processes that run one test and nothing beside it.
 
+use crate::support::kvm;
+use dejavm_engine::kvm::System;
 use std::process::Command;
 
 /// Set in the process that a test starts to be alone.
 const IS_ALONE: &str = "DEJAVM_TEST_IS_ALONE";
 
+/// `/dev/kvm` in a process that runs the test `name` alone; `None` where there is none, and where
+/// such a process has been started and has passed.
+pub fn kvm_alone(name: &str) -> Option<System> {
+    let system = kvm()?;
+    is_alone(name).then_some(system)
+}
+
 /// Whether this process runs the test `name` alone. If not, it starts one that does, and sees that
 /// the test passes there: the process of all the tests has their machines too.
-pub fn is_alone(name: &str) -> bool {
+fn is_alone(name: &str) -> bool {
     if std::env::var_os(IS_ALONE).is_some() {
         return true;
     }

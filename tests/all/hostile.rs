@@ -1,7 +1,7 @@
 //! Nothing that a guest does may hang, panic or reach outside.
 
-use crate::support::{build_c, kvm, machine, rounds, spec};
-use dejavm_engine::machine::Limit;
+use crate::support::{build_c, kvm, limit, machine, rounds, spec};
+use dejavm_engine::machine::{Limit, Machine};
 use dejavm_engine::outcome::Outcome;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -10,6 +10,19 @@ use std::time::Duration;
 /// Noise that a failing case's seed gives again.
 pub fn noise(seed: u64) -> StdRng {
     StdRng::seed_from_u64(seed)
+}
+
+/// How the input `+` of the guests that do bad deeds ends.
+pub const GOOD: Outcome = Outcome::Exited { status: 7 };
+
+/// A rewound machine of such a guest is what it was before `deed`, which is looked at where
+/// `is_verified`, and a good run of it ends well.
+pub fn assert_nothing_is_left(machine: &mut Machine, is_verified: bool, deed: &str) {
+    if is_verified {
+        assert_eq!(machine.verify().unwrap(), [], "after {deed}");
+    }
+    assert_eq!(machine.run(b"+", limit()).unwrap().outcome, GOOD, "after {deed}");
+    machine.rewind().unwrap();
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! each ends, and that nothing of it is left to the run after it.
 
 use crate::bare::boot;
+use crate::hostile::assert_nothing_is_left;
 use crate::support::{build_elf, kvm, limit};
 use dejavm_engine::guest::bare::BareSpec;
 use dejavm_engine::kvm::System;
@@ -121,10 +122,7 @@ fn do_all(machine: &mut Machine, irqchip: bool) {
         // With interrupt controllers interrupts come, or do not, when they like.
         assert!(irqchip || end.is(&outcome), "{letter}: {outcome}, not {end:?}");
         machine.rewind().unwrap_or_else(|e| panic!("after {letter}: {e}"));
-        assert_eq!(machine.verify().unwrap(), [], "after {letter}");
-        let good = machine.run(b"+", limit()).unwrap().outcome;
-        assert_eq!(good, Outcome::Exited { status: 7 }, "after {letter}");
-        machine.rewind().unwrap();
+        assert_nothing_is_left(machine, true, &letter.to_string());
     }
 }
 

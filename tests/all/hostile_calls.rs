@@ -1,8 +1,8 @@
 //! A million system calls that nobody would make, from inside a guest (`storm.c`), while a filter of
 //! system calls kills this process at the first path, socket or process that it would touch.
 
-use crate::footprint::{is_alone, kib};
-use crate::support::{RAM_BYTES, build_c, kvm, limit, machine, rounds, spec};
+use crate::footprint::{kib, kvm_alone};
+use crate::support::{RAM_BYTES, build_c, limit, machine, rounds, spec};
 use dejavm_engine::guest::process::Limits;
 use dejavm_engine::machine::Limit;
 use dejavm_engine::outcome::Outcome;
@@ -141,10 +141,7 @@ fn free_descriptor(file: &File) -> i32 {
 #[test]
 fn a_million_system_calls_touch_nothing_of_the_host() {
     let name = "hostile_calls::a_million_system_calls_touch_nothing_of_the_host";
-    if kvm().is_none() || !is_alone(name) {
-        return;
-    }
-    let Some(system) = kvm() else { return };
+    let Some(system) = kvm_alone(name) else { return };
     let mut machine = machine(&system, &spec(&build_c("storm", &["-static"]), &[]));
     let status = File::open("/proc/self/status").unwrap();
     let (memory_kib, free) = (status_kib(&status, "VmRSS:"), free_descriptor(&status));

@@ -6,7 +6,7 @@
 
 use crate::bare::boot;
 use crate::batch_hostile::compare;
-use crate::footprint::{footprint, is_alone};
+use crate::footprint::{footprint, kvm_alone};
 use crate::hostile::noise;
 use crate::support::{build_c, kvm, machine, patience, rounds, spec};
 use dejavm_engine::address::Gpa;
@@ -286,12 +286,8 @@ fn program(system: &System) -> (Machine, Vec<u8>) {
 
 #[test]
 fn a_hundred_thousand_programs_of_noise_each_end_in_an_outcome() {
-    if kvm().is_none()
-        || !is_alone("hostile_code::a_hundred_thousand_programs_of_noise_each_end_in_an_outcome")
-    {
-        return;
-    }
-    let Some(system) = kvm() else { return };
+    let name = "hostile_code::a_hundred_thousand_programs_of_noise_each_end_in_an_outcome";
+    let Some(system) = kvm_alone(name) else { return };
     let (mut machine, real) = program(&system);
     // Which pages are hot, and what the allocator keeps, is settled after as many.
     let first = u64::from(rounds(5_000));
@@ -344,12 +340,8 @@ fn bare(system: &System, mode: Mode) -> Machine {
 
 #[test]
 fn twenty_thousand_bare_guests_of_noise_each_end_in_an_outcome() {
-    if kvm().is_none()
-        || !is_alone("hostile_code::twenty_thousand_bare_guests_of_noise_each_end_in_an_outcome")
-    {
-        return;
-    }
-    let Some(system) = kvm() else { return };
+    let name = "hostile_code::twenty_thousand_bare_guests_of_noise_each_end_in_an_outcome";
+    let Some(system) = kvm_alone(name) else { return };
     let (_, real) = program(&system);
     let modes = [Mode::Long, Mode::Protected, Mode::Real];
     let mut machines: Vec<_> = modes.iter().map(|&mode| (bare(&system, mode), mode)).collect();

@@ -2,6 +2,7 @@
 //! of it is left to the run after it.
 
 use crate::batch::batch_of;
+use crate::hostile::{GOOD, assert_nothing_is_left};
 use crate::support::{build_c, kvm, limit, rounds, spec};
 use dejavm_engine::kvm::System;
 use dejavm_engine::machine::{
@@ -160,8 +161,6 @@ fn input(how: char, argument: u64) -> Vec<u8> {
     [&[how as u8][..], &argument.to_le_bytes()].concat()
 }
 
-const GOOD: Outcome = Outcome::Exited { status: 7 };
-
 fn guest(system: &System, ram_bytes: u64) -> Machine {
     let spec = spec(&build_c("hostile", &[]), &[]);
     let boot = Boot::process(system, &spec, ram_bytes, b"").unwrap();
@@ -185,17 +184,14 @@ fn every_deed_of_a_program_ends_as_it_must_and_leaves_nothing() {
     let mut machine = guest(&system, 96 << 20);
     let mut wrong = Vec::new();
     for (number, (how, argument, end)) in (0..).zip(deeds()) {
+        let what = format!("{how} {argument:#x}");
         let time = Limit::time(time_of(end));
         let outcome = machine.run(&input(how, argument), time).unwrap().outcome;
         if !end.is(&outcome) {
-            wrong.push(format!("{how} {argument:#x}: {outcome}, not {end:?}"));
+            wrong.push(format!("{what}: {outcome}, not {end:?}"));
         }
         machine.rewind().unwrap();
-        if number % every(500) == 0 {
-            assert_eq!(machine.verify().unwrap(), [], "after {how} {argument:#x}");
-        }
-        assert_eq!(machine.run(b"+", limit()).unwrap().outcome, GOOD, "after {how} {argument:#x}");
-        machine.rewind().unwrap();
+        assert_nothing_is_left(&mut machine, number % every(500) == 0, &what);
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
@@ -206,6 +202,7 @@ fn every_deed_of_a_program_in_a_batch_leaves_nothing_to_the_runs_around_it() {
     let mut machine = guest(&system, 96 << 20);
     let (mut report, mut wrong) = (BatchReport::default(), Vec::new());
     for (number, (how, argument, end)) in (0..).zip(deeds()) {
+        let what = format!("{how} {argument:#x}");
         let deed = input(how, argument);
         let inputs = [b"+", &deed[..], b"+", &deed[..], b"+"];
         let options = BatchOptions { limit: Some(time_of(end)), stop_at_finding: false };
@@ -216,14 +213,10 @@ fn every_deed_of_a_program_in_a_batch_leaves_nothing_to_the_runs_around_it() {
             // A run that is kicked late may have had no time.
             let is_late = *told == Outcome::TimedOut;
             if !is_right && !is_late {
-                wrong.push(format!("{how} {argument:#x}: {:?}, not {end:?}", report.runs));
+                wrong.push(format!("{what}: {:?}, not {end:?}", report.runs));
             }
         }
-        if number % every(500) == 0 {
-            assert_eq!(machine.verify().unwrap(), [], "after {how} {argument:#x}");
-        }
-        assert_eq!(machine.run(b"+", limit()).unwrap().outcome, GOOD, "after {how} {argument:#x}");
-        machine.rewind().unwrap();
+        assert_nothing_is_left(&mut machine, number % every(500) == 0, &what);
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
@@ -237,8 +230,6 @@ fn a_program_that_fills_the_dirty_ring_goes_on_and_leaves_nothing() {
         let full = machine.run(&input('d', 80_000), limit()).unwrap().outcome;
         assert_eq!(full, Outcome::Exited { status: 5 }, "round {round}");
         machine.rewind().unwrap();
-        assert_eq!(machine.verify().unwrap(), [], "round {round}");
-        assert_eq!(machine.run(b"+", limit()).unwrap().outcome, GOOD, "round {round}");
-        machine.rewind().unwrap();
+        assert_nothing_is_left(&mut machine, true, &format!("round {round}"));
     }
 }

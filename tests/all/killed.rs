@@ -2,6 +2,7 @@
 //!
 //! `DEJAVM_KILLS=N` kills each command N times instead of a few.
 
+use crate::invoke::{dejavm, fuzz, path, seeds};
 use crate::support::{build_c, kvm, times};
 use dejavm_engine::machine::MachineSnapshot;
 use dejavm_engine::snapshot::file;
@@ -19,12 +20,6 @@ fn kills(count: u32) -> u32 {
     kills.parse().expect("DEJAVM_KILLS is a number")
 }
 
-fn dejavm(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dejavm"));
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command
-}
-
 /// Runs `command` and kills it after `delay`, if it is still there.
 fn kill_after(mut command: Command, delay: Duration) {
     let mut child = command.spawn().unwrap();
@@ -37,10 +32,6 @@ fn kill_after(mut command: Command, delay: Duration) {
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 #[test]
@@ -58,7 +49,9 @@ fn a_snapshot_that_is_killed_leaves_the_old_one_or_the_new_one() {
     let take = |ram: &str| {
         let file = path(&ballast);
         let args = ["snapshot", "--ram", ram, "--file", file, "-o", path(&target), "--"];
-        dejavm(&[&args[..], &[path(&program)]].concat())
+        let mut command = dejavm(&[&args[..], &[path(&program)]].concat());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
     };
     let start = Instant::now();
     assert!(take("32M").status().unwrap().success());
@@ -183,15 +176,14 @@ fn unfinished(out: &Path) -> usize {
 /// Kills a campaign on the guest `name` again and again, each time the one that went on.
 fn kill_campaigns(name: &str, seed: &[u8]) -> Found {
     let folder = tempfile::tempdir().unwrap();
-    let seeds = folder.path().join("seeds");
-    fs::create_dir(&seeds).unwrap();
-    fs::write(seeds.join("a"), seed).unwrap();
+    let seeds = seeds(folder.path(), seed);
     let (out, log) = (folder.path().join("out"), folder.path().join("log"));
     let program = build_c(name, &[]);
-    let fuzz = |more: &[&str]| {
-        let args = ["fuzz", "-i", path(&seeds), "-o", path(&out), "-t", "20"];
-        let mut command = dejavm(&[&args[..], more, &["--", path(&program)]].concat());
-        command.stderr(fs::File::options().append(true).create(true).open(&log).unwrap());
+    let campaign = |more: &str| {
+        let mut command = fuzz(&seeds, &out, &format!("-t 20 {more}"), &[path(&program)]);
+        command
+            .stdout(Stdio::null())
+            .stderr(fs::File::options().append(true).create(true).open(&log).unwrap());
         command
     };
     let mut watched = Watched { out: out.clone(), log: log.clone(), seen: BTreeMap::new() };
@@ -204,12 +196,12 @@ fn kill_campaigns(name: &str, seed: &[u8]) -> Found {
             1 => noise.random_range(50..600),
             _ => noise.random_range(300..1500),
         });
-        kill_after(fuzz(&["-V", "60"]), delay);
+        kill_after(campaign("-V 60"), delay);
         cut += unfinished(&out);
         watched.look();
     }
     // Long enough to find something where every kill came too early.
-    let end = fuzz(&["-E", "5000"]).status().unwrap();
+    let end = campaign("-E 5000").status().unwrap();
     assert!(end.success(), "{}", fs::read_to_string(&log).unwrap());
     watched.look();
     assert_eq!(unfinished(&out), 0, "what kills cut off goes");

@@ -22,6 +22,7 @@ mod hostile_calls;
 mod hostile_code;
 mod hostile_deeds;
 mod hostile_files;
+mod invoke;
 mod killed;
 mod kvm_api;
 mod mappings;

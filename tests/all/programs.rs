@@ -18,6 +18,10 @@ struct Case {
     inputs: &'static [Input],
 }
 
+const fn case(program: Program, args: &'static [&'static str], inputs: &'static [Input]) -> Case {
+    Case { program, args, inputs }
+}
+
 /// Where a program is from.
 #[derive(Clone, Copy)]
 enum Program {
@@ -39,6 +43,11 @@ enum Input {
     HalfOf(&'static str),
 }
 
+/// A good file, a broken one, and an empty one.
+const fn parts(name: &'static str) -> [Input; 3] {
+    [File(name), HalfOf(name), EMPTY]
+}
+
 use Input::{Bytes, File, HalfOf};
 use Program::{Built, Debian, Large};
 
@@ -49,12 +58,12 @@ const JSON: Input = Bytes(b"{\"a\": [1, 2.5, {\"b\": null}], \"c\": \"\\u00e4\"}
 const BROKEN_JSON: Input = Bytes(b"{\"a\": [1, 2\n");
 const TEXT: Input = File("notes.txt");
 const JPEG: &[Input] = &[File("photo.jpg"), HalfOf("photo.jpg"), XML];
-const PNG: &[Input] = &[File("gradient.png"), HalfOf("gradient.png"), EMPTY];
-const TIFF: &[Input] = &[File("gradient.tiff"), HalfOf("gradient.tiff"), EMPTY];
-const ZIP: &[Input] = &[File("notes.zip"), HalfOf("notes.zip"), EMPTY];
-const TAR: &[Input] = &[File("notes.tar.gz"), HalfOf("notes.tar.gz"), EMPTY];
-const DER: &[Input] = &[File("root.der"), HalfOf("root.der"), EMPTY];
-const OBJECT: &[Input] = &[File("small.o"), HalfOf("small.o"), EMPTY];
+const PNG: &[Input] = &parts("gradient.png");
+const TIFF: &[Input] = &parts("gradient.tiff");
+const ZIP: &[Input] = &parts("notes.zip");
+const TAR: &[Input] = &parts("notes.tar.gz");
+const DER: &[Input] = &parts("root.der");
+const OBJECT: &[Input] = &parts("small.o");
 const TEXTS: &[Input] = &[TEXT, Bytes(b"\xff\xfe\0no text\n\n"), EMPTY];
 
 const PERL: Program = Large("/usr/bin/perl", "perl");
@@ -64,203 +73,119 @@ const PYTHON: Program = Large("/usr/bin/python3", "python3");
 const BINUTILS: &str = "binutils";
 
 const CASES: &[Case] = &[
-    Case { program: XMLLINT, args: &["--noout", "@@"], inputs: &[XML, BROKEN_XML, EMPTY] },
-    Case { program: XMLLINT, args: &["--format", "@@"], inputs: &[XML, BROKEN_XML] },
-    Case { program: XMLLINT, args: &["--format", "-"], inputs: &[XML, BROKEN_XML] },
-    Case { program: DJPEG, args: &["@@"], inputs: JPEG },
-    Case { program: DJPEG, args: &["-bmp"], inputs: JPEG },
-    Case { program: CJPEG, args: &["-quality", "60"], inputs: &[File("gradient.ppm"), XML, EMPTY] },
-    Case {
-        program: Debian("/usr/bin/tiffinfo", "libtiff-tools"),
-        args: &["-D", "@@"],
-        inputs: TIFF,
-    },
-    Case {
-        program: Debian("/usr/bin/tiff2pdf", "libtiff-tools"),
-        args: &["-d", "@@"],
-        inputs: TIFF,
-    },
-    Case { program: Debian("/usr/bin/pngcheck", "pngcheck"), args: &["-v", "@@"], inputs: PNG },
-    Case { program: Debian("/usr/bin/webpinfo", "webp"), args: &["@@"], inputs: PNG },
-    Case {
-        program: FILE,
-        args: &["@@"],
-        inputs: &[File("gradient.png"), File("small.o"), TEXT, EMPTY],
-    },
-    Case { program: FILE, args: &["--mime", "-"], inputs: &[File("notes.zip"), XML, EMPTY] },
-    Case {
-        program: Debian("/usr/bin/gzip", "gzip"),
-        args: &["-dc"],
-        inputs: &[File("notes.txt.gz"), HalfOf("notes.txt.gz"), EMPTY],
-    },
-    Case {
-        program: Debian("/usr/bin/bzip2", "bzip2"),
-        args: &["-dc"],
-        inputs: &[File("notes.txt.bz2"), HalfOf("notes.txt.bz2"), EMPTY],
-    },
-    Case {
-        program: Debian("/usr/bin/xz", "xz-utils"),
-        args: &["-dc", "-T1"],
-        inputs: &[File("notes.txt.xz"), HalfOf("notes.txt.xz"), EMPTY],
-    },
+    case(XMLLINT, &["--noout", "@@"], &[XML, BROKEN_XML, EMPTY]),
+    case(XMLLINT, &["--format", "@@"], &[XML, BROKEN_XML]),
+    case(XMLLINT, &["--format", "-"], &[XML, BROKEN_XML]),
+    case(DJPEG, &["@@"], JPEG),
+    case(DJPEG, &["-bmp"], JPEG),
+    case(CJPEG, &["-quality", "60"], &[File("gradient.ppm"), XML, EMPTY]),
+    case(Debian("/usr/bin/tiffinfo", "libtiff-tools"), &["-D", "@@"], TIFF),
+    case(Debian("/usr/bin/tiff2pdf", "libtiff-tools"), &["-d", "@@"], TIFF),
+    case(Debian("/usr/bin/pngcheck", "pngcheck"), &["-v", "@@"], PNG),
+    case(Debian("/usr/bin/webpinfo", "webp"), &["@@"], PNG),
+    case(FILE, &["@@"], &[File("gradient.png"), File("small.o"), TEXT, EMPTY]),
+    case(FILE, &["--mime", "-"], &[File("notes.zip"), XML, EMPTY]),
+    case(Debian("/usr/bin/gzip", "gzip"), &["-dc"], &parts("notes.txt.gz")),
+    case(Debian("/usr/bin/bzip2", "bzip2"), &["-dc"], &parts("notes.txt.bz2")),
+    case(Debian("/usr/bin/xz", "xz-utils"), &["-dc", "-T1"], &parts("notes.txt.xz")),
     // Threads for every block.
-    Case {
-        program: Debian("/usr/bin/xz", "xz-utils"),
-        args: &["-zc", "-T4", "--block-size=500"],
-        inputs: TEXTS,
-    },
-    Case {
-        program: ZSTD,
-        args: &["-dc"],
-        inputs: &[File("notes.txt.zst"), HalfOf("notes.txt.zst"), EMPTY],
-    },
-    Case { program: ZSTD, args: &["-c", "-T4"], inputs: TEXTS },
-    Case { program: Debian("/usr/bin/unzip", "unzip"), args: &["-t", "@@"], inputs: ZIP },
-    Case { program: Debian("/usr/bin/unzip", "unzip"), args: &["-p", "@@"], inputs: ZIP },
-    Case {
-        program: Debian("/usr/bin/bsdtar", "libarchive-tools"),
-        args: &["-tf", "@@"],
-        inputs: TAR,
-    },
-    Case {
-        program: Debian("/usr/bin/bsdtar", "libarchive-tools"),
-        args: &["-xOf", "-"],
-        inputs: ZIP,
-    },
-    Case {
-        program: Debian("/usr/lib/p7zip/7z", "p7zip-full"),
-        args: &["t", "-bso0", "@@"],
-        inputs: &[File("notes.7z"), HalfOf("notes.7z"), EMPTY],
-    },
-    Case { program: OPENSSL, args: &["asn1parse", "-inform", "DER", "-in", "@@"], inputs: DER },
-    Case { program: OPENSSL, args: &["x509", "-inform", "DER", "-noout", "-text"], inputs: DER },
-    Case { program: Debian("/usr/bin/readelf", BINUTILS), args: &["-a", "@@"], inputs: OBJECT },
-    Case { program: Debian("/usr/bin/objdump", BINUTILS), args: &["-dr", "@@"], inputs: OBJECT },
-    Case { program: NM, args: &["@@"], inputs: &[File("small.o"), EMPTY] },
-    Case {
-        program: Debian("/usr/bin/strings", BINUTILS),
-        args: &["-t", "x", "@@"],
-        inputs: OBJECT,
-    },
-    Case {
-        program: Debian("/usr/bin/c++filt", BINUTILS),
-        args: &[],
-        inputs: &[Bytes(b"_ZN3foo3barEiPKc\n_Znonsense\n"), EMPTY],
-    },
-    Case {
-        program: Debian("/usr/bin/jq", "jq"),
-        args: &[".", "@@"],
-        inputs: &[JSON, BROKEN_JSON, EMPTY],
-    },
-    Case {
-        program: Debian("/usr/bin/jq", "jq"),
-        args: &["-r", ".a[1], .c"],
-        inputs: &[JSON, BROKEN_JSON, EMPTY],
-    },
-    Case {
-        program: SQLITE,
-        args: &["@@", "select count(*), max(name) from t"],
-        inputs: &[File("table.sqlite"), HalfOf("table.sqlite"), EMPTY],
-    },
-    Case {
-        program: SQLITE,
-        args: &[":memory:"],
-        inputs: &[
+    case(Debian("/usr/bin/xz", "xz-utils"), &["-zc", "-T4", "--block-size=500"], TEXTS),
+    case(ZSTD, &["-dc"], &parts("notes.txt.zst")),
+    case(ZSTD, &["-c", "-T4"], TEXTS),
+    case(Debian("/usr/bin/unzip", "unzip"), &["-t", "@@"], ZIP),
+    case(Debian("/usr/bin/unzip", "unzip"), &["-p", "@@"], ZIP),
+    case(Debian("/usr/bin/bsdtar", "libarchive-tools"), &["-tf", "@@"], TAR),
+    case(Debian("/usr/bin/bsdtar", "libarchive-tools"), &["-xOf", "-"], ZIP),
+    case(Debian("/usr/lib/p7zip/7z", "p7zip-full"), &["t", "-bso0", "@@"], &parts("notes.7z")),
+    case(OPENSSL, &["asn1parse", "-inform", "DER", "-in", "@@"], DER),
+    case(OPENSSL, &["x509", "-inform", "DER", "-noout", "-text"], DER),
+    case(Debian("/usr/bin/readelf", BINUTILS), &["-a", "@@"], OBJECT),
+    case(Debian("/usr/bin/objdump", BINUTILS), &["-dr", "@@"], OBJECT),
+    case(NM, &["@@"], &[File("small.o"), EMPTY]),
+    case(Debian("/usr/bin/strings", BINUTILS), &["-t", "x", "@@"], OBJECT),
+    case(
+        Debian("/usr/bin/c++filt", BINUTILS),
+        &[],
+        &[Bytes(b"_ZN3foo3barEiPKc\n_Znonsense\n"), EMPTY],
+    ),
+    case(Debian("/usr/bin/jq", "jq"), &[".", "@@"], &[JSON, BROKEN_JSON, EMPTY]),
+    case(Debian("/usr/bin/jq", "jq"), &["-r", ".a[1], .c"], &[JSON, BROKEN_JSON, EMPTY]),
+    case(SQLITE, &["@@", "select count(*), max(name) from t"], &parts("table.sqlite")),
+    case(
+        SQLITE,
+        &[":memory:"],
+        &[
             Bytes(b"create table t(a);\ninsert into t values(1),(2);\nselect sum(a) from t;\n"),
             Bytes(b"select;\n"),
             EMPTY,
         ],
-    },
-    Case {
-        program: PYTHON,
-        args: &["-c", "import json,sys; print(sorted(json.load(sys.stdin)))"],
-        inputs: &[JSON, BROKEN_JSON, EMPTY],
-    },
-    Case {
-        program: PYTHON,
-        args: &["-c", "import zipfile,sys; print(zipfile.ZipFile(sys.argv[1]).namelist())", "@@"],
-        inputs: ZIP,
-    },
-    Case { program: PYTHON, args: &["-c", THREADS_AND_SIGNALS], inputs: TEXTS },
-    Case {
-        program: PERL,
-        args: &[
+    ),
+    case(
+        PYTHON,
+        &["-c", "import json,sys; print(sorted(json.load(sys.stdin)))"],
+        &[JSON, BROKEN_JSON, EMPTY],
+    ),
+    case(
+        PYTHON,
+        &["-c", "import zipfile,sys; print(zipfile.ZipFile(sys.argv[1]).namelist())", "@@"],
+        ZIP,
+    ),
+    case(PYTHON, &["-c", THREADS_AND_SIGNALS], TEXTS),
+    case(
+        PERL,
+        &[
             "-MJSON::PP",
             "-e",
             "print JSON::PP->new->canonical->encode(decode_json(join '', <STDIN>)), qq(\\n)",
         ],
-        inputs: &[JSON, BROKEN_JSON, EMPTY],
-    },
-    Case { program: PERL, args: &["-ne", "print scalar reverse", "@@"], inputs: TEXTS },
-    Case {
-        program: Debian("/usr/bin/lua5.4", "lua5.4"),
-        args: &["-e", "for l in io.lines() do print(#l, l:upper()) end"],
-        inputs: TEXTS,
-    },
-    Case {
-        program: Debian("/usr/bin/gawk", "gawk"),
-        args: &["{ n += NF } END { print NR, n }", "@@"],
-        inputs: TEXTS,
-    },
-    Case { program: Debian("/usr/bin/mawk", "mawk"), args: &["{ print $NF }"], inputs: TEXTS },
-    Case {
-        program: EXIFTOOL,
-        args: &["/usr/bin/exiftool", "-ImageSize", "-FileType", "-"],
-        inputs: JPEG,
-    },
-    Case { program: Debian("/usr/bin/exiv2", "exiv2"), args: &["-pS", "@@"], inputs: JPEG },
-    Case {
-        program: Large("/usr/bin/ffprobe", "ffmpeg"),
-        args: &["-hide_banner", "-show_streams", "@@"],
-        inputs: &[File("tone.wav"), HalfOf("photo.jpg"), EMPTY],
-    },
-    Case {
-        program: Debian("/usr/bin/pdftotext", "poppler-utils"),
-        args: &["@@", "-"],
-        inputs: PDF,
-    },
-    Case { program: Debian("/usr/bin/pdfinfo", "poppler-utils"), args: &["-"], inputs: PDF },
-    Case {
-        program: Debian("/usr/bin/tcpdump", "tcpdump"),
-        args: &["-ntvr", "@@"],
-        inputs: &[File("packets.pcap"), HalfOf("packets.pcap"), EMPTY],
-    },
-    Case {
-        program: Debian("/usr/bin/bc", "bc"),
-        args: &["-l"],
-        inputs: &[Bytes(b"scale=30\n4*a(1)\n2^200\n"), Bytes(b"1/0\n)(\n"), EMPTY],
-    },
-    Case {
-        program: Debian("/usr/bin/m4", "m4"),
-        args: &["@@"],
-        inputs: &[
-            Bytes(b"define(`x', `<$1>')dnl\nx(1) x(`two')\n"),
-            Bytes(b"define(`x', x(\n"),
-            EMPTY,
-        ],
-    },
-    Case {
-        program: Debian("/usr/bin/sed", "sed"),
-        args: &["-n", "s/[0-9]\\+/<&>/gp", "@@"],
-        inputs: TEXTS,
-    },
-    Case { program: Debian("/usr/bin/sort", "coreutils"), args: &["-r", "@@"], inputs: TEXTS },
-    Case { program: Debian("/usr/bin/md5sum", "coreutils"), args: &[], inputs: TEXTS },
-    Case { program: Debian("/usr/bin/od", "coreutils"), args: &["-An", "-tx1z"], inputs: TEXTS },
-    Case { program: Debian("/usr/bin/grep", "grep"), args: &["-cE", "1+", "@@"], inputs: TEXTS },
-    Case { program: BUSYBOX, args: &["sha256sum", "@@"], inputs: &[File("photo.jpg"), XML] },
-    Case { program: BUSYBOX, args: &["gzip", "-c"], inputs: &[File("photo.jpg"), XML] },
-    Case { program: BUSYBOX, args: &["gunzip", "-c"], inputs: &[XML] },
-    Case { program: BUSYBOX, args: &["wc"], inputs: &[File("photo.jpg"), XML] },
-    Case { program: Built(c_dynamic), args: &[], inputs: &[XML, EMPTY] },
-    Case { program: Built(c_static), args: &[], inputs: &[XML, EMPTY] },
-    Case { program: Built(c_static_pie), args: &[], inputs: &[XML, EMPTY] },
-    Case { program: Built(rust), args: &["@@"], inputs: &[XML, File("root.der")] },
-    Case { program: Built(rust), args: &["@@"], inputs: &[HalfOf("root.der")] },
+        &[JSON, BROKEN_JSON, EMPTY],
+    ),
+    case(PERL, &["-ne", "print scalar reverse", "@@"], TEXTS),
+    case(
+        Debian("/usr/bin/lua5.4", "lua5.4"),
+        &["-e", "for l in io.lines() do print(#l, l:upper()) end"],
+        TEXTS,
+    ),
+    case(Debian("/usr/bin/gawk", "gawk"), &["{ n += NF } END { print NR, n }", "@@"], TEXTS),
+    case(Debian("/usr/bin/mawk", "mawk"), &["{ print $NF }"], TEXTS),
+    case(EXIFTOOL, &["/usr/bin/exiftool", "-ImageSize", "-FileType", "-"], JPEG),
+    case(Debian("/usr/bin/exiv2", "exiv2"), &["-pS", "@@"], JPEG),
+    case(
+        Large("/usr/bin/ffprobe", "ffmpeg"),
+        &["-hide_banner", "-show_streams", "@@"],
+        &[File("tone.wav"), HalfOf("photo.jpg"), EMPTY],
+    ),
+    case(Debian("/usr/bin/pdftotext", "poppler-utils"), &["@@", "-"], PDF),
+    case(Debian("/usr/bin/pdfinfo", "poppler-utils"), &["-"], PDF),
+    case(Debian("/usr/bin/tcpdump", "tcpdump"), &["-ntvr", "@@"], &parts("packets.pcap")),
+    case(
+        Debian("/usr/bin/bc", "bc"),
+        &["-l"],
+        &[Bytes(b"scale=30\n4*a(1)\n2^200\n"), Bytes(b"1/0\n)(\n"), EMPTY],
+    ),
+    case(
+        Debian("/usr/bin/m4", "m4"),
+        &["@@"],
+        &[Bytes(b"define(`x', `<$1>')dnl\nx(1) x(`two')\n"), Bytes(b"define(`x', x(\n"), EMPTY],
+    ),
+    case(Debian("/usr/bin/sed", "sed"), &["-n", "s/[0-9]\\+/<&>/gp", "@@"], TEXTS),
+    case(Debian("/usr/bin/sort", "coreutils"), &["-r", "@@"], TEXTS),
+    case(Debian("/usr/bin/md5sum", "coreutils"), &[], TEXTS),
+    case(Debian("/usr/bin/od", "coreutils"), &["-An", "-tx1z"], TEXTS),
+    case(Debian("/usr/bin/grep", "grep"), &["-cE", "1+", "@@"], TEXTS),
+    case(BUSYBOX, &["sha256sum", "@@"], &[File("photo.jpg"), XML]),
+    case(BUSYBOX, &["gzip", "-c"], &[File("photo.jpg"), XML]),
+    case(BUSYBOX, &["gunzip", "-c"], &[XML]),
+    case(BUSYBOX, &["wc"], &[File("photo.jpg"), XML]),
+    case(Built(c_dynamic), &[], &[XML, EMPTY]),
+    case(Built(c_static), &[], &[XML, EMPTY]),
+    case(Built(c_static_pie), &[], &[XML, EMPTY]),
+    case(Built(rust), &["@@"], &[XML, File("root.der")]),
+    case(Built(rust), &["@@"], &[HalfOf("root.der")]),
 ];
 
-/// A damaged object it hands to plugins in the order of their folder, which is the file system's.
 const ZSTD: Program = Debian("/usr/bin/zstd", "zstd");
+/// A damaged object it hands to plugins in the order of their folder, which is the file system's.
 const NM: Program = Debian("/usr/bin/nm", BINUTILS);
 const XMLLINT: Program = Debian("/usr/bin/xmllint", "libxml2-utils");
 const DJPEG: Program = Debian("/usr/bin/djpeg", "libjpeg-turbo-progs");
@@ -269,7 +194,7 @@ const FILE: Program = Debian("/usr/bin/file", "file");
 const OPENSSL: Program = Debian("/usr/bin/openssl", "openssl");
 const SQLITE: Program = Debian("/usr/bin/sqlite3", "sqlite3");
 const BUSYBOX: Program = Debian("/bin/busybox", "busybox-static");
-const PDF: &[Input] = &[File("page.pdf"), HalfOf("page.pdf"), EMPTY];
+const PDF: &[Input] = &parts("page.pdf");
 
 /// A Python script with a pool of threads, an alarm and an interrupt.
 const THREADS_AND_SIGNALS: &str = "
@@ -291,11 +216,11 @@ except KeyboardInterrupt:
 const UNSUPPORTED: &[(Case, &str)] = &[
     // Each of its passes over the output is a process of its own.
     (
-        Case {
-            program: Debian("/usr/bin/flex", "flex"),
-            args: &["-t", "@@"],
-            inputs: &[Bytes(b"%%\n[a-z]+ return 1;\n"), Bytes(b"%%\n[a-z return 1;\n"), EMPTY],
-        },
+        case(
+            Debian("/usr/bin/flex", "flex"),
+            &["-t", "@@"],
+            &[Bytes(b"%%\n[a-z]+ return 1;\n"), Bytes(b"%%\n[a-z return 1;\n"), EMPTY],
+        ),
         "clone",
     ),
 ];

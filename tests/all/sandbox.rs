@@ -1,8 +1,8 @@
 //! A campaign and a replay run behind the sandbox, and say so. What the walls refuse is tested
 //! where they are (`cli/src/sandbox/tests.rs`).
 
-use crate::command::{dejavm, only_file, path, run, seeds, text};
-use crate::support::{build_c, build_elf, kvm};
+use crate::invoke::{fuzz, fuzz_planted, only_file, path, run, seeds, text};
+use crate::support::{build_elf, kvm};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -25,12 +25,10 @@ fn wait_until(mut is_so: impl FnMut() -> bool) {
 }
 
 /// Threads of a running campaign and what each is behind, then what the campaign said at its end.
-fn campaign(folder: &Path, more: &[&str]) -> (Vec<String>, String) {
-    let (seeds, out) = (seeds(folder), folder.join("out"));
-    let program = build_c("planted", &[]);
-    let args = ["fuzz", "-i", path(&seeds), "-o", path(&out), "-V", "60"];
-    let args = [&args, more, &["--", path(&program), "@@"]].concat();
-    let child = dejavm(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+fn campaign(folder: &Path, more: &str) -> (Vec<String>, String) {
+    let out = folder.join("out");
+    let mut campaign = fuzz_planted(folder, &out, &format!("-V 60 {more}"));
+    let child = campaign.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_until(|| out.join("fuzzer_stats").exists());
     let filters = filters(&child);
     let pid = child.id().to_string();
@@ -44,7 +42,7 @@ fn campaign(folder: &Path, more: &[&str]) -> (Vec<String>, String) {
 fn every_thread_of_a_campaign_is_behind_a_filter() {
     let Some(_) = kvm() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (filters, told) = campaign(folder.path(), &[]);
+    let (filters, told) = campaign(folder.path(), "");
     assert!(filters.len() >= 3, "the campaign, its watchdog, Ctrl-C: {filters:?}");
     assert!(filters.iter().all(|filter| filter == "Seccomp:\t2"), "{filters:?}");
     assert!(told.contains("\nsandbox: seccomp"), "{told}");
@@ -54,7 +52,7 @@ fn every_thread_of_a_campaign_is_behind_a_filter() {
 fn a_campaign_without_its_sandbox_says_so() {
     let Some(_) = kvm() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (filters, told) = campaign(folder.path(), &["--no-sandbox"]);
+    let (filters, told) = campaign(folder.path(), "--no-sandbox");
     assert!(filters.iter().all(|filter| filter == "Seccomp:\t0"), "{filters:?}");
     assert!(told.contains("\nsandbox: off (--no-sandbox)\n"), "{told}");
 }
@@ -63,10 +61,9 @@ fn a_campaign_without_its_sandbox_says_so() {
 fn a_crash_that_was_found_in_the_sandbox_comes_back_in_it_and_without() {
     let Some(_) = kvm() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (seeds, out) = (seeds(folder.path()), folder.path().join("out"));
-    let program = build_c("planted", &[]);
-    let args = ["fuzz", "-i", path(&seeds), "-o", path(&out), "-s", "1", "-V", "100", "--json"];
-    let found = run(&[&args[..], &["--until-crash", "--", path(&program), "@@"]].concat());
+    let out = folder.path().join("out");
+    let mut campaign = fuzz_planted(folder.path(), &out, "-s 1 -V 100 --json --until-crash");
+    let found = campaign.output().unwrap();
     assert_eq!(found.status.code(), Some(0), "{}", text(&found.stderr));
     let summary: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
     let sandbox = summary["sandbox"].as_str().unwrap();
@@ -94,9 +91,7 @@ fn with_interrupt_controllers() -> Vec<u8> {
 fn a_bare_guests_campaign_makes_no_call_that_is_refused() {
     let Some(_) = kvm() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let seeds = folder.path().join("seeds");
-    std::fs::create_dir(&seeds).unwrap();
-    std::fs::write(seeds.join("done"), "d").unwrap();
+    let seeds = seeds(folder.path(), b"d");
     let image = folder.path().join("image");
     for (bare, bytes) in
         [("elf", build_elf("harness", 0x10_0000)), ("lecture", with_interrupt_controllers())]
@@ -105,9 +100,8 @@ fn a_bare_guests_campaign_makes_no_call_that_is_refused() {
         for rewind in ["lazy", "full"] {
             let out = folder.path().join(format!("{bare} {rewind}"));
             // Memory and every class of state, read by every ioctl that reads one.
-            let how = ["-E", "60", "--verify-every", "1", "--rewind", rewind, "--bare", bare];
-            let args = ["fuzz", "-i", path(&seeds), "-o", path(&out), "-s", "1", "-t", "50"];
-            let done = run(&[&args[..], &how, &["--", path(&image)]].concat());
+            let how = format!("--bare {bare} --rewind {rewind} -s 1 -t 50 -E 60 --verify-every 1");
+            let done = fuzz(&seeds, &out, &how, &[path(&image)]).output().unwrap();
             assert_eq!(done.status.code(), Some(0), "{bare}: {}", text(&done.stderr));
         }
     }

@@ -1,8 +1,9 @@
 //! Programs that are built with a sanitizer run, and report what they report natively.
 
+use crate::invoke::{fuzz, path, run, seeds, text};
 use crate::support::{build_c, kvm};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 /// No look for leaks, which a guest cannot have; frames by address, because the guest has no
 /// debug files of the C library.
@@ -14,18 +15,13 @@ fn input(folder: &Path, deed: &str) -> std::path::PathBuf {
     file
 }
 
-fn dejavm(args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dejavm"));
-    command.args(args).stdin(Stdio::null()).output().unwrap()
-}
-
 fn in_guest(program: &Path, deed: &str, env: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let input = input(folder.path(), deed);
-    let mut args = vec!["run", "-q", "-i", input.to_str().unwrap()];
+    let mut args = vec!["run", "-q", "-i", path(&input)];
     args.extend(env.iter().flat_map(|entry| ["--env", entry]));
-    args.extend(["--", program.to_str().unwrap()]);
-    dejavm(&args)
+    args.extend(["--", path(program)]);
+    run(&args)
 }
 
 fn natively(program: &Path, deed: &str, options: &str) -> Output {
@@ -101,19 +97,14 @@ fn undefined_behaviour_sanitizer_reports_and_goes_on_or_ends() {
 #[test]
 fn a_campaign_takes_a_sanitizers_report_for_a_crash() {
     let Some(_) = kvm() else { return };
-    for (flags, seed) in [("-fsanitize=address", "g"), ("-fsanitize=undefined", "n")] {
+    for (flags, seed) in [("-fsanitize=address", b"g"), ("-fsanitize=undefined", b"n")] {
         let program = build_c("sanitized", &[flags]);
         let folder = tempfile::tempdir().unwrap();
-        let (seeds, out) = (folder.path().join("seeds"), folder.path().join("out"));
-        std::fs::create_dir(&seeds).unwrap();
-        std::fs::write(seeds.join("seed"), seed).unwrap();
-        let (seeds, out) = (seeds.to_str().unwrap(), out.to_str().unwrap());
-        let args =
-            ["fuzz", "-i", seeds, "-o", out, "-s", "1", "-E", "20000", "--until-crash", "--"];
-        let fuzzed = dejavm(&[&args[..], &[program.to_str().unwrap()]].concat());
-        let said = String::from_utf8_lossy(&fuzzed.stderr);
+        let (seeds, out) = (seeds(folder.path(), seed), folder.path().join("out"));
+        let mut campaign = fuzz(&seeds, &out, "-s 1 -E 20000 --until-crash", &[path(&program)]);
+        let said = text(&campaign.output().unwrap().stderr);
         assert!(said.contains("_OPTIONS="), "{said}");
-        let crashes = std::fs::read_dir(Path::new(out).join("crashes"));
+        let crashes = std::fs::read_dir(out.join("crashes"));
         let crashes: Vec<_> = crashes.unwrap().map(|entry| entry.unwrap().path()).collect();
         assert!(!crashes.is_empty(), "{said}");
         // Named by the program's function, not by the runtime's.

@@ -1,18 +1,14 @@
 //! A program finds what it looks for of the host's system, and nothing else of the host.
 
+use crate::invoke::{self, path, text};
 use crate::support::{guests, installed, kvm};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
+/// What comes of `dejavm run OPTIONS -- PROGRAM`.
 fn run(options: &[&str], program: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dejavm"));
-    command.arg("run").args(options).arg("--").args(program).stdin(Stdio::null());
-    command.output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    invoke::run(&[&["run"], options, &["--"], program].concat())
 }
 
 #[test]
@@ -35,12 +31,10 @@ fn a_snapshot_has_them_too() {
     let Some(_) = installed("/usr/bin/file", "file") else { return };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file.dejavm");
-    let dejavm = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_dejavm")).args(args).output();
-    let path = file.to_str().unwrap();
-    let out = dejavm(&["snapshot", "-o", path, "--", "/usr/bin/file", "@@"]).unwrap();
+    let out = invoke::run(&["snapshot", "-o", path(&file), "--", "/usr/bin/file", "@@"]);
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
     let input = guests().join("data/gradient.png");
-    let out = dejavm(&["run", "--snapshot", path, "-i", input.to_str().unwrap()]).unwrap();
+    let out = invoke::run(&["run", "--snapshot", path(&file), "-i", path(&input)]);
     assert!(text(&out.stdout).contains("PNG image data"), "{}", text(&out.stdout));
 }
 

@@ -145,10 +145,12 @@ impl ser::Error for Impossible {
 
 struct Grow;
 
+type Name = &'static str;
+
 /// Parts that are being collected.
 struct Parts {
     kind: Kind,
-    parts: Vec<(&'static str, Tree)>,
+    parts: Vec<(Name, Tree)>,
 }
 
 enum Kind {
@@ -162,7 +164,7 @@ impl Parts {
         Self { kind, parts: Vec::new() }
     }
 
-    fn push<T: Serialize + ?Sized>(&mut self, name: &'static str, v: &T) -> Result<(), Impossible> {
+    fn push<T: Serialize + ?Sized>(&mut self, name: Name, v: &T) -> Result<(), Impossible> {
         self.parts.push((name, v.serialize(Grow)?));
         Ok(())
     }
@@ -176,10 +178,11 @@ impl Parts {
     }
 }
 
-macro_rules! numbers {
-    ($($name:ident $from:ty => $kind:ident $bits:literal $to:ty;)*) => {
-        $(fn $name(self, v: $from) -> Result<Tree, Impossible> {
-            Ok(Tree::$kind($bits, v as $to))
+/// A method of a serializer a line: its arguments, and what it makes of them.
+macro_rules! serialize {
+    ($made:ty: $($name:ident $(<$T:ident>)? ($($arg:tt: $of:ty),*) => $how:expr;)*) => {
+        $(fn $name $(<$T: Serialize + ?Sized>)? (self, $($arg: $of),*) -> Result<$made, Impossible> {
+            Ok($how)
         })*
     };
 }
@@ -195,137 +198,66 @@ impl ser::Serializer for Grow {
     type SerializeStruct = Parts;
     type SerializeStructVariant = Parts;
 
-    numbers! {
-        serialize_u8 u8 => Number 8 u64;
-        serialize_u16 u16 => Number 16 u64;
-        serialize_u32 u32 => Number 32 u64;
-        serialize_u64 u64 => Number 64 u64;
-        serialize_i8 i8 => Signed 8 i64;
-        serialize_i16 i16 => Signed 16 i64;
-        serialize_i32 i32 => Signed 32 i64;
-        serialize_i64 i64 => Signed 64 i64;
-    }
-
     fn is_human_readable(&self) -> bool {
         false
     }
 
-    fn serialize_bool(self, v: bool) -> Result<Tree, Impossible> {
-        Ok(Tree::Bool(v))
+    serialize! { Tree:
+        serialize_u8(v: u8) => Tree::Number(8, v.into());
+        serialize_u16(v: u16) => Tree::Number(16, v.into());
+        serialize_u32(v: u32) => Tree::Number(32, v.into());
+        serialize_u64(v: u64) => Tree::Number(64, v);
+        serialize_i8(v: i8) => Tree::Signed(8, v.into());
+        serialize_i16(v: i16) => Tree::Signed(16, v.into());
+        serialize_i32(v: i32) => Tree::Signed(32, v.into());
+        serialize_i64(v: i64) => Tree::Signed(64, v);
+        serialize_bool(v: bool) => Tree::Bool(v);
+        serialize_f32(_: f32) => none("floating-point numbers")?;
+        serialize_f64(_: f64) => none("floating-point numbers")?;
+        serialize_char(_: char) => none("characters")?;
+        serialize_str(v: &str) => Tree::Bytes(v.into(), None);
+        serialize_bytes(v: &[u8]) => Tree::Bytes(v.into(), None);
+        serialize_none() => Tree::Nothing;
+        serialize_some<T>(v: &T) => Tree::Something(Box::new(v.serialize(Grow)?));
+        serialize_unit() => Tree::Fields(Vec::new());
+        serialize_unit_struct(_: Name) => Tree::Fields(Vec::new());
+        serialize_unit_variant(_: Name, which: u32, _: Name) => Tree::Variant(which, Vec::new());
+        serialize_newtype_struct<T>(_: Name, v: &T) => v.serialize(Grow)?;
+        serialize_newtype_variant<T>(_: Name, which: u32, _: Name, v: &T) =>
+            Tree::Variant(which, vec![("", v.serialize(Grow)?)]);
     }
 
-    fn serialize_f32(self, _: f32) -> Result<Tree, Impossible> {
-        Err(ser::Error::custom("no snapshot has floating-point numbers"))
-    }
-
-    fn serialize_f64(self, _: f64) -> Result<Tree, Impossible> {
-        Err(ser::Error::custom("no snapshot has floating-point numbers"))
-    }
-
-    fn serialize_char(self, _: char) -> Result<Tree, Impossible> {
-        Err(ser::Error::custom("no snapshot has characters"))
-    }
-
-    fn serialize_str(self, v: &str) -> Result<Tree, Impossible> {
-        Ok(Tree::Bytes(v.into(), None))
-    }
-
-    fn serialize_bytes(self, v: &[u8]) -> Result<Tree, Impossible> {
-        Ok(Tree::Bytes(v.into(), None))
-    }
-
-    fn serialize_none(self) -> Result<Tree, Impossible> {
-        Ok(Tree::Nothing)
-    }
-
-    fn serialize_some<T: Serialize + ?Sized>(self, v: &T) -> Result<Tree, Impossible> {
-        Ok(Tree::Something(Box::new(v.serialize(Grow)?)))
-    }
-
-    fn serialize_unit(self) -> Result<Tree, Impossible> {
-        Ok(Tree::Fields(Vec::new()))
-    }
-
-    fn serialize_unit_struct(self, _: &'static str) -> Result<Tree, Impossible> {
-        Ok(Tree::Fields(Vec::new()))
-    }
-
-    fn serialize_unit_variant(
-        self,
-        _: &'static str,
-        which: u32,
-        _: &'static str,
-    ) -> Result<Tree, Impossible> {
-        Ok(Tree::Variant(which, Vec::new()))
-    }
-
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(
-        self,
-        _: &'static str,
-        v: &T,
-    ) -> Result<Tree, Impossible> {
-        v.serialize(Grow)
-    }
-
-    fn serialize_newtype_variant<T: Serialize + ?Sized>(
-        self,
-        _: &'static str,
-        which: u32,
-        _: &'static str,
-        v: &T,
-    ) -> Result<Tree, Impossible> {
-        Ok(Tree::Variant(which, vec![("", v.serialize(Grow)?)]))
-    }
-
-    fn serialize_seq(self, _: Option<usize>) -> Result<Parts, Impossible> {
-        Ok(Parts::new(Kind::List))
-    }
-
-    fn serialize_tuple(self, _: usize) -> Result<Parts, Impossible> {
-        Ok(Parts::new(Kind::Fields))
-    }
-
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Parts, Impossible> {
-        Ok(Parts::new(Kind::Fields))
-    }
-
-    fn serialize_tuple_variant(
-        self,
-        _: &'static str,
-        which: u32,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Parts, Impossible> {
-        Ok(Parts::new(Kind::Variant(which)))
-    }
-
-    fn serialize_map(self, _: Option<usize>) -> Result<Parts, Impossible> {
-        Ok(Parts::new(Kind::List))
-    }
-
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Parts, Impossible> {
-        Ok(Parts::new(Kind::Fields))
-    }
-
-    fn serialize_struct_variant(
-        self,
-        _: &'static str,
-        which: u32,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Parts, Impossible> {
-        Ok(Parts::new(Kind::Variant(which)))
+    serialize! { Parts:
+        serialize_seq(_: Option<usize>) => Parts::new(Kind::List);
+        serialize_map(_: Option<usize>) => Parts::new(Kind::List);
+        serialize_tuple(_: usize) => Parts::new(Kind::Fields);
+        serialize_tuple_struct(_: Name, _: usize) => Parts::new(Kind::Fields);
+        serialize_struct(_: Name, _: usize) => Parts::new(Kind::Fields);
+        serialize_tuple_variant(_: Name, which: u32, _: Name, _: usize) =>
+            Parts::new(Kind::Variant(which));
+        serialize_struct_variant(_: Name, which: u32, _: Name, _: usize) =>
+            Parts::new(Kind::Variant(which));
     }
 }
 
+fn none(what: &str) -> Result<Tree, Impossible> {
+    Err(Impossible(format!("no snapshot has {what}")))
+}
+
+/// A trait a line by which parts are collected, its method, and the part's name if it has one.
 macro_rules! collect {
-    ($($of:ident $push:ident;)*) => {
+    ($($of:ident $push:ident $($name:ident)?;)*) => {
         $(impl ser::$of for Parts {
             type Ok = Tree;
             type Error = Impossible;
 
-            fn $push<T: Serialize + ?Sized>(&mut self, v: &T) -> Result<(), Impossible> {
-                self.push("", v)
+            fn $push<T: Serialize + ?Sized>(
+                &mut self,
+                $($name: Name,)?
+                v: &T,
+            ) -> Result<(), Impossible> {
+                let names = [$($name,)? ""];
+                self.push(names[0], v)
             }
 
             fn end(self) -> Result<Tree, Impossible> {
@@ -340,32 +272,8 @@ collect! {
     SerializeTuple serialize_element;
     SerializeTupleStruct serialize_field;
     SerializeTupleVariant serialize_field;
-}
-
-macro_rules! collect_named {
-    ($($of:ident;)*) => {
-        $(impl ser::$of for Parts {
-            type Ok = Tree;
-            type Error = Impossible;
-
-            fn serialize_field<T: Serialize + ?Sized>(
-                &mut self,
-                name: &'static str,
-                v: &T,
-            ) -> Result<(), Impossible> {
-                self.push(name, v)
-            }
-
-            fn end(self) -> Result<Tree, Impossible> {
-                Ok(self.end())
-            }
-        })*
-    };
-}
-
-collect_named! {
-    SerializeStruct;
-    SerializeStructVariant;
+    SerializeStruct serialize_field name;
+    SerializeStructVariant serialize_field name;
 }
 
 /// An entry of a map is its key and its value.

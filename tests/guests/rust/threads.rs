@@ -21,6 +21,9 @@ fn main() {
             let result = thread::spawn(|| panic!("in a thread")).join();
             println!("joined {}", result.is_err());
         }
+        // Undefined behaviour on purpose: the handler that the standard library has for a used-up
+        // stack must see a fault that is none, and let the process die of it. Safe code has no way
+        // to fault elsewhere, which is why this one line is not safe.
         "null" => unsafe { std::ptr::null_mut::<u8>().write_volatile(1) },
         _ => work(&input),
     }
