@@ -8,7 +8,7 @@ mod info;
 
 pub(super) use info::{INFO_BYTES, Info, SI_KERNEL, SI_TIMER, SI_TKILL, SI_USER};
 
-use super::cpu::{Cpu, LEGACY_BYTES, initial_extended, make_again};
+use super::cpu::{Cpu, initial_extended, make_again};
 use super::errno::{EAGAIN, Errno, Stop};
 use super::memory::UserMemory;
 use super::settings::Action;
@@ -17,6 +17,7 @@ use super::trap::user_flags;
 use super::{Process, Verdict};
 use crate::address::Gva;
 use crate::outcome::{Fault, Signal};
+use crate::state::LEGACY_BYTES;
 use frame::{CONTEXT_BYTES, Parts, Place};
 use kvm_bindings::kvm_regs;
 
