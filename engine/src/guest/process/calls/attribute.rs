@@ -7,12 +7,12 @@ use super::super::files::Target;
 use super::super::memory::UserMemory;
 use super::super::stack::USER_ID;
 
-/// What an attribute call is about.
+/// What an attribute call is about: what a path leads to, what lies there itself, what is open.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Of {
-    Path,
-    Link,
-    Descriptor,
+    Path(u64),
+    Link(u64),
+    Descriptor(u64),
 }
 
 /// Why a name has no value that could be read.
@@ -22,52 +22,33 @@ fn absent(name: &[u8]) -> Errno {
 }
 
 impl Process {
-    fn attribute_target(
-        &mut self,
-        of: Of,
-        what: u64,
-        mem: &mut dyn UserMemory,
-    ) -> Result<Target, Stop> {
+    fn attribute_target(&self, of: Of, mem: &mut dyn UserMemory) -> Result<Target, Stop> {
         match of {
-            Of::Path => self.locate(super::AT_FDCWD, what, 0, mem),
-            Of::Link => self.locate(super::AT_FDCWD, what, libc::AT_SYMLINK_NOFOLLOW as u64, mem),
-            Of::Descriptor => Ok(self.files.table.get_usable(what)?.target),
+            Of::Path(at) => self.locate(super::AT_FDCWD, at, 0, mem),
+            Of::Link(at) => self.locate(super::AT_FDCWD, at, libc::AT_SYMLINK_NOFOLLOW as u64, mem),
+            Of::Descriptor(fd) => Ok(self.files.table.get_usable(fd)?.target),
         }
     }
 
-    pub(super) fn get_attribute(
-        &mut self,
-        of: Of,
-        what: u64,
-        name: u64,
-        mem: &mut dyn UserMemory,
-    ) -> Answer {
+    /// Why what is there has no attribute of the name at `name`.
+    fn absence(&self, of: Of, name: u64, mem: &mut dyn UserMemory) -> Result<Errno, Stop> {
         let name = self.user(mem).read_path(name)?;
-        self.attribute_target(of, what, mem)?;
-        Err(absent(name.as_bytes()).into())
+        self.attribute_target(of, mem)?;
+        Ok(absent(name.as_bytes()))
     }
 
-    pub(super) fn list_attributes(
-        &mut self,
-        of: Of,
-        what: u64,
-        mem: &mut dyn UserMemory,
-    ) -> Answer {
-        self.attribute_target(of, what, mem)?;
+    pub(super) fn get_attribute(&self, of: Of, name: u64, mem: &mut dyn UserMemory) -> Answer {
+        Err(self.absence(of, name, mem)?.into())
+    }
+
+    pub(super) fn list_attributes(&self, of: Of, mem: &mut dyn UserMemory) -> Answer {
+        self.attribute_target(of, mem)?;
         Ok(0)
     }
 
     /// `setxattr` and `removexattr`.
-    pub(super) fn set_attribute(
-        &mut self,
-        of: Of,
-        what: u64,
-        name: u64,
-        mem: &mut dyn UserMemory,
-    ) -> Answer {
-        let name = self.user(mem).read_path(name)?;
-        self.attribute_target(of, what, mem)?;
-        let errno = absent(name.as_bytes());
+    pub(super) fn set_attribute(&self, of: Of, name: u64, mem: &mut dyn UserMemory) -> Answer {
+        let errno = self.absence(of, name, mem)?;
         Err(if errno == ENODATA { EPERM } else { errno }.into())
     }
 
