@@ -1,9 +1,9 @@
-//! Owners and extended attributes: checked as a tmpfs of Linux 6.1 does, which keeps no attribute
-//! of a user's.
+//! What a file has besides its name and its bytes: owner, mode, times and extended attributes,
+//! checked as a tmpfs of Linux 6.1 does, which keeps no attribute of a user's.
 
 use super::super::Process;
-use super::super::errno::{Answer, ENODATA, ENOENT, EOPNOTSUPP, EPERM, Errno, Stop};
-use super::super::files::Target;
+use super::super::errno::{Answer, EACCES, ENODATA, ENOENT, EOPNOTSUPP, EPERM, Errno, Stop};
+use super::super::files::{NodeId, Target};
 use super::super::memory::UserMemory;
 use super::super::stack::USER_ID;
 
@@ -83,5 +83,50 @@ impl Process {
         } else {
             Err(EPERM.into())
         }
+    }
+
+    pub(super) fn change_mode(
+        &mut self,
+        fd: u64,
+        path: u64,
+        mode: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Answer {
+        let target = self.locate(fd, path, 0, mem)?;
+        self.set_mode(target, mode)
+    }
+
+    pub(super) fn change_mode_open(&mut self, fd: u64, mode: u64) -> Answer {
+        let target = self.files.table.get_usable(fd)?.target;
+        self.set_mode(target, mode)
+    }
+
+    fn set_mode(&mut self, target: Target, mode: u64) -> Answer {
+        let Target::Node(id) = target else { return Ok(0) };
+        self.check_owned(id).map_err(|_| EPERM)?;
+        if let Some(node) = self.files.tree.node_mut(id) {
+            node.mode = mode as u32 & 0o7777;
+        }
+        Ok(0)
+    }
+
+    /// `utimensat`: whatever time is asked for, the guest's clock decides.
+    pub(super) fn touch(&mut self, fd: u64, path: u64, mem: &mut dyn UserMemory) -> Answer {
+        let target = match path {
+            0 => self.files.table.get(fd)?.target,
+            path => self.locate(fd, path, 0, mem)?,
+        };
+        let Target::Node(id) = target else { return Ok(0) };
+        self.check_owned(id)?;
+        let now = self.wall_clock_ns();
+        if let Some(node) = self.files.tree.node_mut(id) {
+            node.modified_ns = now;
+        }
+        Ok(0)
+    }
+
+    /// Whether the guest's user owns a node.
+    pub(super) fn check_owned(&self, id: NodeId) -> Result<(), Errno> {
+        if self.files.tree.node(id).is_some_and(|node| node.owned) { Ok(()) } else { Err(EACCES) }
     }
 }
