@@ -4,6 +4,7 @@
 //! copy them in, and hand them to the process's parts.
 
 mod attribute;
+mod copy;
 mod descriptor;
 mod event;
 mod file;
@@ -13,6 +14,7 @@ mod list;
 pub(super) mod memory;
 mod open;
 mod path;
+mod pipe;
 mod poll;
 mod proc;
 mod residency;
@@ -22,6 +24,7 @@ mod stat;
 mod thread;
 mod time;
 mod timer;
+mod vector;
 mod wanted;
 
 pub(super) use identity::PROCESS_ID;
