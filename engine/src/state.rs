@@ -11,13 +11,16 @@ mod xsave;
 pub use classes::{Class, Ending, Entry, ORDER, Ran, Rule};
 pub use compare::Difference;
 pub use rewind::{Prepared, RewindMode};
+pub(crate) use xsave::{
+    HEADER_END, LEGACY, LEGACY_BYTES, keep_components, supported_xcr0, xcr0, xsave_bytes,
+    xsave_from,
+};
 pub use xsave::{XSAVE_BYTES, XSTATE_BV_AT, has_pkru, lies_elsewhere, xsave_layout};
 
 use crate::kvm::{KvmError, Vm};
 use crate::vcpu::Vcpu;
 use kvm_bindings as k;
 use serde::{Deserialize, Serialize};
-use xsave::xsave_bytes;
 
 /// IA32_TIME_STAMP_COUNTER: runs by itself, so that its value is neither compared nor rewound.
 /// That a guest has not moved it shows in IA32_TSC_ADJUST, which moves with it.
@@ -187,8 +190,8 @@ impl CpuState {
     /// XCR0 as captured.
     #[must_use]
     pub fn xcr0(&self) -> u64 {
-        let used = &self.xcrs.xcrs[..(self.xcrs.nr_xcrs as usize).min(self.xcrs.xcrs.len())];
-        used.iter().find(|x| x.xcr == 0).map_or(1, |x| x.value)
+        // Without XSAVE there is x87, which cannot be turned off.
+        xcr0(&self.xcrs).unwrap_or(1)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::kvm::System;
 use crate::memory::SlotSpec;
 use crate::rewind::Patches;
 use crate::snapshot::{CpuNeeds, Snapshot};
+use crate::state::{LEGACY, XSTATE_BV_AT, supported_xcr0};
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs, kvm_xcr, kvm_xcrs};
 use std::sync::Arc;
 use std::time::Instant;
@@ -247,7 +248,7 @@ fn set_up_cpu(hw: &mut Hardware, root: Gpa, start: Start) -> Result<(), MachineE
     xsave.region[0] = 0x037f;
     xsave.region[6] = 0x1f80;
     xsave.region[7] = 0xffff;
-    xsave.region[crate::state::XSTATE_BV_AT / 4] = 3;
+    xsave.region[XSTATE_BV_AT / 4] = LEGACY as u32;
     fd.set_xsave(&xsave)?;
     fd.set_msrs(&trap::msrs())?;
     let regs = kvm_regs {
@@ -272,12 +273,6 @@ fn cpu_facts(cpuid: &[kvm_bindings::kvm_cpuid_entry2]) -> CpuFacts {
         hwcap: leaf(1, 0).map_or(default.hwcap, |e| e.edx),
         signal_stack_bytes_min: default.signal_stack_bytes_min.max(xsave + 1_392),
     }
-}
-
-/// The XCR0 bits that the guest's CPUID allows (leaf 0xD, subleaf 0).
-fn supported_xcr0(cpuid: &[kvm_bindings::kvm_cpuid_entry2]) -> u64 {
-    let leaf = cpuid.iter().find(|e| e.function == 0xd && e.index == 0);
-    leaf.map_or(0, |e| u64::from(e.eax) | u64::from(e.edx) << 32)
 }
 
 impl GuestState {

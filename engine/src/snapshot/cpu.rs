@@ -1,6 +1,7 @@
 //! What a snapshot needs of a host's CPU, by name, so that a host that lacks it can say so before
 //! anything is loaded. Never decides what to do about it.
 
+use crate::state::supported_xcr0;
 use kvm_bindings::kvm_cpuid_entry2;
 use serde::{Deserialize, Serialize};
 
@@ -96,9 +97,7 @@ impl CpuNeeds {
                     .map(|bit| name(leaf, register, bit)),
             );
         }
-        // Leaf 0xD, subleaf 0: the XCR0 bits that the host supports (SDM vol. 1, 13.2).
-        let supported = host.iter().find(|e| e.function == 0xd && e.index == 0);
-        let supported = supported.map_or(0, |e| u64::from(e.eax) | u64::from(e.edx) << 32);
+        let supported = supported_xcr0(host);
         if self.xcr0 & !supported & !1 != 0 {
             missing.push(format!("XCR0 bits {:#x}", self.xcr0 & !supported & !1));
         }

@@ -9,11 +9,15 @@ use std::ops::Range;
 
 /// Bytes of a standard-format XSAVE area that the engine keeps (`KVM_GET_XSAVE`).
 pub const XSAVE_BYTES: usize = 4096;
-/// Offset of XSTATE_BV in an XSAVE area (Intel SDM vol. 1, 13.4.2).
-pub const XSTATE_BV_AT: usize = 512;
+/// Bytes of the legacy region, which is all that FXSAVE knows (Intel SDM vol. 1, 13.4.1).
+pub(crate) const LEGACY_BYTES: usize = 512;
+/// Offset of XSTATE_BV in an XSAVE area, the first word of the header (Intel SDM vol. 1, 13.4.2).
+pub const XSTATE_BV_AT: usize = LEGACY_BYTES;
+/// Where the header ends and the extended region begins.
+pub(crate) const HEADER_END: usize = XSTATE_BV_AT + 64;
 
 /// x87 and SSE, which cannot be turned off and have one place.
-const LEGACY: u64 = 3;
+pub(crate) const LEGACY: u64 = 3;
 /// Protection keys for user pages: in CR4's gift, not in XCR0's.
 const PKRU: u64 = 1 << 9;
 
@@ -26,7 +30,17 @@ const EXTENDED: [(&str, u32); 5] =
 /// (`fpu_copy_uabi_to_guest_fpstate`, arch/x86/kernel/fpu/core.c).
 #[must_use]
 pub fn has_pkru(cpuid: &[k::kvm_cpuid_entry2]) -> bool {
-    leaf(cpuid, 0).is_some_and(|e| u64::from(e.eax) & PKRU != 0)
+    supported_xcr0(cpuid) & PKRU != 0
+}
+
+/// The XCR0 bits that a CPU with this CPUID allows (leaf 0xD, subleaf 0; Intel SDM vol. 1, 13.2).
+pub(crate) fn supported_xcr0(cpuid: &[k::kvm_cpuid_entry2]) -> u64 {
+    leaf(cpuid, 0).map_or(0, |e| u64::from(e.eax) | u64::from(e.edx) << 32)
+}
+
+/// XCR0 among a vCPU's extended control registers; `None` where KVM has none to list.
+pub(crate) fn xcr0(xcrs: &k::kvm_xcrs) -> Option<u64> {
+    xcrs.xcrs.iter().take(xcrs.nr_xcrs as usize).find(|x| x.xcr == 0).map(|x| x.value)
 }
 
 /// Whether two CPUs put a component that `xcr0` enables in different places, so that an area of
@@ -37,8 +51,12 @@ pub fn lies_elsewhere(
     there: &[k::kvm_cpuid_entry2],
     xcr0: u64,
 ) -> bool {
-    let enabled = EXTENDED.iter().filter(|&&(_, number)| xcr0 & (1 << number) != 0);
-    enabled.into_iter().any(|&(_, number)| place(here, number) != place(there, number))
+    extended_in(xcr0).any(|number| place(here, number) != place(there, number))
+}
+
+/// The numbers of the [`EXTENDED`] components that `xcr0` enables.
+fn extended_in(xcr0: u64) -> impl Iterator<Item = u32> + Clone {
+    EXTENDED.iter().map(|&(_, number)| number).filter(move |number| xcr0 & (1 << number) != 0)
 }
 
 fn leaf(cpuid: &[k::kvm_cpuid_entry2], index: u32) -> Option<&k::kvm_cpuid_entry2> {
@@ -50,19 +68,18 @@ fn leaf(cpuid: &[k::kvm_cpuid_entry2], index: u32) -> Option<&k::kvm_cpuid_entry
 #[must_use]
 pub fn xsave_layout(cpuid: &[k::kvm_cpuid_entry2], xcr0: u64) -> (u64, usize) {
     if xcr0 == 0 || leaf(cpuid, 0).is_none_or(|e| e.eax == 0) {
-        return (0, XSTATE_BV_AT);
+        return (0, LEGACY_BYTES);
     }
-    let enabled = EXTENDED.iter().filter(|&&(_, number)| xcr0 & (1 << number) != 0);
-    let ends = enabled.filter_map(|&(_, number)| Some((number, place(cpuid, number)?.end)));
+    let ends = extended_in(xcr0).filter_map(|number| Some((number, place(cpuid, number)?.end)));
     let known = ends.clone().fold(LEGACY, |known, (number, _)| known | 1 << number);
-    (xcr0 & known, ends.map(|(_, end)| end).fold(XSTATE_BV_AT + 64, usize::max))
+    (xcr0 & known, ends.map(|(_, end)| end).fold(HEADER_END, usize::max))
 }
 
 /// Where component `number` lies in the standard format; `None` where the CPU has none.
 fn place(cpuid: &[k::kvm_cpuid_entry2], number: u32) -> Option<Range<usize>> {
     let (bytes, at) = leaf(cpuid, number).map(|e| (e.eax as usize, e.ebx as usize))?;
     let end = at.checked_add(bytes)?;
-    (bytes > 0 && at >= 576 && end <= XSAVE_BYTES).then_some(at..end)
+    (bytes > 0 && at >= HEADER_END && end <= XSAVE_BYTES).then_some(at..end)
 }
 
 impl CpuState {
@@ -83,7 +100,7 @@ impl CpuState {
             }
             enabled |= PKRU;
         }
-        bytes[XSTATE_BV_AT..XSTATE_BV_AT + 8].copy_from_slice(&enabled.to_le_bytes());
+        set_xstate_bv(&mut bytes, enabled);
         xsave_from(&bytes)
     }
 }
@@ -94,11 +111,30 @@ fn xstate_bv(area: &[u8]) -> u64 {
         .map_or(0, u64::from_le_bytes)
 }
 
-pub(super) fn xsave_bytes(area: &k::kvm_xsave) -> Vec<u8> {
+fn set_xstate_bv(area: &mut [u8], components: u64) {
+    if let Some(word) = area.get_mut(XSTATE_BV_AT..XSTATE_BV_AT + 8) {
+        word.copy_from_slice(&components.to_le_bytes());
+    }
+}
+
+/// Takes every component that is not `allowed` out of an area, so that XRSTOR loads it: a bit of
+/// XSTATE_BV that XCR0 has not faults, and so does what is not zero behind it in the header of a
+/// standard-format area, up to what is reserved there (Intel SDM vol. 1, 13.8.1).
+pub(crate) fn keep_components(area: &mut [u8], allowed: u64) {
+    let kept = xstate_bv(area) & allowed;
+    if let Some(header) = area.get_mut(XSTATE_BV_AT..HEADER_END) {
+        header.fill(0);
+    }
+    set_xstate_bv(area, kept);
+}
+
+/// An area's bytes, [`XSAVE_BYTES`] of them, from the words that KVM tells it in.
+pub(crate) fn xsave_bytes(area: &k::kvm_xsave) -> Vec<u8> {
     area.region.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-fn xsave_from(bytes: &[u8]) -> k::kvm_xsave {
+/// The words that KVM takes an area in, zero past the end of `bytes`.
+pub(crate) fn xsave_from(bytes: &[u8]) -> k::kvm_xsave {
     let mut area = k::kvm_xsave::default();
     for (word, four) in area.region.iter_mut().zip(bytes.chunks_exact(4)) {
         *word = four.try_into().map_or(0, u32::from_le_bytes);
@@ -207,6 +243,27 @@ mod tests {
         assert_eq!(xsave_layout(&cpuid(&INTEL), 7), (7, 832));
         assert_eq!(xsave_layout(&cpuid(&[]), 7), (3, 576));
         assert_eq!(xsave_layout(&[], 0), (0, 512));
+    }
+
+    #[test]
+    fn what_may_be_loaded_has_the_allowed_components_and_nothing_else_in_its_header() {
+        let mut bytes = area(0x2e7, &[(XSTATE_BV_AT + 8, 1), (HEADER_END - 1, 1)]);
+        keep_components(&mut bytes, 0x47);
+        assert_eq!(xstate_bv(&bytes), 0x47);
+        assert!(bytes[XSTATE_BV_AT + 8..HEADER_END].iter().all(|byte| *byte == 0));
+        let mut headless = vec![1; LEGACY_BYTES];
+        keep_components(&mut headless, 7);
+        assert_eq!(headless, [1; LEGACY_BYTES]);
+    }
+
+    #[test]
+    fn xcr0_is_sought_only_among_the_registers_that_there_are() {
+        let mut xcrs = k::kvm_xcrs { nr_xcrs: 2, ..Default::default() };
+        xcrs.xcrs[0] = k::kvm_xcr { xcr: 1, value: 9, ..Default::default() };
+        xcrs.xcrs[1] = k::kvm_xcr { xcr: 0, value: 7, ..Default::default() };
+        assert_eq!(xcr0(&xcrs), Some(7));
+        assert_eq!(xcr0(&k::kvm_xcrs { nr_xcrs: u32::MAX, ..xcrs }), Some(7));
+        assert_eq!(xcr0(&k::kvm_xcrs { nr_xcrs: 1, ..xcrs }), None);
     }
 
     #[test]

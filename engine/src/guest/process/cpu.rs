@@ -5,6 +5,7 @@
 //! value).
 
 use super::trap::SYSCALL_BYTES;
+use crate::state::LEGACY_BYTES;
 use kvm_bindings::kvm_regs;
 use serde::{Deserialize, Serialize};
 
@@ -58,11 +59,6 @@ pub struct ExtendedLayout {
 
 /// Bits that MXCSR may have (Intel SDM vol. 1, 10.2.3).
 pub const MXCSR_MASK: u32 = 0xffff;
-
-/// Bytes of the part that FXSAVE knows.
-pub(super) const LEGACY_BYTES: usize = 512;
-/// Bytes of the legacy part and the header.
-pub(super) const HEADER_END: usize = 576;
 
 /// A thread's CPU state while another one runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

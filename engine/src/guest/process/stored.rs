@@ -16,7 +16,7 @@ impl Process {
         self.files.check_stored(&limits)?;
         self.space.check_stored(&limits)?;
         self.settings.check_stored()?;
-        if self.images.0.len() > super::calls::memory::IMAGES_MAX
+        if self.images.0.len() > super::calls::mmap::IMAGES_MAX
             || self.missing.0.len() > MISSING_MAX
         {
             return Err("more images or missing system calls than are remembered");

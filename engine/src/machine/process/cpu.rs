@@ -6,10 +6,16 @@
 use crate::guest::process::cpu::{Cpu, ExtendedLayout};
 use crate::kvm::KvmError;
 use crate::machine::MachineError;
-use crate::state::{XSAVE_BYTES, XSTATE_BV_AT, xsave_layout};
+use crate::state::{
+    LEGACY, LEGACY_BYTES, XSAVE_BYTES, XSTATE_BV_AT, keep_components, xcr0, xsave_bytes,
+    xsave_from, xsave_layout,
+};
 use crate::vcpu::Vcpu;
-use kvm_bindings::{kvm_regs, kvm_xsave};
+use kvm_bindings::kvm_regs;
 use std::cell::OnceCell;
+
+/// Extended state as FXSAVE has it.
+const NO_XSAVE: ExtendedLayout = ExtendedLayout { features: 0, bytes: LEGACY_BYTES };
 
 /// What was done to a program's CPU state.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +60,7 @@ impl<'a> ProgramCpu<'a> {
 
     fn read_layout(&mut self) -> Result<ExtendedLayout, KvmError> {
         let (cpuid, xcrs) = (self.vcpu.fd().cpuid()?, self.vcpu.fd().xcrs()?);
-        let xcr0 = xcrs.xcrs.iter().take(xcrs.nr_xcrs as usize).find(|x| x.xcr == 0);
-        let (features, bytes) = xsave_layout(&cpuid, xcr0.map_or(0, |x| x.value));
+        let (features, bytes) = xsave_layout(&cpuid, xcr0(&xcrs).unwrap_or(0));
         Ok(ExtendedLayout { features, bytes })
     }
 
@@ -89,7 +94,7 @@ impl Cpu for ProgramCpu<'_> {
             return *layout;
         }
         let read = self.read_layout();
-        let layout = self.note(read).unwrap_or(ExtendedLayout { features: 0, bytes: 512 });
+        let layout = self.note(read).unwrap_or(NO_XSAVE);
         if self.failed.is_none() {
             // Nobody else fills it meanwhile.
             let _ = self.layout.set(layout);
@@ -103,16 +108,11 @@ impl Cpu for ProgramCpu<'_> {
             Some(before) => before.to_vec(),
             None => {
                 let read = self.vcpu.fd().xsave();
-                let words = self.note(read).unwrap_or_default().region;
-                words.iter().flat_map(|word| word.to_le_bytes()).collect()
+                xsave_bytes(&self.note(read).unwrap_or_default())
             }
         };
         area.resize(XSAVE_BYTES, 0);
-        let mut components = [0; 8];
-        components.copy_from_slice(&area[XSTATE_BV_AT..XSTATE_BV_AT + 8]);
-        let components = u64::from_le_bytes(components) & (layout.features | 3);
-        area[XSTATE_BV_AT..XSTATE_BV_AT + 64].fill(0);
-        area[XSTATE_BV_AT..XSTATE_BV_AT + 8].copy_from_slice(&components.to_le_bytes());
+        keep_components(&mut area, layout.features | LEGACY);
         area.truncate(layout.bytes);
         area
     }
@@ -122,12 +122,10 @@ impl Cpu for ProgramCpu<'_> {
     }
 
     fn set_extended(&mut self, area: &[u8]) {
-        let mut image = kvm_xsave::default();
-        for (word, four) in image.region.iter_mut().zip(area.chunks_exact(4)) {
-            *word = four.try_into().map_or(0, u32::from_le_bytes);
-        }
+        let mut image = xsave_from(area);
         if self.extended_layout().features == 0 {
-            image.region[XSTATE_BV_AT / 4] = 3;
+            // The legacy region has no XSTATE_BV to say what it holds.
+            image.region[XSTATE_BV_AT / 4] = LEGACY as u32;
         }
         let set = self.vcpu.fd().set_xsave(&image);
         self.note(set);

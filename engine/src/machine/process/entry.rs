@@ -7,7 +7,7 @@ use crate::exit::Exit;
 use crate::guest::process::{rewrite, trap};
 use crate::machine::hardware::Hardware;
 use crate::machine::{Flow, MachineError};
-use crate::state::{CpuState, XSAVE_BYTES, XSTATE_BV_AT};
+use crate::state::{CpuState, XSAVE_BYTES, keep_components};
 use kvm_bindings::{kvm_regs, kvm_sregs};
 
 /// RAX, RDX and RIP, as the trampoline loads them.
@@ -114,23 +114,15 @@ impl ProcessDriver {
     }
 }
 
-/// Writes the XSAVE area that the trampoline loads. XSTATE_BV is masked with XCR0, because
-/// XRSTOR faults on a component that the guest may not have; hosts that show their own XCR0 to
-/// the guest would hide that.
+/// Writes the XSAVE area that the trampoline loads, masked with XCR0, without which XRSTOR would
+/// fault; hosts that show their own XCR0 to the guest would hide that.
 pub(in crate::machine) fn install_xsave(
     hw: &mut Hardware,
     cpu: &CpuState,
 ) -> Result<(), MachineError> {
     let mut area = cpu.xsave.clone();
     area.resize(XSAVE_BYTES, 0);
-    if let Some(header) = area.get_mut(XSTATE_BV_AT..XSTATE_BV_AT + 64) {
-        let mut word = [0; 8];
-        word.copy_from_slice(&header[..8]);
-        let allowed = u64::from_le_bytes(word) & cpu.xcr0();
-        // The rest of the header must be zero in the standard format.
-        header.fill(0);
-        header[..8].copy_from_slice(&allowed.to_le_bytes());
-    }
+    keep_components(&mut area, cpu.xcr0());
     hw.memory.write_unmarked(trap::XSAVE_AREA, &area)?;
     Ok(())
 }

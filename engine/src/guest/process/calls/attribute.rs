@@ -1,18 +1,18 @@
-//! Owners and extended attributes: checked as a tmpfs of Linux 6.1 does, which keeps no attribute
-//! of a user's.
+//! What a file has besides its name and its bytes: owner, mode, times and extended attributes,
+//! checked as a tmpfs of Linux 6.1 does, which keeps no attribute of a user's.
 
 use super::super::Process;
-use super::super::errno::{Answer, ENODATA, ENOENT, EOPNOTSUPP, EPERM, Errno, Stop};
-use super::super::files::Target;
+use super::super::errno::{Answer, EACCES, ENODATA, ENOENT, EOPNOTSUPP, EPERM, Errno, Stop};
+use super::super::files::{NodeId, Target};
 use super::super::memory::UserMemory;
 use super::super::stack::USER_ID;
 
-/// What an attribute call is about.
+/// What an attribute call is about: what a path leads to, what lies there itself, what is open.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Of {
-    Path,
-    Link,
-    Descriptor,
+    Path(u64),
+    Link(u64),
+    Descriptor(u64),
 }
 
 /// Why a name has no value that could be read.
@@ -22,52 +22,33 @@ fn absent(name: &[u8]) -> Errno {
 }
 
 impl Process {
-    fn attribute_target(
-        &mut self,
-        of: Of,
-        what: u64,
-        mem: &mut dyn UserMemory,
-    ) -> Result<Target, Stop> {
+    fn attribute_target(&self, of: Of, mem: &mut dyn UserMemory) -> Result<Target, Stop> {
         match of {
-            Of::Path => self.locate(super::AT_FDCWD, what, 0, mem),
-            Of::Link => self.locate(super::AT_FDCWD, what, libc::AT_SYMLINK_NOFOLLOW as u64, mem),
-            Of::Descriptor => Ok(self.files.table.get_usable(what)?.target),
+            Of::Path(at) => self.locate(super::AT_FDCWD, at, 0, mem),
+            Of::Link(at) => self.locate(super::AT_FDCWD, at, libc::AT_SYMLINK_NOFOLLOW as u64, mem),
+            Of::Descriptor(fd) => Ok(self.files.table.get_usable(fd)?.target),
         }
     }
 
-    pub(super) fn get_attribute(
-        &mut self,
-        of: Of,
-        what: u64,
-        name: u64,
-        mem: &mut dyn UserMemory,
-    ) -> Answer {
+    /// Why what is there has no attribute of the name at `name`.
+    fn absence(&self, of: Of, name: u64, mem: &mut dyn UserMemory) -> Result<Errno, Stop> {
         let name = self.user(mem).read_path(name)?;
-        self.attribute_target(of, what, mem)?;
-        Err(absent(name.as_bytes()).into())
+        self.attribute_target(of, mem)?;
+        Ok(absent(name.as_bytes()))
     }
 
-    pub(super) fn list_attributes(
-        &mut self,
-        of: Of,
-        what: u64,
-        mem: &mut dyn UserMemory,
-    ) -> Answer {
-        self.attribute_target(of, what, mem)?;
+    pub(super) fn get_attribute(&self, of: Of, name: u64, mem: &mut dyn UserMemory) -> Answer {
+        Err(self.absence(of, name, mem)?.into())
+    }
+
+    pub(super) fn list_attributes(&self, of: Of, mem: &mut dyn UserMemory) -> Answer {
+        self.attribute_target(of, mem)?;
         Ok(0)
     }
 
     /// `setxattr` and `removexattr`.
-    pub(super) fn set_attribute(
-        &mut self,
-        of: Of,
-        what: u64,
-        name: u64,
-        mem: &mut dyn UserMemory,
-    ) -> Answer {
-        let name = self.user(mem).read_path(name)?;
-        self.attribute_target(of, what, mem)?;
-        let errno = absent(name.as_bytes());
+    pub(super) fn set_attribute(&self, of: Of, name: u64, mem: &mut dyn UserMemory) -> Answer {
+        let errno = self.absence(of, name, mem)?;
         Err(if errno == ENODATA { EPERM } else { errno }.into())
     }
 
@@ -102,5 +83,50 @@ impl Process {
         } else {
             Err(EPERM.into())
         }
+    }
+
+    pub(super) fn change_mode(
+        &mut self,
+        fd: u64,
+        path: u64,
+        mode: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Answer {
+        let target = self.locate(fd, path, 0, mem)?;
+        self.set_mode(target, mode)
+    }
+
+    pub(super) fn change_mode_open(&mut self, fd: u64, mode: u64) -> Answer {
+        let target = self.files.table.get_usable(fd)?.target;
+        self.set_mode(target, mode)
+    }
+
+    fn set_mode(&mut self, target: Target, mode: u64) -> Answer {
+        let Target::Node(id) = target else { return Ok(0) };
+        self.check_owned(id).map_err(|_| EPERM)?;
+        if let Some(node) = self.files.tree.node_mut(id) {
+            node.mode = mode as u32 & 0o7777;
+        }
+        Ok(0)
+    }
+
+    /// `utimensat`: whatever time is asked for, the guest's clock decides.
+    pub(super) fn touch(&mut self, fd: u64, path: u64, mem: &mut dyn UserMemory) -> Answer {
+        let target = match path {
+            0 => self.files.table.get(fd)?.target,
+            path => self.locate(fd, path, 0, mem)?,
+        };
+        let Target::Node(id) = target else { return Ok(0) };
+        self.check_owned(id)?;
+        let now = self.wall_clock_ns();
+        if let Some(node) = self.files.tree.node_mut(id) {
+            node.modified_ns = now;
+        }
+        Ok(0)
+    }
+
+    /// Whether the guest's user owns a node.
+    pub(super) fn check_owned(&self, id: NodeId) -> Result<(), Errno> {
+        if self.files.tree.node(id).is_some_and(|node| node.owned) { Ok(()) } else { Err(EACCES) }
     }
 }

@@ -1,8 +1,8 @@
-//! Calls on descriptors other than transfers: seeking, duplicating, flags, pipes, lengths.
+//! Calls on descriptors other than transfers: seeking, duplicating, flags, lengths.
 
 use super::super::Process;
 use super::super::errno::{
-    Answer, EBADF, EFBIG, EINVAL, EMFILE, ENODEV, ENOTTY, ENXIO, EOPNOTSUPP, ESPIPE,
+    Answer, EBADF, EFBIG, EINVAL, ENODEV, ENOTTY, ENXIO, EOPNOTSUPP, ESPIPE,
 };
 use super::super::files::{Kind, PIPE_BYTES_MAX, Target};
 use super::super::memory::UserMemory;
@@ -166,27 +166,6 @@ impl Process {
             }
             _ => Err(ENOTTY.into()),
         }
-    }
-
-    pub(super) fn pipe(&mut self, at: u64, flags: u64, mem: &mut dyn UserMemory) -> Answer {
-        let known = libc::O_CLOEXEC | libc::O_NONBLOCK;
-        if flags & !(known as u64) != 0 {
-            return Err(EINVAL.into());
-        }
-        if self.files.table.numbers().count() + 2 > self.files.table.descriptors_max() {
-            return Err(EMFILE.into());
-        }
-        let flags = flags as i32;
-        let pipe = self.files.table.add_pipe();
-        let reader = self.files.table.open(Target::PipeReader(pipe), flags | libc::O_RDONLY)?;
-        let writer = self.files.table.open(Target::PipeWriter(pipe), flags | libc::O_WRONLY)?;
-        let pair = (reader & 0xffff_ffff) | writer << 32;
-        let copied = self.user(mem).write(Gva(at), &pair.to_le_bytes());
-        if copied.is_err() {
-            self.files.close(reader)?;
-            self.files.close(writer)?;
-        }
-        copied.map(|()| 0)
     }
 
     pub(super) fn truncate_open(&mut self, fd: u64, len: u64) -> Answer {

@@ -1,31 +1,15 @@
-//! Reading and writing through descriptors, whole and in parts.
+//! Reading and writing through descriptors: files, devices and the program's outputs here; pipes
+//! and events in rooms of their own.
 
-use super::super::errno::{
-    Answer, EAGAIN, EBADF, EFAULT, EINVAL, EISDIR, ENOSPC, EOPNOTSUPP, EPIPE, ESPIPE, Errno, Stop,
-};
-use super::super::files::{Device, Kind, NodeId, Open, PIPE_ATOMIC_BYTES, PIPE_BYTES_MAX, Target};
+use super::super::errno::{Answer, EBADF, EINVAL, EISDIR, ENOSPC, ESPIPE, Errno, Stop};
+use super::super::files::{Device, Kind, NodeId, Open, Target};
 use super::super::memory::UserMemory;
-use super::super::{Process, SystemCall, Verdict};
+use super::super::{Process, Verdict};
 use super::{DEVICE_BYTES_MAX, TRANSFER_BYTES_MAX};
 use crate::address::{Gva, PAGE_SIZE};
 
-/// Parts of one `readv` or `writev` (`UIO_MAXIOV`).
-const PARTS_MAX: usize = 1024;
-
-/// The parts of a vectored transfer.
-struct Parts {
-    parts: [(u64, u64); PARTS_MAX],
-    count: usize,
-}
-
-impl Parts {
-    fn as_slice(&self) -> &[(u64, u64)] {
-        self.parts.get(..self.count).unwrap_or_default()
-    }
-}
-
 /// A transfer that moved some bytes succeeded, unless the run is over.
-fn moved(done: u64, stop: Option<Stop>) -> Answer {
+pub(super) fn moved(done: u64, stop: Option<Stop>) -> Answer {
     match stop {
         Some(stop @ Stop::End(_)) => Err(stop),
         Some(stop) if done == 0 => Err(stop),
@@ -52,7 +36,7 @@ impl Process {
     }
 
     /// The open file behind `fd`, checked for what a read or write needs.
-    fn for_transfer(
+    pub(super) fn for_transfer(
         &self,
         fd: u64,
         position: Option<u64>,
@@ -68,7 +52,7 @@ impl Process {
         if allowed(&open) { Ok(open) } else { Err(EBADF) }
     }
 
-    fn advance(&mut self, fd: u64, bytes: u64) -> Result<(), Errno> {
+    pub(super) fn advance(&mut self, fd: u64, bytes: u64) -> Result<(), Errno> {
         if bytes > 0 {
             let open = self.files.table.get_mut(fd)?;
             open.offset = open.offset.saturating_add(bytes);
@@ -123,30 +107,6 @@ impl Process {
             }
         }
         Ok(done)
-    }
-
-    fn read_pipe(
-        &mut self,
-        index: u32,
-        open: Open,
-        at: u64,
-        len: u64,
-        mem: &mut dyn UserMemory,
-    ) -> Answer {
-        let pipe = self.files.table.pipe(index).ok_or(EBADF)?;
-        let bytes = &pipe.bytes.0;
-        if len == 0 || bytes.is_empty() && pipe.writers == 0 {
-            return Ok(0);
-        }
-        if bytes.is_empty() {
-            return Err(self.not_yet(open));
-        }
-        let part = bytes.get(..bytes.len().min(len as usize)).unwrap_or_default();
-        let (done, stop) = self.user(mem).write_some(Gva(at), part);
-        if let Some(pipe) = self.files.table.pipe_mut(index) {
-            pipe.bytes.0.drain(..done);
-        }
-        moved(done as u64, stop)
     }
 
     pub(super) fn write(
@@ -211,23 +171,14 @@ impl Process {
         Ok(done)
     }
 
-    fn write_target(&mut self, target: Target, offset: u64, data: &[u8]) -> Answer {
+    pub(super) fn write_target(&mut self, target: Target, offset: u64, data: &[u8]) -> Answer {
         let len = data.len() as u64;
         let kept = match target {
             Target::Stdout => self.files.stdout.append(data),
             Target::Stderr => self.files.stderr.append(data),
             Target::PipeReader(_) => return Err(EBADF.into()),
             Target::Event(_) | Target::Watch(_) => return Err(EINVAL.into()),
-            Target::PipeWriter(pipe) => {
-                let pipe = self.files.table.pipe_mut(pipe).ok_or(EBADF)?;
-                let room = PIPE_BYTES_MAX.saturating_sub(pipe.bytes.0.len());
-                if room == 0 {
-                    return Err(EAGAIN.into());
-                }
-                let part = data.get(..room.min(data.len())).unwrap_or_default();
-                pipe.bytes.0.extend_from_slice(part);
-                return Ok(part.len() as u64);
-            }
+            Target::PipeWriter(pipe) => return self.write_pipe(pipe, data),
             Target::Node(node) => return self.write_node(node, offset, data),
         };
         if kept { Ok(len) } else { Err(Stop::End(Verdict::OutOfMemory)) }
@@ -246,219 +197,4 @@ impl Process {
         }
         Ok(data.len() as u64)
     }
-
-    fn check_pipe_room(&mut self, pipe: u32, open: Open, len: u64) -> Result<(), Stop> {
-        let pipe = self.files.table.pipe(pipe).ok_or(EBADF)?;
-        if pipe.readers == 0 {
-            self.send_broken_pipe();
-            return Err(EPIPE.into());
-        }
-        let room = PIPE_BYTES_MAX.saturating_sub(pipe.bytes.0.len());
-        // One that can never fit as a whole is written as far as an empty pipe goes.
-        let fits = len <= room as u64 || room == PIPE_BYTES_MAX;
-        let may_write = match open.flags & libc::O_NONBLOCK {
-            0 => fits,
-            _ => room > 0 && (fits || len > PIPE_ATOMIC_BYTES as u64),
-        };
-        if may_write { Ok(()) } else { Err(self.not_yet(open)) }
-    }
-
-    fn read_parts(&self, at: u64, count: u64, mem: &mut dyn UserMemory) -> Result<Parts, Stop> {
-        if count > PARTS_MAX as u64 {
-            return Err(EINVAL.into());
-        }
-        let count = count as usize;
-        let mut parts = Parts { parts: [(0, 0); PARTS_MAX], count };
-        let mut left = TRANSFER_BYTES_MAX;
-        let mut user = self.user(mem);
-        for (i, part) in parts.parts.iter_mut().take(count).enumerate() {
-            let here = at.wrapping_add(i as u64 * 16);
-            let base = user.read_u64(Gva(here))?;
-            let len = user.read_u64(Gva(here.wrapping_add(8)))?;
-            if len > i64::MAX as u64 {
-                return Err(EINVAL.into());
-            }
-            *part = (base, len.min(left));
-            left -= part.1;
-        }
-        Ok(parts)
-    }
-
-    pub(super) fn read_vector(
-        &mut self,
-        fd: u64,
-        at: u64,
-        count: u64,
-        position: Option<u64>,
-        mem: &mut dyn UserMemory,
-    ) -> Answer {
-        self.for_transfer(fd, position, Open::may_read)?;
-        let parts = self.read_parts(at, count, mem)?;
-        each_part(parts.as_slice(), position, |at, len, position| {
-            self.read(fd, at, len, position, mem)
-        })
-    }
-
-    pub(super) fn write_vector(
-        &mut self,
-        fd: u64,
-        at: u64,
-        count: u64,
-        position: Option<u64>,
-        mem: &mut dyn UserMemory,
-    ) -> Answer {
-        self.for_transfer(fd, position, Open::may_write)?;
-        let parts = self.read_parts(at, count, mem)?;
-        each_part(parts.as_slice(), position, |at, len, position| {
-            self.write(fd, at, len, position, mem)
-        })
-    }
-
-    pub(super) fn send_file(
-        &mut self,
-        out: u64,
-        input: u64,
-        offset_at: u64,
-        len: u64,
-        mem: &mut dyn UserMemory,
-    ) -> Answer {
-        let from = self.for_transfer(input, None, Open::may_read)?;
-        let to = self.for_transfer(out, None, Open::may_write)?;
-        let Target::Node(node) = from.target else { return Err(EINVAL.into()) };
-        if !matches!(
-            self.files.tree.node(node).map(|node| &node.kind),
-            Some(Kind::Image(_) | Kind::File(_) | Kind::Input)
-        ) || to.flags & libc::O_APPEND != 0
-        {
-            return Err(EINVAL.into());
-        }
-        let start = match offset_at {
-            0 => from.offset,
-            at => self.user(mem).read_u64(Gva(at))?,
-        };
-        let done = self.copy_within((node, start), (to.target, to.offset), len)?;
-        self.advance(out, done)?;
-        match offset_at {
-            0 => self.advance(input, done)?,
-            at => self.user(mem).write(Gva(at), &start.saturating_add(done).to_le_bytes())?,
-        }
-        Ok(done)
-    }
-}
-
-impl Process {
-    /// Copies up to `len` bytes of a file to something open.
-    fn copy_within(&mut self, from: (NodeId, u64), to: (Target, u64), len: u64) -> Answer {
-        let len = len.min(TRANSFER_BYTES_MAX);
-        let mut done = 0;
-        while done < len {
-            let mut page = [0; PAGE_SIZE];
-            let content = self.files.content(from.0);
-            let at = usize::try_from(from.1.saturating_add(done)).unwrap_or(usize::MAX);
-            let rest = content.get(at..).unwrap_or_default();
-            let part = rest.len().min(PAGE_SIZE).min((len - done) as usize);
-            let (Some(page), Some(rest)) = (page.get_mut(..part), rest.get(..part)) else { break };
-            if part == 0 {
-                break;
-            }
-            page.copy_from_slice(rest);
-            match self.write_target(to.0, to.1.saturating_add(done), page) {
-                Ok(bytes) => done += bytes,
-                Err(stop) => return moved(done, Some(stop)),
-            }
-        }
-        Ok(done)
-    }
-
-    /// `copy_file_range`; `from` and `to` are a descriptor and where its offset is, if not its own.
-    pub(super) fn copy_range(
-        &mut self,
-        from: (u64, u64),
-        to: (u64, u64),
-        len: u64,
-        flags: u64,
-        mem: &mut dyn UserMemory,
-    ) -> Answer {
-        let (input, output) = (*self.files.table.get(from.0)?, *self.files.table.get(to.0)?);
-        let mut offset_of = |open: &Open, at: u64| match at {
-            0 => Ok(open.offset),
-            at => self.user(mem).read_u64(Gva(at)),
-        };
-        let (start, end) = (offset_of(&input, from.1)?, offset_of(&output, to.1)?);
-        let (source, target) = (self.regular(&input)?, self.regular(&output)?);
-        if flags != 0 || start > i64::MAX as u64 || end > i64::MAX as u64 {
-            return Err(EINVAL.into());
-        }
-        if !input.may_read() || !output.may_write() || output.flags & libc::O_APPEND != 0 {
-            return Err(EBADF.into());
-        }
-        let room = (self.files.content(source).len() as u64).saturating_sub(start);
-        let len = len.min(room);
-        if source == target && start < end.saturating_add(len) && end < start.saturating_add(len) {
-            return Err(EINVAL.into());
-        }
-        let done = self.copy_within((source, start), (Target::Node(target), end), len)?;
-        for ((fd, at), start) in [(from, start), (to, end)] {
-            match at {
-                0 => self.advance(fd, done)?,
-                at => self.user(mem).write(Gva(at), &start.saturating_add(done).to_le_bytes())?,
-            }
-        }
-        Ok(done)
-    }
-
-    /// The regular file that is open.
-    fn regular(&self, open: &Open) -> Result<NodeId, Errno> {
-        let Target::Node(node) = open.target else { return Err(EINVAL) };
-        match self.files.tree.node(node).map(|node| &node.kind) {
-            Some(Kind::Image(_) | Kind::File(_) | Kind::Input) => Ok(node),
-            Some(Kind::Directory { .. } | Kind::Descriptors) => Err(EISDIR),
-            _ => Err(EINVAL),
-        }
-    }
-
-    /// `preadv2` and `pwritev2`: an offset of -1 is the file's own.
-    pub(super) fn transfer_with_flags(
-        &mut self,
-        call: &SystemCall,
-        writes: bool,
-        mem: &mut dyn UserMemory,
-    ) -> Answer {
-        let [fd, at, count, offset, _, flags] = call.args;
-        // RWF_HIPRI, RWF_DSYNC, RWF_SYNC and RWF_NOWAIT: nothing here ever waits.
-        if flags & !0xf != 0 {
-            return Err(EOPNOTSUPP.into());
-        }
-        let position = (offset != u64::MAX).then_some(offset);
-        if writes {
-            self.write_vector(fd, at, count, position, mem)
-        } else {
-            self.read_vector(fd, at, count, position, mem)
-        }
-    }
-}
-
-/// Transfers part after part until one comes up short.
-fn each_part(
-    parts: &[(u64, u64)],
-    position: Option<u64>,
-    mut transfer: impl FnMut(u64, u64, Option<u64>) -> Answer,
-) -> Answer {
-    let mut done = 0;
-    for (at, len) in parts {
-        let position = match position {
-            Some(position) => Some(position.checked_add(done).ok_or(EFAULT)?),
-            None => None,
-        };
-        match transfer(*at, *len, position) {
-            Ok(bytes) => {
-                done += bytes;
-                if bytes < *len {
-                    break;
-                }
-            }
-            Err(stop) => return moved(done, Some(stop)),
-        }
-    }
-    Ok(done)
 }

@@ -4,15 +4,18 @@
 //! copy them in, and hand them to the process's parts.
 
 mod attribute;
+mod copy;
 mod descriptor;
 mod event;
 mod file;
 mod futex;
 mod identity;
 mod list;
-pub(super) mod memory;
+mod memory;
+pub(super) mod mmap;
 mod open;
 mod path;
+mod pipe;
 mod poll;
 mod privilege;
 mod proc;
@@ -23,6 +26,7 @@ mod stat;
 mod thread;
 mod time;
 mod timer;
+mod vector;
 mod wanted;
 
 pub(super) use identity::PROCESS_ID;
@@ -156,16 +160,16 @@ impl Process {
             }
             libc::SYS_fchownat => self.change_owner(a, b, c, d, e, mem),
             libc::SYS_fchown => self.change_owner_open(a, b, c),
-            libc::SYS_getxattr => self.get_attribute(Of::Path, a, b, mem),
-            libc::SYS_lgetxattr => self.get_attribute(Of::Link, a, b, mem),
-            libc::SYS_fgetxattr => self.get_attribute(Of::Descriptor, a, b, mem),
-            libc::SYS_listxattr => self.list_attributes(Of::Path, a, mem),
-            libc::SYS_llistxattr => self.list_attributes(Of::Link, a, mem),
-            libc::SYS_flistxattr => self.list_attributes(Of::Descriptor, a, mem),
-            libc::SYS_setxattr | libc::SYS_removexattr => self.set_attribute(Of::Path, a, b, mem),
-            libc::SYS_lsetxattr | libc::SYS_lremovexattr => self.set_attribute(Of::Link, a, b, mem),
+            libc::SYS_getxattr => self.get_attribute(Of::Path(a), b, mem),
+            libc::SYS_lgetxattr => self.get_attribute(Of::Link(a), b, mem),
+            libc::SYS_fgetxattr => self.get_attribute(Of::Descriptor(a), b, mem),
+            libc::SYS_listxattr => self.list_attributes(Of::Path(a), mem),
+            libc::SYS_llistxattr => self.list_attributes(Of::Link(a), mem),
+            libc::SYS_flistxattr => self.list_attributes(Of::Descriptor(a), mem),
+            libc::SYS_setxattr | libc::SYS_removexattr => self.set_attribute(Of::Path(a), b, mem),
+            libc::SYS_lsetxattr | libc::SYS_lremovexattr => self.set_attribute(Of::Link(a), b, mem),
             libc::SYS_fsetxattr | libc::SYS_fremovexattr => {
-                self.set_attribute(Of::Descriptor, a, b, mem)
+                self.set_attribute(Of::Descriptor(a), b, mem)
             }
             // No network and no other process: there is nothing to talk to.
             libc::SYS_socket | libc::SYS_socketpair => Err(EAFNOSUPPORT.into()),

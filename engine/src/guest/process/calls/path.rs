@@ -2,8 +2,7 @@
 
 use super::super::Process;
 use super::super::errno::{
-    Answer, EACCES, EBUSY, EEXIST, EINVAL, EISDIR, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, ERANGE,
-    Errno, Stop,
+    Answer, EBUSY, EEXIST, EINVAL, EISDIR, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, ERANGE, Errno, Stop,
 };
 use super::super::files::{Found, Kind, Node, NodeId, Target};
 use super::super::memory::UserMemory;
@@ -352,50 +351,6 @@ impl Process {
         let Target::Node(id) = target else { return Err(EINVAL.into()) };
         self.check_owned(id)?;
         self.files.tree.set_len(id, len)?;
-        Ok(0)
-    }
-
-    fn check_owned(&self, id: NodeId) -> Result<(), Errno> {
-        if self.files.tree.node(id).is_some_and(|node| node.owned) { Ok(()) } else { Err(EACCES) }
-    }
-
-    pub(super) fn change_mode(
-        &mut self,
-        fd: u64,
-        path: u64,
-        mode: u64,
-        mem: &mut dyn UserMemory,
-    ) -> Answer {
-        let target = self.locate(fd, path, 0, mem)?;
-        self.set_mode(target, mode)
-    }
-
-    pub(super) fn change_mode_open(&mut self, fd: u64, mode: u64) -> Answer {
-        let target = self.files.table.get_usable(fd)?.target;
-        self.set_mode(target, mode)
-    }
-
-    fn set_mode(&mut self, target: Target, mode: u64) -> Answer {
-        let Target::Node(id) = target else { return Ok(0) };
-        self.check_owned(id).map_err(|_| EPERM)?;
-        if let Some(node) = self.files.tree.node_mut(id) {
-            node.mode = mode as u32 & 0o7777;
-        }
-        Ok(0)
-    }
-
-    /// `utimensat`: whatever time is asked for, the guest's clock decides.
-    pub(super) fn touch(&mut self, fd: u64, path: u64, mem: &mut dyn UserMemory) -> Answer {
-        let target = match path {
-            0 => self.files.table.get(fd)?.target,
-            path => self.locate(fd, path, 0, mem)?,
-        };
-        let Target::Node(id) = target else { return Ok(0) };
-        self.check_owned(id)?;
-        let now = self.wall_clock_ns();
-        if let Some(node) = self.files.tree.node_mut(id) {
-            node.modified_ns = now;
-        }
         Ok(0)
     }
 }

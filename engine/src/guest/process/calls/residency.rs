@@ -114,6 +114,11 @@ impl Process {
         }
     }
 
+    /// Whether the process may lock anything at all (`can_do_mlock`).
+    pub(super) fn check_may_lock(&self) -> Result<(), Errno> {
+        if self.room().locked == 0 { Err(EPERM) } else { Ok(()) }
+    }
+
     /// `mlock`, `mlock2`.
     pub(super) fn lock(
         &mut self,

@@ -1,8 +1,10 @@
-//! What a fault's signal tells its handler, and a trace (arch/x86/kernel/traps.c,
-//! arch/x86/mm/fault.c). Never decides which signal a fault is.
+//! Faults: from what the CPU reported to what a signal tells its handler, and a trace
+//! (arch/x86/kernel/traps.c, arch/x86/mm/fault.c). Never decides which signal a fault is, nor
+//! whether a handler runs.
 
-use super::super::Process;
 use super::super::cpu::Cpu;
+use super::super::memory::UserMemory;
+use super::super::{Process, Verdict};
 use super::info::Info;
 use crate::outcome::{Fault, Signal};
 
@@ -39,8 +41,28 @@ impl Info {
 }
 
 impl Process {
+    /// A fault of the running thread: the way into its handler, or the end by its signal.
+    pub fn fault(
+        &mut self,
+        fault: &Fault,
+        cr2: u64,
+        mem: &mut dyn UserMemory,
+        cpu: &mut dyn Cpu,
+    ) -> Verdict {
+        let info = self.describe(fault, cpu);
+        let thread = self.threads.current_mut();
+        thread.trap.vector = fault.vector.map_or(0, u64::from);
+        thread.trap.error_code = fault.error_code.map_or(0, u64::from);
+        if fault.vector == Some(14) {
+            thread.trap.address = cr2;
+        }
+        let verdict = self.force(&info, mem, cpu);
+        self.settle_growth();
+        verdict
+    }
+
     /// `siginfo_t` of a fault of the running thread.
-    pub(super) fn describe(&self, fault: &Fault, cpu: &mut dyn Cpu) -> Info {
+    fn describe(&self, fault: &Fault, cpu: &mut dyn Cpu) -> Info {
         match fault.vector {
             Some(vector @ (16 | 19)) => {
                 let code = float_code(&cpu.extended(), vector == 16);

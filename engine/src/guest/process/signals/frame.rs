@@ -2,9 +2,10 @@
 //! does (arch/x86/kernel/signal_64.c, arch/x86/kernel/fpu/signal.c). Never touches memory: it
 //! computes bytes, and reads them back.
 
-use super::super::cpu::{ExtendedLayout, HEADER_END, LEGACY_BYTES, MXCSR_MASK, initial_extended};
+use super::super::cpu::{ExtendedLayout, MXCSR_MASK, initial_extended};
 use super::super::threads::{AlternateStack, Trap};
 use super::info::{INFO_BYTES, Info};
+use crate::state::{HEADER_END, LEGACY, LEGACY_BYTES, XSTATE_BV_AT, keep_components};
 use kvm_bindings::kvm_regs;
 
 /// The return address and `struct ucontext`, up to `siginfo`.
@@ -23,7 +24,6 @@ const MAGIC1: u32 = 0x4650_5853;
 const MAGIC2: u32 = 0x4650_5845;
 /// Where in the legacy area Linux says what is behind it (`sw_reserved`).
 const SOFTWARE_AT: usize = 464;
-const XSTATE_BV_AT: usize = 512;
 
 /// CS and SS as programs on Linux have them. The guest's own are other selectors of the same
 /// segments; none is loaded from a frame.
@@ -109,7 +109,7 @@ fn extended_in_frame(extended: &[u8], layout: ExtendedLayout) -> Vec<u8> {
         return area;
     }
     // x87 and SSE are always there, so that a debugger need not ask.
-    area[XSTATE_BV_AT] |= 3;
+    area[XSTATE_BV_AT] |= LEGACY as u8;
     let software = &mut area[SOFTWARE_AT..SOFTWARE_AT + 48];
     software.fill(0);
     software[..4].copy_from_slice(&MAGIC1.to_le_bytes());
@@ -196,16 +196,13 @@ pub(super) fn loadable(saved: &[u8], layout: ExtendedLayout) -> Option<Vec<u8>> 
     if saved.len() < HEADER_END {
         // Only x87 and SSE: everything else in its initial state.
         header.fill(0);
-        header[0] = 3;
+        header[0] = LEGACY as u8;
         return Some(area);
     }
     if header[8..].iter().any(|byte| *byte != 0) {
         return None;
     }
-    let mut components = [0; 8];
-    components.copy_from_slice(&header[..8]);
-    let components = u64::from_le_bytes(components) & layout.features;
-    header[..8].copy_from_slice(&components.to_le_bytes());
+    keep_components(&mut area, layout.features);
     Some(area)
 }
 

@@ -1,32 +1,28 @@
-//! Signals: who gets one, what it does, and the way into a handler and back.
+//! Signals: who gets one, and what it does; which one a fault is (`fault`), and the way into a
+//! handler and back (`handler`), by a frame on its stack (`frame`).
 //!
 //! Faults come here from the machine, everything else from system calls. Never ends a run by
 //! itself: it says what the process does next.
 
 mod fault;
 mod frame;
+mod handler;
 mod info;
 
 pub(super) use fault::{BUS_ADRERR, FPE_INTDIV, ILL_ILLOPN, SEGV_ACCERR, SEGV_MAPERR};
 pub(super) use info::{INFO_BYTES, Info, SI_KERNEL, SI_TIMER, SI_TKILL, SI_USER};
 
-use super::cpu::{Cpu, LEGACY_BYTES, initial_extended, make_again};
-use super::errno::{EAGAIN, Errno, Stop};
+use super::cpu::{Cpu, make_again};
+use super::errno::{EAGAIN, Errno};
 use super::memory::UserMemory;
 use super::settings::Action;
-use super::space::USER_RIP_END;
-use super::threads::{AlternateStack, SS_AUTODISARM, bit};
-use super::trap::user_flags;
+use super::threads::bit;
 use super::{Process, Verdict};
-use crate::address::Gva;
-use crate::outcome::{Fault, Signal};
-use frame::{CONTEXT_BYTES, Parts, Place};
+use crate::outcome::Signal;
 use kvm_bindings::kvm_regs;
 
 /// `SIGKILL` and `SIGSTOP`, which can be neither blocked nor handled.
 pub(super) const UNBLOCKABLE: u64 = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
-/// DF, TF and RF: clear when a handler starts.
-const FLAGS_CLEARED: u64 = 1 << 10 | 1 << 8 | 1 << 16;
 
 /// What a signal does by default (signal(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,26 +146,6 @@ impl Process {
         }
     }
 
-    /// A fault of the running thread: the way into its handler, or the end by its signal.
-    pub fn fault(
-        &mut self,
-        fault: &Fault,
-        cr2: u64,
-        mem: &mut dyn UserMemory,
-        cpu: &mut dyn Cpu,
-    ) -> Verdict {
-        let info = self.describe(fault, cpu);
-        let thread = self.threads.current_mut();
-        thread.trap.vector = fault.vector.map_or(0, u64::from);
-        thread.trap.error_code = fault.error_code.map_or(0, u64::from);
-        if fault.vector == Some(14) {
-            thread.trap.address = cr2;
-        }
-        let verdict = self.force(&info, mem, cpu);
-        self.settle_growth();
-        verdict
-    }
-
     /// Whether a fault with this signal has a handler that runs.
     #[must_use]
     pub fn handles(&self, signal: Signal) -> bool {
@@ -188,173 +164,4 @@ impl Process {
             Disposition::Ignore | Disposition::End(_) => end,
         }
     }
-
-    /// Enters a handler.
-    fn handle(
-        &mut self,
-        info: &Info,
-        action: Action,
-        mem: &mut dyn UserMemory,
-        cpu: &mut dyn Cpu,
-    ) -> Verdict {
-        let thread = self.traced_thread();
-        if let Some(trace) = &mut self.trace {
-            trace.add_signal(thread, info);
-        }
-        let regs = self.interrupted_registers(&action, cpu);
-        match self.push_frame(info, &action, &regs, mem, cpu) {
-            Ok(()) => {}
-            Err(Stop::End(end)) => return end,
-            // No stack for the frame: what Linux does is a fault of its own.
-            Err(_) if i32::from(info.signal) == libc::SIGSEGV => {
-                return Verdict::Signal(Signal::SEGV);
-            }
-            Err(_) => return self.force(&Info::kernel(Signal::SEGV.0), mem, cpu),
-        }
-        let once = action.flags & libc::SA_RESETHAND as u32 as u64 != 0;
-        if once && let Some(slot) = self.settings.actions.get_mut(usize::from(info.signal) - 1) {
-            slot.handler = libc::SIG_DFL as u64;
-        }
-        let thread = self.threads.current_mut();
-        let itself = if action.flags & libc::SA_NODEFER as u64 != 0 { 0 } else { bit(info.signal) };
-        let blocked = (thread.blocked | action.mask | itself) & !UNBLOCKABLE;
-        if blocked != thread.blocked {
-            thread.blocked = blocked;
-        }
-        Verdict::Resumed
-    }
-
-    /// The registers that a frame keeps: where the program goes on after the handler.
-    fn interrupted_registers(&mut self, action: &Action, cpu: &mut dyn Cpu) -> kvm_regs {
-        if self.threads.current().interrupted.is_some()
-            && let Some(interrupted) = self.threads.current_mut().interrupted.take()
-            && interrupted.restarts
-            && action.flags & libc::SA_RESTART as u64 != 0
-        {
-            make_again(cpu, interrupted.nr);
-        }
-        cpu.registers()
-    }
-
-    /// Writes the frame, and has the program go on in the handler.
-    fn push_frame(
-        &mut self,
-        info: &Info,
-        action: &Action,
-        regs: &kvm_regs,
-        mem: &mut dyn UserMemory,
-        cpu: &mut dyn Cpu,
-    ) -> Result<(), Stop> {
-        let layout = cpu.extended_layout();
-        let thread = self.threads.current();
-        let stack = thread.alternate_stack;
-        let wants_other = action.flags & libc::SA_ONSTACK as u64 != 0 && stack.bytes > 0;
-        let is_there = stack.holds(regs.rsp);
-        let place = if wants_other && !is_there {
-            Place::below(stack.base.wrapping_add(stack.bytes), false, layout)
-        } else {
-            Place::below(regs.rsp, true, layout)
-        };
-        // A frame that began on the alternate stack must not leave it.
-        let leaves = (is_there || wants_other) && place.frame <= stack.base;
-        // There is no return address that the kernel could give, nor an entry that it could not.
-        if leaves || action.flags & SA_RESTORER == 0 || action.handler >= USER_RIP_END {
-            return Err(super::errno::EFAULT.into());
-        }
-        let parts = Parts {
-            info,
-            regs,
-            mask: thread.blocked_before.unwrap_or(thread.blocked),
-            stack,
-            trap: thread.trap,
-            restorer: action.restorer,
-            extended: cpu.extended(),
-            layout,
-        };
-        let bytes = frame::encode(&parts, place);
-        self.user(mem).write(Gva(place.frame), &bytes)?;
-        let has_own_mask = self.threads.current().blocked_before.is_some();
-        if has_own_mask {
-            self.threads.current_mut().blocked_before = None;
-        }
-        if stack.disarms {
-            self.threads.current_mut().alternate_stack = AlternateStack::default();
-        }
-        cpu.set_registers(&kvm_regs {
-            rip: action.handler,
-            rsp: place.frame,
-            rdi: u64::from(info.signal),
-            rsi: place.info(),
-            rdx: place.context(),
-            rax: 0,
-            rflags: user_flags(regs.rflags & !FLAGS_CLEARED),
-            ..*regs
-        });
-        cpu.set_extended(&initial_extended(layout));
-        Ok(())
-    }
-
-    /// `rt_sigreturn`: back to where a signal came in.
-    pub(super) fn return_from_handler(
-        &mut self,
-        mem: &mut dyn UserMemory,
-        cpu: &mut dyn Cpu,
-    ) -> Stop {
-        match self.restore_frame(mem, cpu) {
-            Ok(()) => Stop::Resumed,
-            Err(Stop::End(end)) => Stop::End(end),
-            Err(_) => match self.force(&Info::kernel(Signal::SEGV.0), mem, cpu) {
-                Verdict::Resumed => Stop::Resumed,
-                end => Stop::End(end),
-            },
-        }
-    }
-
-    fn restore_frame(&mut self, mem: &mut dyn UserMemory, cpu: &mut dyn Cpu) -> Result<(), Stop> {
-        let bad = || Stop::from(super::errno::EFAULT);
-        // RET has taken the return address.
-        let at = cpu.registers().rsp;
-        let mut context = [0; CONTEXT_BYTES];
-        self.user(mem).read(Gva(at), &mut context)?;
-        let saved = frame::decode(&context);
-        let layout = cpu.extended_layout();
-        let extended = match saved.extended_at {
-            0 => initial_extended(layout),
-            at => {
-                let mut legacy = [0; LEGACY_BYTES];
-                self.user(mem).read(Gva(at), &mut legacy)?;
-                let mut bytes = vec![0; frame::extended_bytes_saved(&legacy, layout)];
-                self.user(mem).read(Gva(at), &mut bytes)?;
-                frame::loadable(&bytes, layout).ok_or_else(bad)?
-            }
-        };
-        if saved.regs.rip >= USER_RIP_END {
-            return Err(bad());
-        }
-        let mask = saved.mask & !UNBLOCKABLE;
-        let [base, flags, bytes] = saved.stack;
-        let thread = self.threads.current();
-        let stack = AlternateStack {
-            base: if flags as i32 & libc::SS_DISABLE != 0 { 0 } else { base },
-            bytes: if flags as i32 & libc::SS_DISABLE != 0 { 0 } else { bytes },
-            disarms: flags & SS_AUTODISARM != 0,
-        };
-        // What a frame says of the stack counts only while the program is not on it.
-        let restores =
-            stack != thread.alternate_stack && !thread.alternate_stack.holds(saved.regs.rsp);
-        if thread.blocked != mask || restores {
-            let thread = self.threads.current_mut();
-            thread.blocked = mask;
-            if restores {
-                thread.alternate_stack = stack;
-            }
-        }
-        let rflags = user_flags(saved.regs.rflags);
-        cpu.set_registers(&kvm_regs { rflags, ..saved.regs });
-        cpu.set_extended(&extended);
-        Ok(())
-    }
 }
-
-/// `SA_RESTORER`: the action says where its handler returns to. x86-64 has no other way.
-const SA_RESTORER: u64 = 0x0400_0000;
