@@ -29,6 +29,8 @@ pub struct Report {
     pub system_calls: u64,
     /// Faults and breakpoints.
     pub traps: u64,
+    /// Times that its threads or timers needed it interrupted; such a run need not repeat exactly.
+    pub preemptions: u64,
     /// Pages that the rewind put back.
     pub pages_dirty: Option<u64>,
     /// [`Machine::memory_digest`](dejavm_engine::machine::Machine::memory_digest) at its end.
@@ -91,6 +93,7 @@ impl Report {
             exits: run.exits,
             system_calls: run.system_calls,
             traps: run.traps,
+            preemptions: run.preemptions,
             pages_dirty: None,
             memory_crc32: None,
             blocks: None,
@@ -124,6 +127,10 @@ impl Report {
         match &self.snapshot {
             Some(point) => drop(writeln!(text, "snapshot: {point}")),
             None => text.push_str("snapshot: none, it ended before its snapshot point\n"),
+        }
+        if self.preemptions > 0 {
+            let count = self.preemptions;
+            let _ = writeln!(text, "time slices used up: {count}, so a run may not repeat exactly");
         }
         if !self.unsupported_calls.is_empty() {
             let _ = writeln!(text, "not supported: {}", self.unsupported_calls.join(", "));

@@ -32,6 +32,7 @@ mod rewind;
 mod sandbox;
 mod sanitizers;
 mod signals;
+mod slices;
 mod snapshot;
 mod soak;
 mod strace;

@@ -162,7 +162,7 @@ impl Boot {
             driver.stop_at(&mut self.hw, point)?;
         }
         let started = Instant::now();
-        self.watchdog.arm(started, limit.time);
+        self.driver.arm(&self.watchdog, started, limit.time);
         let mut exits = 0;
         let mut patches = Patches::default();
         let stop = drive(&mut self.hw, &mut self.driver, &mut patches, &self.watchdog, &mut exits);
@@ -178,6 +178,7 @@ impl Boot {
                     exits,
                     system_calls,
                     traps,
+                    preemptions: self.driver.preemptions(),
                     duration: started.elapsed(),
                 };
                 let Self { hw, driver, .. } = self;

@@ -11,7 +11,7 @@ use crate::guest::process::Process;
 use crate::outcome::Outcome;
 use crate::rewind::Patches;
 use crate::state::{Ending, Reach};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a step of a guest leads to.
 pub(super) enum Flow {
@@ -110,6 +110,22 @@ impl Driver {
         }
     }
 
+    /// Starts the time limit, and the time slices of a program.
+    pub(super) fn arm(&mut self, watchdog: &Watchdog, now: Instant, limit: Option<Duration>) {
+        match self {
+            Self::Process(driver) => driver.arm(watchdog, now, limit),
+            Self::Bare(_) => watchdog.arm(now, limit),
+        }
+    }
+
+    /// Times that a program was interrupted to let its other threads or a timer go first.
+    pub(super) const fn preemptions(&self) -> u64 {
+        match self {
+            Self::Process(driver) => driver.slices.preemptions,
+            Self::Bare(_) => 0,
+        }
+    }
+
     /// System calls and traps of the run.
     pub(super) fn counts(&self) -> (u64, u64) {
         match self {
@@ -143,6 +159,12 @@ pub(super) fn drive(
                 }
                 if watchdog.expired(driver.allowance()) {
                     return Ok(Stop::Ended(out_of_time(hw)?));
+                }
+                if watchdog.slice_is_over()
+                    && let Driver::Process(driver) = driver
+                    && let Flow::Stop(stop) = driver.end_slice(hw, watchdog)?
+                {
+                    return Ok(stop);
                 }
             }
         }

@@ -125,6 +125,9 @@ pub struct RunReport {
     pub system_calls: u64,
     /// Faults and breakpoints that were taken.
     pub traps: u64,
+    /// Times that a program which made no system call for long was interrupted, to let its other
+    /// threads or a timer go first. Such a run need not repeat exactly; every other one does.
+    pub preemptions: u64,
     /// Wall-clock time of the run.
     pub duration: Duration,
 }
@@ -257,7 +260,7 @@ impl Machine {
             Readiness::Ran(_) => return Err(MachineError::NotRewound),
         }
         let start = Instant::now();
-        self.watchdog.arm(start, limit.time);
+        self.driver.arm(&self.watchdog, start, limit.time);
         let mut exits = 0;
         let stop = self.run_to_stop(input, &mut exits);
         self.watchdog.disarm();
@@ -268,8 +271,15 @@ impl Machine {
         };
         self.readiness = Readiness::Ran(ending(&outcome));
         let (system_calls, traps) = self.driver.counts();
-        let regs = *self.hw.vcpu.regs();
-        Ok(RunReport { outcome, regs, exits, system_calls, traps, duration: start.elapsed() })
+        Ok(RunReport {
+            outcome,
+            regs: *self.hw.vcpu.regs(),
+            exits,
+            system_calls,
+            traps,
+            preemptions: self.driver.preemptions(),
+            duration: start.elapsed(),
+        })
     }
 
     fn run_to_stop(&mut self, input: &[u8], exits: &mut u64) -> Result<Stop, MachineError> {

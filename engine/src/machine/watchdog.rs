@@ -1,8 +1,9 @@
-//! The time limit of a run: a thread that reads a shared deadline and kicks the vCPU's thread.
+//! The time limit of a run, and its time slices: a thread that reads shared moments and kicks the
+//! vCPU's thread.
 //!
-//! A run costs two atomic stores; no timer is armed, and the clock is the caller's to read. Never decides that a run
-//! timed out: it only makes `KVM_RUN` return, and the machine looks at the clock itself, so that
-//! a late kick does no harm.
+//! A run costs a few atomic stores; no timer is armed, and the clock is the caller's to read. Never
+//! decides that a run timed out: it only makes `KVM_RUN` return, and the machine looks at the clock
+//! itself, so that a late kick does no harm.
 
 use crate::kvm::Kicker;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
@@ -22,6 +23,8 @@ struct Shared {
     epoch: Instant,
     /// Nanoseconds after `epoch`; 0 is none.
     deadline_ns: AtomicU64,
+    /// When the time slice is over, likewise. It counts only while there is a deadline.
+    slice_ns: AtomicU64,
     thread: AtomicI32,
     awake: AtomicBool,
     polls: AtomicBool,
@@ -47,6 +50,7 @@ impl Watchdog {
         let shared = Arc::new(Shared {
             epoch: Instant::now(),
             deadline_ns: AtomicU64::new(0),
+            slice_ns: AtomicU64::new(0),
             thread: AtomicI32::new(0),
             // It looks before it ever sleeps. If this began as false, each run of a machine that is
             // never idle would wake a thread that has never slept, by a system call.
@@ -72,16 +76,36 @@ impl Watchdog {
 
     /// Starts a limit for the calling thread's run, which begins `now`. `None` is no limit.
     pub fn arm(&self, now: Instant, limit: Option<Duration>) {
+        self.shared.slice_ns.store(0, Ordering::Relaxed);
+        self.start(now, limit);
+    }
+
+    /// As [`arm`](Self::arm), for a run whose first time slice is this long.
+    pub fn arm_with_slices(&self, now: Instant, limit: Option<Duration>, slice: Duration) {
+        self.set_slice(now, slice);
+        self.start(now, Some(limit.unwrap_or(Duration::MAX)));
+    }
+
+    /// Ends the time slice `after` from `now`.
+    pub fn set_slice(&self, now: Instant, after: Duration) {
+        self.shared.slice_ns.store(self.shared.moment(now, after), Ordering::Relaxed);
+    }
+
+    /// Whether there is a time slice, and it is over.
+    #[must_use]
+    pub fn slice_is_over(&self) -> bool {
+        self.shared.is_over(&self.shared.slice_ns, 0)
+    }
+
+    fn start(&self, now: Instant, limit: Option<Duration>) {
         let shared = &self.shared;
         let limit = match limit {
             Some(limit) => limit,
             None if shared.polls.load(Ordering::Relaxed) => Duration::MAX,
             None => return self.disarm(),
         };
-        let now_ns = now.saturating_duration_since(shared.epoch).as_nanos() as u64;
-        let deadline = now_ns.saturating_add(limit.as_nanos().min(u128::from(u64::MAX / 2)) as u64);
         shared.thread.store(current_thread(), Ordering::Relaxed);
-        shared.deadline_ns.store(deadline.max(1), Ordering::SeqCst);
+        shared.deadline_ns.store(shared.moment(now, limit), Ordering::SeqCst);
         if !shared.awake.load(Ordering::SeqCst) {
             // The lock makes sure that the thread is not between its last look and its wait.
             drop(shared.sleep.lock());
@@ -97,15 +121,25 @@ impl Watchdog {
     /// Whether the limit, and `allowance` on top of it, has passed.
     #[must_use]
     pub fn expired(&self, allowance: Duration) -> bool {
-        let deadline = self.shared.deadline_ns.load(Ordering::SeqCst);
-        let allowance_ns = allowance.as_nanos().min(u128::from(u64::MAX / 2)) as u64;
-        deadline != 0 && self.shared.now_ns() >= deadline.saturating_add(allowance_ns)
+        self.shared.is_over(&self.shared.deadline_ns, ns(allowance))
     }
 }
 
 impl Shared {
     fn now_ns(&self) -> u64 {
         self.epoch.elapsed().as_nanos() as u64
+    }
+
+    /// `after` from `now`, in nanoseconds after the epoch; never 0.
+    fn moment(&self, now: Instant, after: Duration) -> u64 {
+        let now_ns = now.saturating_duration_since(self.epoch).as_nanos() as u64;
+        now_ns.saturating_add(ns(after)).max(1)
+    }
+
+    /// Whether a moment, if it is set, and `allowance_ns` more are over.
+    fn is_over(&self, moment: &AtomicU64, allowance_ns: u64) -> bool {
+        let moment = moment.load(Ordering::SeqCst);
+        moment != 0 && self.now_ns() >= moment.saturating_add(allowance_ns)
     }
 
     fn watch(&self) {
@@ -122,7 +156,7 @@ impl Shared {
                 idle = 0;
                 busy = (busy + 1) % POLL_TICKS;
                 let polls = busy == 0 && self.polls.load(Ordering::Relaxed);
-                if polls || self.now_ns() >= deadline {
+                if polls || self.now_ns() >= deadline || self.is_over(&self.slice_ns, 0) {
                     self.kicker.kick(self.thread.load(Ordering::Relaxed));
                 }
             }
@@ -157,6 +191,11 @@ impl Drop for Watchdog {
             let _ = handle.join();
         }
     }
+}
+
+/// Nanoseconds, at most so many that a moment can be told.
+fn ns(time: Duration) -> u64 {
+    time.as_nanos().min(u128::from(u64::MAX / 2)) as u64
 }
 
 /// The kernel's id of this thread, asked for once per thread.

@@ -2,6 +2,7 @@
 //!
 //! Never answers an exit.
 
+use super::slice::Slices;
 use super::{ProcessDriver, ProcessState, Served};
 use crate::exit::Exit;
 use crate::guest::process::{rewrite, trap};
@@ -59,6 +60,7 @@ impl ProcessDriver {
         self.hits.clear();
         (self.system_calls, self.traps) = (0, 0);
         (self.debug_exception, self.elsewhere) = (false, None);
+        self.slices = Slices::default();
         Ok(())
     }
 

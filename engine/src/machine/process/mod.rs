@@ -9,6 +9,7 @@ mod cpu;
 mod disguised;
 mod entry;
 mod fault;
+mod slice;
 
 pub(super) use batch::BatchParts;
 pub(super) use entry::install_xsave;
@@ -88,6 +89,8 @@ pub struct ProcessDriver {
     resume: [u8; entry::RESUME_BYTES],
     /// What the program has of extended state, once that was asked for.
     extended: OnceCell<ExtendedLayout>,
+    /// The run's time slices.
+    pub(super) slices: slice::Slices,
 }
 
 /// An exit, without its borrow of the vCPU.
@@ -116,6 +119,7 @@ impl ProcessDriver {
             under_agent: false,
             resume: [0; entry::RESUME_BYTES],
             extended: OnceCell::new(),
+            slices: slice::Slices::default(),
         }
     }
 
@@ -262,24 +266,7 @@ impl ProcessDriver {
         let mut pages = ProcessPages { memory: &mut hw.memory, tables };
         let mut cpu = ProgramCpu::new(&mut hw.vcpu, &self.extended, before);
         let verdict = process.syscall(call, &mut pages, &mut cpu);
-        let done = cpu.finish()?;
-        Ok(match verdict {
-            Verdict::Return(value) => Served::Value(value),
-            Verdict::Resumed => Served::Elsewhere(done),
-            Verdict::Exit { status } => Served::End(Outcome::Exited { status }),
-            Verdict::Signal(signal) => Served::End(Outcome::Crashed(Fault {
-                signal,
-                rip,
-                access: None,
-                vector: None,
-                error_code: None,
-            })),
-            Verdict::OutOfMemory => Served::End(Outcome::OutOfMemory),
-            Verdict::Hang => Served::End(Outcome::TimedOut),
-            Verdict::Unsupported(name) => {
-                Served::End(Outcome::Unsupported(Unsupported::SystemCall { name }))
-            }
-        })
+        Ok(served(verdict, cpu.finish()?, rip))
     }
 
     fn split<'a>(&'a mut self, hw: &'a mut Hardware) -> State<'a> {
@@ -460,6 +447,22 @@ enum Served {
     /// The registers say where it goes on.
     Elsewhere(Done),
     End(Outcome),
+}
+
+/// What becomes of a program that stood at `rip`.
+fn served(verdict: Verdict, done: Done, rip: u64) -> Served {
+    let outcome = match verdict {
+        Verdict::Return(value) => return Served::Value(value),
+        Verdict::Resumed => return Served::Elsewhere(done),
+        Verdict::Exit { status } => Outcome::Exited { status },
+        Verdict::Signal(signal) => {
+            Outcome::Crashed(Fault { signal, rip, access: None, vector: None, error_code: None })
+        }
+        Verdict::OutOfMemory => Outcome::OutOfMemory,
+        Verdict::Hang => Outcome::TimedOut,
+        Verdict::Unsupported(name) => Outcome::Unsupported(Unsupported::SystemCall { name }),
+    };
+    Served::End(outcome)
 }
 
 fn next_event(hw: &mut Hardware) -> Result<Event, MachineError> {

@@ -1,6 +1,7 @@
-//! One system call from beginning to end: made, waited in, made again, and the signals behind it.
+//! One system call from beginning to end: made, waited in, made again, and the signals behind it;
+//! and the end of a time slice, in which there is no call.
 //!
-//! Never knows what a call does.
+//! Never knows what a call does, and never looks at the host's clock.
 
 use super::super::cpu::{Context, Cpu};
 use super::super::errno::{EAGAIN, EINTR, ENOENT, Stop};
@@ -35,16 +36,16 @@ impl From<Wait> for Stop {
 
 /// What happens after a wait.
 enum Then {
-    /// The thread's call, which was this, returns.
-    Return(SystemCall, u64),
     /// The thread's call is made again.
     Call(SystemCall),
-    End(Verdict),
+    /// The thread goes on. It was in this call, if in any.
+    GoOn(Option<SystemCall>, Verdict),
 }
 
-/// The call that is being made.
+/// What is being made.
 struct Made {
-    call: SystemCall,
+    /// `None` where a time slice is over, or a thread goes on whose slice was.
+    call: Option<SystemCall>,
     /// Another thread runs now than when it began.
     has_switched: bool,
 }
@@ -64,8 +65,45 @@ impl Process {
     ) -> Verdict {
         self.scalars.advance(CALL_NS);
         self.expire_timers();
-        let mut made = Made { call: *call, has_switched: false };
-        match self.make(&mut made, mem, cpu) {
+        let mut made = Made { call: Some(*call), has_switched: false };
+        let verdict = match self.make(*call, &mut made, mem, cpu) {
+            Ok(verdict) => self.finish(&made, verdict, mem, cpu),
+            Err(end) => return end,
+        };
+        match verdict {
+            Verdict::Return(value) if self.threads.turn_is_over() => {
+                cpu.set_registers(&kvm_regs { rax: value, ..cpu.registers() });
+                self.end_slice(0, mem, cpu)
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// Whether there is anything that the end of a time slice could lead to: another thread, or a
+    /// timer's signal.
+    #[must_use]
+    pub fn has_slices(&self) -> bool {
+        !self.threads.is_single() || !self.threads.timers.are_idle()
+    }
+
+    /// The running thread has executed for `ns` nanoseconds without a system call: that time passes
+    /// on the guest's clock too, timers expire, and the others go first.
+    pub fn end_slice(&mut self, ns: u64, mem: &mut dyn UserMemory, cpu: &mut dyn Cpu) -> Verdict {
+        self.scalars.advance(ns);
+        self.threads.time_out(self.scalars.clock_ns);
+        self.expire_timers();
+        let slice = Wait { cause: Cause::Slice, ..Wait::for_time(None) };
+        self.threads.current_mut().wait = Some(slice);
+        let mut made = Made { call: None, has_switched: false };
+        let answer = match self.go_on(cpu, false, &mut made.has_switched) {
+            Ok(Then::Call(call)) => self.make(call, &mut made, mem, cpu),
+            Ok(Then::GoOn(call, verdict)) => {
+                made.call = call;
+                Ok(verdict)
+            }
+            Err(end) => Err(end),
+        };
+        match answer {
             Ok(verdict) => self.finish(&made, verdict, mem, cpu),
             Err(end) => end,
         }
@@ -75,12 +113,14 @@ impl Process {
     /// call that is over then, which may be another thread's. An error is the process's end.
     fn make(
         &mut self,
+        mut call: SystemCall,
         made: &mut Made,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
     ) -> Result<Verdict, Verdict> {
         loop {
-            let answer = self.dispatch_with_shared_files(&made.call, mem, cpu);
+            made.call = Some(call);
+            let answer = self.dispatch_with_shared_files(&call, mem, cpu);
             self.settle_growth();
             let stop = match answer {
                 Ok(value) => return Ok(Verdict::Return(value)),
@@ -90,25 +130,24 @@ impl Process {
             match stop {
                 Stop::Errno(errno) => {
                     if errno == ENOENT {
-                        self.note_missing(&made.call, mem);
+                        self.note_missing(&call, mem);
                     }
                     return Ok(Verdict::Return(errno.to_return()));
                 }
                 Stop::Resumed => return Ok(Verdict::Resumed),
                 Stop::End(end) => {
-                    self.trace_call(&made.call, &end, mem);
+                    self.trace_call(&call, &end, mem);
                     return Err(end);
                 }
-                Stop::Wait(wait) => self.begin_wait(made.call.nr, wait),
+                Stop::Wait(wait) => self.begin_wait(call.nr, wait),
                 Stop::Ended => {}
             }
-            match self.go_on(cpu, has_ended, &mut made.has_switched) {
-                Then::Call(again) => made.call = again,
-                Then::Return(call, value) => {
-                    made.call = call;
-                    return Ok(Verdict::Return(value));
+            match self.go_on(cpu, has_ended, &mut made.has_switched)? {
+                Then::Call(again) => call = again,
+                Then::GoOn(done, verdict) => {
+                    made.call = done;
+                    return Ok(verdict);
                 }
-                Then::End(end) => return Err(end),
             }
         }
     }
@@ -121,12 +160,14 @@ impl Process {
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
     ) -> Verdict {
-        if self.trace.is_some() {
-            let shown = self.shown(&verdict, cpu);
-            self.trace_call(&made.call, &shown, mem);
-        }
-        if !self.threads.is_single() {
-            self.threads.count_call();
+        if let Some(call) = &made.call {
+            if self.trace.is_some() {
+                let shown = self.shown(&verdict, cpu);
+                self.trace_call(call, &shown, mem);
+            }
+            if !self.threads.is_single() {
+                self.threads.count_call();
+            }
         }
         if self.threads.current().until.is_some() {
             self.threads.current_mut().until = None;
@@ -188,8 +229,13 @@ impl Process {
     }
 
     /// Finds the thread that goes on, and how, letting time pass if none can. The running thread
-    /// waits, or `has_ended` and is gone.
-    fn go_on(&mut self, cpu: &mut dyn Cpu, has_ended: bool, has_switched: &mut bool) -> Then {
+    /// waits, or `has_ended` and is gone. An error is the process's end.
+    fn go_on(
+        &mut self,
+        cpu: &mut dyn Cpu,
+        has_ended: bool,
+        has_switched: &mut bool,
+    ) -> Result<Then, Verdict> {
         for _ in 0..EXPIRATIONS_MAX {
             if let Some((index, ready)) = self.threads.next_ready() {
                 let waiter = (!has_ended).then(|| self.threads.current().id);
@@ -197,7 +243,7 @@ impl Process {
                     self.switch(index, waiter, cpu);
                     *has_switched = true;
                 }
-                return self.end_wait(ready, cpu);
+                return Ok(self.end_wait(ready, cpu));
             }
             let moments = [self.threads.first_timeout(), self.threads.timers.next()];
             let Some(moment) = moments.into_iter().flatten().min() else { break };
@@ -205,7 +251,7 @@ impl Process {
             self.threads.time_out(self.scalars.clock_ns);
             self.expire_timers();
         }
-        Then::End(Verdict::Hang)
+        Err(Verdict::Hang)
     }
 
     /// Saves the CPU's state for the thread `waiter`, and loads that of thread `index`.
@@ -224,12 +270,13 @@ impl Process {
         let wait = thread.wait.take();
         let call = call_of(thread.call, &cpu.registers());
         match ready {
-            Ready::Return(value) => Then::Return(call, value),
+            Ready::Return(value) => Then::GoOn(Some(call), Verdict::Return(value)),
             Ready::Again => Then::Call(call),
+            Ready::Preempted => Then::GoOn(None, Verdict::Resumed),
             Ready::Interrupted => {
                 let restarts = wait.is_some_and(|wait| wait.restarts);
                 thread.interrupted = Some(Interrupted { nr: thread.call, restarts });
-                Then::Return(call, EINTR.to_return())
+                Then::GoOn(Some(call), Verdict::Return(EINTR.to_return()))
             }
         }
     }

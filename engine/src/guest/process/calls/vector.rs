@@ -1,6 +1,6 @@
 //! Transfers in parts: `readv`, `writev` and their relatives. Never moves a byte itself.
 
-use super::super::errno::{Answer, EFAULT, EINVAL, EOPNOTSUPP, Stop};
+use super::super::errno::{Answer, EAGAIN, EFAULT, EINVAL, EOPNOTSUPP, Stop};
 use super::super::files::Open;
 use super::super::memory::UserMemory;
 use super::super::{Process, SystemCall};
@@ -83,15 +83,19 @@ impl Process {
         mem: &mut dyn UserMemory,
     ) -> Answer {
         let [fd, at, count, offset, _, flags] = call.args;
-        // RWF_HIPRI, RWF_DSYNC, RWF_SYNC and RWF_NOWAIT: nothing here ever waits.
-        if flags & !0xf != 0 {
+        let known = libc::RWF_HIPRI | libc::RWF_DSYNC | libc::RWF_SYNC | libc::RWF_NOWAIT;
+        if flags & !(known as u64) != 0 {
             return Err(EOPNOTSUPP.into());
         }
         let position = (offset != u64::MAX).then_some(offset);
-        if writes {
+        let answer = if writes {
             self.write_vector(fd, at, count, position, mem)
         } else {
             self.read_vector(fd, at, count, position, mem)
+        };
+        match answer {
+            Err(Stop::Wait(_)) if flags & libc::RWF_NOWAIT as u64 != 0 => Err(EAGAIN.into()),
+            answer => answer,
         }
     }
 }

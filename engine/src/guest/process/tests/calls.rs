@@ -225,6 +225,9 @@ fn pipes_bytes_to_itself_and_says_when_it_would_wait_for_ever() {
     assert_eq!(guest.word(out), 3 | 4 << 32);
     assert_eq!(guest.write_text(4, "through"), 7);
     assert_eq!(guest.read_text(3, 100), "through");
+    let part = guest.put(64, &[out.to_le_bytes(), 1u64.to_le_bytes()].concat());
+    let nowait = libc::RWF_NOWAIT as u64;
+    guest.err(libc::SYS_preadv2, [3, part, 1, u64::MAX, 0, nowait], libc::EAGAIN);
     assert_eq!(guest.verdict(libc::SYS_read, [3, out, 1]), Verdict::Hang);
     guest.ok(libc::SYS_close, [4]);
     assert_eq!(guest.read_text(3, 100), "");

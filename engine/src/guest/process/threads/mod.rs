@@ -1,8 +1,8 @@
 //! The process's threads: what each one has of its own, what it waits for, and who goes on next.
 //!
-//! One CPU runs them all, and none is ever interrupted: another one goes on where one waits,
-//! yields or ends. So every run of the same input switches at the same places. Never serves a
-//! system call, and never touches memory.
+//! One CPU runs them all: another one goes on where one waits, yields, ends or has had its turn, so
+//! that every run of the same input switches at the same places. Only one that spins is interrupted,
+//! by the machine. Never serves a system call, and never touches memory.
 
 mod pending;
 mod stored;
@@ -22,6 +22,9 @@ use stored::Stored;
 
 /// Threads that may exist at once.
 pub(super) const THREADS_MAX: usize = 256;
+
+/// Calls after which a thread lets the others go first.
+const TURN_CALLS: u64 = 1024;
 
 /// All threads, and what they share of signals and timers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -101,6 +104,12 @@ impl Threads {
     /// Calls that were made.
     pub(super) fn calls(&self) -> u64 {
         self.calls
+    }
+
+    /// Whether the running thread has had its turn, so that one that asks again and again whether
+    /// the others have got on does not ask for ever.
+    pub(super) fn turn_is_over(&self) -> bool {
+        !self.is_single() && self.calls.is_multiple_of(TURN_CALLS)
     }
 
     /// Makes thread `index` the running one; its context, if it was not that already.

@@ -26,6 +26,8 @@ pub(in super::super) enum Cause {
     Yield,
     /// Nothing but a moment, or a signal.
     Time,
+    /// Nothing, and it is in no call: its time slice was over.
+    Slice,
 }
 
 /// A wait.
@@ -49,6 +51,8 @@ pub(in super::super) enum Ready {
     Again,
     /// A signal ends its call.
     Interrupted,
+    /// It was in no call.
+    Preempted,
 }
 
 impl Thread {
@@ -110,6 +114,7 @@ impl Threads {
         let Some(wait) = thread.wait else { return Some(Ready::Return(thread.result)) };
         match wait.cause {
             Cause::Yield => return Some(Ready::Return(0)),
+            Cause::Slice => return Some(Ready::Preempted),
             Cause::Others { calls } if calls != self.calls => {
                 return Some(Ready::Again);
             }

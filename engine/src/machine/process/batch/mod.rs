@@ -415,6 +415,10 @@ impl Run<'_, '_> {
         };
         self.in_doubt = false;
         if index == self.timed && index < self.batch.len() {
+            // Alone it has time slices.
+            if self.driver.state.process.has_slices() {
+                return self.over(None);
+            }
             return self.ended(Outcome::TimedOut);
         }
         self.fill(index);
