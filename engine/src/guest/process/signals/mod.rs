@@ -330,10 +330,17 @@ impl Process {
         match self.restore_frame(mem, cpu) {
             Ok(()) => Stop::Resumed,
             Err(Stop::End(end)) => Stop::End(end),
-            Err(_) => match self.force(&Info::kernel(Signal::SEGV.0), mem, cpu) {
-                Verdict::Resumed => Stop::Resumed,
-                end => Stop::End(end),
-            },
+            Err(_) => {
+                let lines = self.trace.as_ref().map_or(0, |trace| trace.text().len());
+                let verdict = self.force(&Info::kernel(Signal::SEGV.0), mem, cpu);
+                if let Some(trace) = &mut self.trace {
+                    trace.put_behind(lines);
+                }
+                match verdict {
+                    Verdict::Resumed => Stop::Resumed,
+                    end => Stop::End(end),
+                }
+            }
         }
     }
 

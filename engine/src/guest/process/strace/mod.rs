@@ -81,6 +81,12 @@ impl Trace {
         }
     }
 
+    /// Has what is in the text from byte `from` on come behind the call that is being made.
+    pub(super) fn put_behind(&mut self, from: usize) {
+        let lines = self.text.split_off(from);
+        self.behind.push_str(&lines);
+    }
+
     fn line(&mut self, line: &str) {
         if self.has_room(line) {
             self.text.push_str(line);

@@ -182,7 +182,12 @@ fn raised(info: &Info, told: &mut Vec<String>) {
 fn sender(info: &Info, told: &mut Vec<String>) {
     let [first, ..] = info.fields;
     told.push(format!("si_pid={}", first as i32));
-    told.push(format!("si_uid={}", first >> 32));
+    // No user is shown as the number that means so.
+    let user = (first >> 32) as u32;
+    told.push(match user {
+        u32::MAX => "si_uid=-1".to_owned(),
+        user => format!("si_uid={user}"),
+    });
 }
 
 /// The word that came with it.
@@ -220,14 +225,14 @@ fn filtered(info: &Info, told: &mut Vec<String>) {
     let [address, second, ..] = info.fields;
     let (number, architecture) = (second as u32, (second >> 32) as u32);
     told.push(format!("si_call_addr={}", pointer(address)));
-    if architecture == ARCHITECTURE {
-        told.push(format!("si_syscall=__NR_{}", system_call_name(number.into())));
-        told.push("si_arch=AUDIT_ARCH_X86_64".to_owned());
-    } else {
-        told.push(format!("si_syscall={}", number.cast_signed()));
-        let architecture = hexadecimal(architecture.into());
-        told.push(format!("si_arch={architecture} /* AUDIT_ARCH_??? */"));
-    }
+    let call = system_call_name(number.into());
+    let is_known = architecture == ARCHITECTURE && !call.starts_with("syscall_");
+    let call = if is_known { format!("__NR_{call}") } else { number.to_string() };
+    told.push(format!("si_syscall={call}"));
+    told.push(match architecture {
+        ARCHITECTURE => "si_arch=AUDIT_ARCH_X86_64".to_owned(),
+        other => format!("si_arch={} /* AUDIT_ARCH_??? */", hexadecimal(other.into())),
+    });
 }
 
 /// As C's `%#x` has it.
