@@ -116,6 +116,12 @@ fn a_panic_is_a_crash_where_it_happens_if_it_is_asked_for() {
     assert_eq!(crashed.status.code(), Some(134), "{told}");
     assert!(told.contains("panics.rs:"), "the program's own line is named: {told}");
     assert!(!told.contains("int3"), "the engine's own breakpoint is not shown: {told}");
+    let trace = folder.path().join("trace");
+    let traced = format!("--strace={}", path(&trace));
+    run(&[&args[..1], &[&traced], &args[1..]].concat());
+    let trace = std::fs::read_to_string(trace).unwrap();
+    let end = "--- SIGABRT {si_signo=SIGABRT, si_code=SI_KERNEL} ---\n+++ killed by SIGABRT +++\n";
+    assert!(trace.ends_with(end), "{trace}");
     std::fs::write(&input, "n=7").unwrap();
     let fine = run(&args);
     assert_eq!((fine.status.code(), text(&fine.stdout)), (Some(0), "7\n".to_owned()));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What `signals.c` can do.
-const PARTS: [&str; 15] = [
+const PARTS: [&str; 16] = [
     "faults",
     "stacks",
     "overflow",
@@ -17,6 +17,7 @@ const PARTS: [&str; 15] = [
     "registers",
     "timers",
     "pipe",
+    "infos",
     "nested",
     "abort",
     "blocked",

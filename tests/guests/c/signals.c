@@ -304,6 +304,78 @@ static void broken_pipe(void) {
     write(ends[1], "x", 1);
 }
 
+// All of a siginfo, but for where things are and who the process is.
+static void tell_all(int signal, siginfo_t *info, void *context) {
+    // AC is as it was.
+    __asm__ volatile("pushf; andq $~0x40000, (%%rsp); popf" ::: "memory", "cc");
+    greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+    uint64_t words[16], mine = (uint32_t)getpid() | (uint64_t)getuid() << 32;
+    memcpy(words, info, sizeof words);
+    printf("signal %d: %lx %lx", signal, words[0], words[1]);
+    for (int i = 2; i < 16; i++) {
+        if (words[i] == mine) printf(" mine");
+        else if (words[i] == (uint64_t)regs[REG_RIP]) printf(" rip");
+        else if (words[i] - (uint64_t)page < 4096) printf(" page+%lx", words[i] - (uint64_t)page);
+        else printf(" %lx", words[i]);
+    }
+    printf("\n");
+    if (info->si_code > 0 && signal != SIGALRM && signal != SIGTRAP) siglongjmp(back, 1);
+}
+
+static void infos(void) {
+    const int signals[] = {SIGSEGV, SIGBUS,  SIGFPE,  SIGILL,       SIGTRAP,
+                                  SIGPIPE, SIGALRM, SIGUSR1, SIGRTMIN + 1, 0};
+    for (const int *signal = signals; *signal; signal++) install(*signal, tell_all, 0);
+    int ends[2];
+    pipe(ends);
+    close(ends[0]);
+    write(ends[1], "x", 1);
+    kill(getpid(), SIGUSR1);
+    raise(SIGUSR1);
+    sigqueue(getpid(), SIGUSR1, (union sigval){.sival_ptr = (void *)0x123456789a});
+    // More than a kernel keeps, and an error number.
+    uint64_t words[16] = {77, 0, 3, 4, 5, 6};
+    int codes[] = {-60, -6, -7, -1, -2, -5, 0, 1};
+    for (int i = 0; i < 8; i++) {
+        ((int *)words)[1] = 1000 + i;
+        ((int *)words)[2] = codes[i];
+        if (!sigsetjmp(back, 1)) result("queue", syscall(SYS_rt_sigqueueinfo, getpid(), SIGUSR1, words));
+    }
+    // Where the code has a known layout, what is behind it is not looked at.
+    words[15] = 9;
+    ((int *)words)[2] = -1;
+    result("queue", syscall(SYS_rt_sigqueueinfo, getpid(), SIGUSR1, words));
+    struct itimerval soon = {{0, 0}, {0, 1000}};
+    setitimer(ITIMER_REAL, &soon, NULL);
+    pause();
+    timer_t id;
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN + 1,
+                             .sigev_value.sival_ptr = (void *)0x123456789a};
+    timer_create(CLOCK_MONOTONIC, &event, &id);
+    timer_settime(id, 0, &(struct itimerspec){{0, 0}, {0, 1000000}}, NULL);
+    pause();
+    if (!sigsetjmp(back, 1)) page[5] = 1;
+    if (!sigsetjmp(back, 1)) *(volatile char *)0x8000000000000000 = 1;
+    if (!sigsetjmp(back, 1)) *(volatile char *)0x10 = 1;
+    if (!sigsetjmp(back, 1)) __asm__ volatile("ud2");
+    if (!sigsetjmp(back, 1)) {
+        __asm__ volatile("pushf; orq $0x40000, (%%rsp); popf; mov 1(%%rsp), %%eax"
+                         ::: "eax", "memory", "cc");
+    }
+    if (!sigsetjmp(back, 1)) {
+        unsigned short unmasked = 0x37f & ~4;
+        __asm__ volatile("fldcw %0; fld1; fldz; fdivrp; fwait" ::"m"(unmasked));
+    }
+    __asm__ volatile("fninit");
+    if (!sigsetjmp(back, 1)) {
+        feenableexcept(FE_DIVBYZERO);
+        volatile double nothing = 0;
+        printf("%f\n", 1 / nothing);
+    }
+    fedisableexcept(FE_ALL_EXCEPT);
+    __asm__ volatile("int3");
+}
+
 static void nested(int signal) {
     printf("nested %d in\n", signal);
     if (signal == SIGUSR1) raise(SIGUSR2);
@@ -356,6 +428,7 @@ int main(int argc, char **argv) {
     else if (!strcmp(what, "registers")) registers();
     else if (!strcmp(what, "timers")) timers();
     else if (!strcmp(what, "pipe")) broken_pipe();
+    else if (!strcmp(what, "infos")) infos();
     else if (!strcmp(what, "nested")) {
         signal(SIGUSR1, nested);
         signal(SIGUSR2, nested);

@@ -210,7 +210,7 @@ impl Process {
     /// What `strace` prints when a process ends like this.
     #[must_use]
     pub fn trace_end(&self, outcome: &Outcome) -> String {
-        strace::end(outcome, |at| self.space.area_at(at).is_some())
+        strace::end(outcome)
     }
 
     /// Tells what a page fault at `at` means, and brings in a page that was only missing.

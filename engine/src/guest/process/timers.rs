@@ -94,7 +94,8 @@ impl Timers {
             if times > 0 {
                 created.overrun = u32::try_from(times - 1).unwrap_or(i32::MAX as u32);
                 if created.signal != 0 {
-                    let info = Info::timer(created.signal, created.id, created.value);
+                    let info =
+                        Info::timer(created.signal, created.id, created.overrun, created.value);
                     due.push((info, created.thread));
                 }
             }

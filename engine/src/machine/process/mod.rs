@@ -204,7 +204,9 @@ impl ProcessDriver {
         // the gate by itself may have anything there.
         let back = kvm_regs { rip: regs.rcx, rflags: trap::user_flags(regs.r11), ..regs };
         if !is_user_address(back.rip) {
-            return Ok(Flow::end(Outcome::Crashed(non_canonical(regs.rcx))));
+            let fault = non_canonical(regs.rcx);
+            self.state.process.note_end_by(fault.signal);
+            return Ok(Flow::end(Outcome::Crashed(fault)));
         }
         let call = SystemCall {
             nr: regs.rax,
@@ -376,6 +378,7 @@ impl ProcessDriver {
     /// Leaves the program's registers in the vCPU for the report, and ends the run.
     fn crash(&mut self, hw: &mut Hardware, back: &kvm_regs, fault: Fault) -> Flow {
         *hw.vcpu.regs_mut() = *back;
+        self.state.process.note_end_by(fault.signal);
         Flow::end(Outcome::Crashed(fault))
     }
 

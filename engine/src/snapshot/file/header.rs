@@ -18,7 +18,7 @@ use std::path::Path;
 /// First bytes of every snapshot file. The line ending shows a transfer that translated it.
 pub const MAGIC: [u8; 8] = *b"DEJAVM\r\n";
 /// The format's version; any change of the layout or of a section's contents raises it.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Bytes before the header: magic, version, header length, header checksum, checksum of these.
 pub(super) const PREFIX_BYTES: usize = 24;
 /// The longest header that is read, in bytes. It holds the files that a process has written.

@@ -9,18 +9,18 @@ use super::info::Info;
 use crate::outcome::{Fault, Signal};
 
 /// Codes of `SIGSEGV`: nothing is mapped there, or it may not be accessed so.
-pub(in super::super) const SEGV_MAPERR: i32 = 1;
-pub(in super::super) const SEGV_ACCERR: i32 = 2;
+const SEGV_MAPERR: i32 = 1;
+const SEGV_ACCERR: i32 = 2;
 const BUS_ADRALN: i32 = 1;
-pub(in super::super) const BUS_ADRERR: i32 = 2;
-pub(in super::super) const ILL_ILLOPN: i32 = 2;
+const BUS_ADRERR: i32 = 2;
+const ILL_ILLOPN: i32 = 2;
 const TRAP_TRACE: i32 = 2;
-pub(in super::super) const FPE_INTDIV: i32 = 1;
+const FPE_INTDIV: i32 = 1;
 
 impl Info {
     /// `siginfo_t` of a fault, as far as the fault itself tells: which floating-point exception it
     /// was only the CPU does. `is_mapped` says whether there is a mapping at an address.
-    pub(in super::super) fn of_fault(fault: &Fault, is_mapped: impl Fn(u64) -> bool) -> Self {
+    fn of_fault(fault: &Fault, is_mapped: impl Fn(u64) -> bool) -> Self {
         let signal = fault.signal.0;
         let at_rip = |code| Self::fault(signal, code, fault.rip);
         let address = fault.access.and_then(|access| access.address);
@@ -99,7 +99,7 @@ mod tests {
         let access = address.map(|at| MemoryAccess { address: Some(at), kind: Access::Read });
         let fault = Fault { signal, rip: 0x40, access, vector: Some(vector), error_code: None };
         let info = Info::of_fault(&fault, |at| at == 0x5000);
-        (info.code, info.address())
+        (info.code, info.fields[0])
     }
 
     #[test]

@@ -31,16 +31,13 @@ impl Process {
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
     ) -> Verdict {
-        let thread = self.traced_thread();
-        if let Some(trace) = &mut self.trace {
-            trace.add_signal(thread, info);
-        }
         let regs = self.interrupted_registers(&action, cpu);
         match self.push_frame(info, &action, &regs, mem, cpu) {
             Ok(()) => {}
             Err(Stop::End(end)) => return end,
             // No stack for the frame: what Linux does is a fault of its own.
             Err(_) if i32::from(info.signal) == libc::SIGSEGV => {
+                self.trace_signal(&Info::kernel(info.signal));
                 return Verdict::Signal(Signal::SEGV);
             }
             Err(_) => return self.force(&Info::kernel(Signal::SEGV.0), mem, cpu),
@@ -137,10 +134,17 @@ impl Process {
         match self.restore_frame(mem, cpu) {
             Ok(()) => Stop::Resumed,
             Err(Stop::End(end)) => Stop::End(end),
-            Err(_) => match self.force(&Info::kernel(Signal::SEGV.0), mem, cpu) {
-                Verdict::Resumed => Stop::Resumed,
-                end => Stop::End(end),
-            },
+            Err(_) => {
+                let lines = self.trace.as_ref().map_or(0, |trace| trace.text().len());
+                let verdict = self.force(&Info::kernel(Signal::SEGV.0), mem, cpu);
+                if let Some(trace) = &mut self.trace {
+                    trace.put_behind(lines);
+                }
+                match verdict {
+                    Verdict::Resumed => Stop::Resumed,
+                    end => Stop::End(end),
+                }
+            }
         }
     }
 

@@ -1,10 +1,14 @@
-//! What a signal tells its handler: `siginfo_t`. Never decides who gets it.
+//! What a signal tells its handler, and a trace: `siginfo_t`. Never decides who gets it.
 
 use super::super::stack::USER_ID;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of `siginfo_t`.
 pub(in super::super) const INFO_BYTES: usize = 128;
+
+/// Words of `_sifields` that a signal carries; a handler finds zeros behind them (`struct
+/// kernel_siginfo` and `copy_siginfo_to_user`, kernel/signal.c).
+const WORDS: usize = 4;
 
 /// `SI_USER`: sent by `kill`.
 pub(in super::super) const SI_USER: i32 = 0;
@@ -21,15 +25,17 @@ pub(in super::super) struct Info {
     /// 1 to 64.
     pub(in super::super) signal: u8,
     pub(in super::super) code: i32,
-    /// `_sifields`, the meaning of which depends on the code.
-    fields: [u64; 14],
+    /// 0, unless `rt_sigqueueinfo` said otherwise.
+    pub(in super::super) errno: i32,
+    /// `_sifields`, the meaning of which depends on the signal and the code.
+    pub(in super::super) fields: [u64; WORDS],
 }
 
 impl Info {
     fn new(signal: u8, code: i32, fields: &[u64]) -> Self {
-        let mut all = [0; 14];
+        let mut all = [0; WORDS];
         all[..fields.len()].copy_from_slice(fields);
-        Self { signal, code, fields: all }
+        Self { signal, code, errno: 0, fields: all }
     }
 
     /// Sent by the process itself, the only one there is.
@@ -47,29 +53,27 @@ impl Info {
         Self::new(signal, code, &[address])
     }
 
-    /// Timer `id` expired.
-    pub(in super::super) fn timer(signal: u8, id: u32, value: u64) -> Self {
-        Self::new(signal, SI_TIMER, &[u64::from(id), value])
-    }
-
-    /// The address of a fault.
-    pub(in super::super) fn address(&self) -> u64 {
-        self.fields[0]
+    /// Timer `id` expired, and `overrun` times more since.
+    pub(in super::super) fn timer(signal: u8, id: u32, overrun: u32, value: u64) -> Self {
+        Self::new(signal, SI_TIMER, &[u64::from(id) | u64::from(overrun) << 32, value])
     }
 
     /// As `rt_sigqueueinfo` has it, with the signal that the call names.
     pub(in super::super) fn from_bytes(signal: u8, bytes: &[u8; INFO_BYTES]) -> Self {
-        let code = i32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
-        let mut fields = [0; 14];
+        let half = |at: usize| {
+            i32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        let mut fields = [0; WORDS];
         for (field, word) in fields.iter_mut().zip(bytes[16..].chunks_exact(8)) {
             *field = word.try_into().map_or(0, u64::from_le_bytes);
         }
-        Self { signal, code, fields }
+        Self { signal, code: half(8), errno: half(4), fields }
     }
 
     pub(in super::super) fn to_bytes(&self) -> [u8; INFO_BYTES] {
         let mut bytes = [0; INFO_BYTES];
         bytes[..4].copy_from_slice(&i32::from(self.signal).to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.errno.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.code.to_le_bytes());
         for (to, word) in bytes[16..].chunks_exact_mut(8).zip(self.fields) {
             to.copy_from_slice(&word.to_le_bytes());

@@ -9,7 +9,6 @@ mod frame;
 mod handler;
 mod info;
 
-pub(super) use fault::{BUS_ADRERR, FPE_INTDIV, ILL_ILLOPN, SEGV_ACCERR, SEGV_MAPERR};
 pub(super) use info::{INFO_BYTES, Info, SI_KERNEL, SI_TIMER, SI_TKILL, SI_USER};
 
 use super::cpu::{Cpu, make_again};
@@ -85,6 +84,7 @@ impl Process {
             thread.is_none_or(wanted) && (is_blocked(t.blocked) || t.waits_for(mask))
         });
         if ignored && !is_waited_for {
+            self.trace_ignored(&info, thread);
             return Ok(());
         }
         // A signal to the process is the first thread's, if that one takes it.
@@ -109,6 +109,7 @@ impl Process {
         while self.has_signal() {
             let blocked = self.threads.current().blocked;
             let Some(info) = self.threads.take_signal(!blocked) else { break };
+            self.trace_signal(&info);
             match self.disposition(info.signal) {
                 Disposition::Ignore => {}
                 Disposition::End(end) => return end,
@@ -146,6 +147,34 @@ impl Process {
         }
     }
 
+    /// A signal by which the machine ends the process: the line of it in the trace.
+    pub fn note_end_by(&mut self, signal: Signal) {
+        self.trace_signal(&Info::kernel(signal.0));
+    }
+
+    /// The line of a signal that is taken, whatever comes of it. Nobody is told of SIGKILL
+    /// (ptrace(2)).
+    fn trace_signal(&mut self, info: &Info) {
+        if self.trace.is_none() || i32::from(info.signal) == libc::SIGKILL {
+            return;
+        }
+        let thread = self.traced_thread();
+        if let Some(trace) = &mut self.trace {
+            trace.add_signal(thread, info);
+        }
+    }
+
+    /// The line of a signal that comes to nothing, and of which a tracer is told nevertheless.
+    fn trace_ignored(&mut self, info: &Info, thread: Option<u64>) {
+        if self.trace.is_none() {
+            return;
+        }
+        let thread = self.traced_thread().map(|current| thread.unwrap_or(current));
+        if let Some(trace) = &mut self.trace {
+            trace.add_ignored(thread, info);
+        }
+    }
+
     /// Whether a fault with this signal has a handler that runs.
     #[must_use]
     pub fn handles(&self, signal: Signal) -> bool {
@@ -155,6 +184,7 @@ impl Process {
 
     /// A signal that cannot wait: where it is blocked or ignored, the process ends by it.
     fn force(&mut self, info: &Info, mem: &mut dyn UserMemory, cpu: &mut dyn Cpu) -> Verdict {
+        self.trace_signal(info);
         let end = Verdict::Signal(Signal(info.signal));
         if self.threads.current().blocked & bit(info.signal) != 0 {
             return end;

@@ -141,3 +141,9 @@ pub(super) fn text(number: u16) -> String {
         None => format!("-1 (errno {number})"),
     }
 }
+
+/// The name of error `number`.
+pub(super) fn name(number: u32) -> Option<&'static str> {
+    let known = ERRORS.iter().find(|(known, ..)| u32::from(*known) == number);
+    known.map(|(_, name, _)| *name)
+}

@@ -29,6 +29,8 @@ const ERROR_MAX: u64 = 4095;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trace {
     text: String,
+    /// Lines that come behind the next call's.
+    behind: String,
 }
 
 impl Trace {
@@ -63,18 +65,37 @@ impl Trace {
         mem: &dyn UserMemory,
     ) {
         self.line(&format!("{}{}", prefix(thread), line(call, verdict, mem)));
+        self.text.push_str(&std::mem::take(&mut self.behind));
     }
 
-    /// Adds the line of a signal that a handler is about to see.
+    /// Adds the line of a signal that is taken.
     pub(super) fn add_signal(&mut self, thread: Option<u64>, info: &Info) {
-        self.line(&format!("{}{}", prefix(thread), signals::delivered(info)));
+        self.line(&format!("{}{}", prefix(thread), signals::line(info)));
+    }
+
+    /// Adds the line of a signal that comes to nothing, behind that of the call that is being made.
+    pub(super) fn add_ignored(&mut self, thread: Option<u64>, info: &Info) {
+        let line = format!("{}{}\n", prefix(thread), signals::line(info));
+        if self.has_room(&line) {
+            self.behind.push_str(&line);
+        }
+    }
+
+    /// Has what is in the text from byte `from` on come behind the call that is being made.
+    pub(super) fn put_behind(&mut self, from: usize) {
+        let lines = self.text.split_off(from);
+        self.behind.push_str(&lines);
     }
 
     fn line(&mut self, line: &str) {
-        if self.text.len() + line.len() < TRACE_BYTES_MAX {
+        if self.has_room(line) {
             self.text.push_str(line);
             self.text.push('\n');
         }
+    }
+
+    fn has_room(&self, line: &str) -> bool {
+        self.text.len() + self.behind.len() + line.len() < TRACE_BYTES_MAX
     }
 }
 

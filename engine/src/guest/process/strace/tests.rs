@@ -2,10 +2,11 @@
 
 use super::super::errno::{ENOENT, ENOTTY};
 use super::super::memory::{PageRange, Prot};
+use super::super::signals::SI_USER;
 use super::super::tests::mock::Pages;
 use super::*;
 use crate::address::Gva;
-use crate::outcome::{Access, Fault, MemoryAccess, Outcome, Signal};
+use crate::outcome::{Fault, Outcome, Signal};
 
 const AT: u64 = 0x5000;
 
@@ -100,14 +101,22 @@ fn a_call_that_ends_the_program_has_no_result() {
 
 #[test]
 fn tells_the_end() {
-    assert_eq!(end(&Outcome::Exited { status: 3 }, |_| false), "+++ exited with 3 +++\n");
-    let access = Some(MemoryAccess { address: Some(0), kind: Access::Read });
-    let fault = Fault { signal: Signal::SEGV, rip: 1, access, vector: Some(14), error_code: None };
-    assert_eq!(
-        end(&Outcome::Crashed(fault), |_| false),
-        "--- SIGSEGV {si_signo=SIGSEGV, si_code=SEGV_MAPERR, si_addr=NULL} ---\n\
-         +++ killed by SIGSEGV +++\n"
-    );
+    assert_eq!(end(&Outcome::Exited { status: 3 }), "+++ exited with 3 +++\n");
+    let signal = Signal(libc::SIGVTALRM as u8);
+    let fault = Fault { signal, rip: 1, access: None, vector: None, error_code: None };
+    assert_eq!(end(&Outcome::Crashed(fault)), "+++ killed by SIGVTALRM +++\n");
+}
+
+#[test]
+fn what_is_ignored_comes_behind_the_call_that_sent_it() {
+    let mut trace = Trace::default();
+    trace.add_ignored(None, &Info::sent(libc::SIGPIPE as u8, SI_USER, 7));
+    let call = SystemCall { nr: libc::SYS_getpid as u64, args: [0; 6] };
+    for _ in 0..2 {
+        trace.add(None, &call, &Verdict::Return(7), &Pages::default());
+    }
+    let lines: Vec<&str> = trace.text().lines().map(|line| &line[..10]).collect();
+    assert_eq!(lines, ["getpid()  ", "--- SIGPIP", "getpid()  "]);
 }
 
 #[test]
