@@ -79,11 +79,11 @@ impl Process {
         }
     }
 
-    /// Whether there is anything that the end of a time slice could lead to: another thread, or a
-    /// timer's signal.
+    /// Whether there is anything that the end of a time slice could lead to: another thread that can
+    /// go on, now or in time, or a timer's signal.
     #[must_use]
     pub fn has_slices(&self) -> bool {
-        !self.threads.is_single() || !self.threads.timers.are_idle()
+        self.threads.others_can_go_on() || !self.threads.timers.are_idle()
     }
 
     /// The running thread has executed for `ns` nanoseconds without a system call: that time passes

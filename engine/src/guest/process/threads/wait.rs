@@ -110,6 +110,14 @@ impl Threads {
         order.into_iter().find_map(|index| Some((index, self.ready(self.list.get(index)?)?)))
     }
 
+    /// Whether another thread than the running one can go on, now or when its wait is over.
+    pub(in super::super) fn others_can_go_on(&self) -> bool {
+        self.list.iter().enumerate().any(|(index, thread)| {
+            let ends = thread.wait.is_some_and(|wait| wait.until.is_some());
+            !self.is_current(index) && (ends || self.ready(thread).is_some())
+        })
+    }
+
     fn ready(&self, thread: &Thread) -> Option<Ready> {
         let Some(wait) = thread.wait else { return Some(Ready::Return(thread.result)) };
         match wait.cause {
