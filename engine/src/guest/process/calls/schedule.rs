@@ -65,12 +65,8 @@ impl Process {
     ) -> Verdict {
         self.scalars.advance(CALL_NS);
         self.expire_timers();
-        let mut made = Made { call: Some(*call), has_switched: false };
-        let verdict = match self.make(*call, &mut made, mem, cpu) {
-            Ok(verdict) => self.finish(&made, verdict, mem, cpu),
-            Err(end) => return end,
-        };
-        match verdict {
+        let made = Made { call: None, has_switched: false };
+        match self.follow(Ok(Then::Call(*call)), made, mem, cpu) {
             Verdict::Return(value) if self.threads.turn_is_over() => {
                 cpu.set_registers(&kvm_regs { rax: value, ..cpu.registers() });
                 self.end_slice(0, mem, cpu)
@@ -86,8 +82,8 @@ impl Process {
         self.threads.others_can_go_on() || !self.threads.timers.are_idle()
     }
 
-    /// The running thread has executed for `ns` nanoseconds without a system call: that time passes
-    /// on the guest's clock too, timers expire, and the others go first.
+    /// The running thread is in no call, and has had its turn: the `ns` nanoseconds that it executed
+    /// without a call pass on the guest's clock too, timers expire, and the others go first.
     pub fn end_slice(&mut self, ns: u64, mem: &mut dyn UserMemory, cpu: &mut dyn Cpu) -> Verdict {
         self.scalars.advance(ns);
         self.threads.time_out(self.scalars.clock_ns);
@@ -95,15 +91,20 @@ impl Process {
         let slice = Wait { cause: Cause::Slice, ..Wait::for_time(None) };
         self.threads.current_mut().wait = Some(slice);
         let mut made = Made { call: None, has_switched: false };
-        let answer = match self.go_on(cpu, false, &mut made.has_switched) {
-            Ok(Then::Call(call)) => self.make(call, &mut made, mem, cpu),
-            Ok(Then::GoOn(call, verdict)) => {
-                made.call = call;
-                Ok(verdict)
-            }
-            Err(end) => Err(end),
-        };
-        match answer {
+        let then = self.go_on(cpu, false, &mut made.has_switched);
+        self.follow(then, made, mem, cpu)
+    }
+
+    /// From a call, or the end of a wait, to where the program goes on; an error is the process's
+    /// end.
+    fn follow(
+        &mut self,
+        then: Result<Then, Verdict>,
+        mut made: Made,
+        mem: &mut dyn UserMemory,
+        cpu: &mut dyn Cpu,
+    ) -> Verdict {
+        match then.and_then(|then| self.make(then, &mut made, mem, cpu)) {
             Ok(verdict) => self.finish(&made, verdict, mem, cpu),
             Err(end) => end,
         }
@@ -113,12 +114,19 @@ impl Process {
     /// call that is over then, which may be another thread's. An error is the process's end.
     fn make(
         &mut self,
-        mut call: SystemCall,
+        mut then: Then,
         made: &mut Made,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
     ) -> Result<Verdict, Verdict> {
         loop {
+            let call = match then {
+                Then::Call(call) => call,
+                Then::GoOn(done, verdict) => {
+                    made.call = done;
+                    return Ok(verdict);
+                }
+            };
             made.call = Some(call);
             let answer = self.dispatch_with_shared_files(&call, mem, cpu);
             self.settle_growth();
@@ -142,13 +150,7 @@ impl Process {
                 Stop::Wait(wait) => self.begin_wait(call.nr, wait),
                 Stop::Ended => {}
             }
-            match self.go_on(cpu, has_ended, &mut made.has_switched)? {
-                Then::Call(again) => call = again,
-                Then::GoOn(done, verdict) => {
-                    made.call = done;
-                    return Ok(verdict);
-                }
-            }
+            then = self.go_on(cpu, has_ended, &mut made.has_switched)?;
         }
     }
 
