@@ -3,8 +3,8 @@
 
 use dejavm_engine::address::Gpa;
 use dejavm_engine::guest::bare::{BareSpec, Mode};
-use dejavm_engine::guest::process::ProcessSpec;
 use dejavm_engine::kvm::System;
+use dejavm_engine::linux::ProcessSpec;
 use dejavm_engine::machine::{Boot, Machine, ProcessPoint, Started, bare};
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -4,7 +4,7 @@ use crate::exit_code;
 use crate::values::{self, Point};
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dejavm_engine::guest::process::FileMapping;
+use dejavm_engine::linux::FileMapping;
 use dejavm_engine::machine::RewindMode;
 use std::ffi::OsString;
 use std::path::PathBuf;

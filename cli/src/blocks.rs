@@ -4,7 +4,7 @@
 
 use crate::error::CliError;
 use dejavm_engine::coverage::blocks;
-use dejavm_engine::guest::process::{LoadedImage, Process};
+use dejavm_engine::linux::{LoadedImage, Process};
 
 /// The blocks of a process, by guest-virtual address, and whose they are.
 #[derive(Debug, Default)]

@@ -3,8 +3,8 @@
 use crate::error::CliError;
 use crate::guest::Resolved;
 use crate::values::Point;
-use dejavm_engine::guest::process::{LoadedImage, Process, Wanted};
 use dejavm_engine::kvm::System;
+use dejavm_engine::linux::{LoadedImage, Process, Wanted};
 use dejavm_engine::machine::{Boot, Limit, Machine, MachineSnapshot, ProcessPoint, Started};
 use dejavm_engine::outcome::Outcome;
 use dejavm_engine::snapshot::file;

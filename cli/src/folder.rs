@@ -6,7 +6,7 @@
 use crate::args::Guest;
 use crate::error::CliError;
 use dejavm_corpus::write_atomically;
-use dejavm_engine::guest::process::Process;
+use dejavm_engine::linux::Process;
 use dejavm_engine::machine::{GuestState, MachineSnapshot};
 use serde::{Deserialize, Serialize};
 use std::fs;

@@ -9,7 +9,7 @@ use crate::script;
 use crate::values::{Point, replace_input};
 use dejavm_engine::address::Gpa;
 use dejavm_engine::guest::bare::{BareSpec, Mode};
-use dejavm_engine::guest::process::{INPUT_PATH, InputChannel, ProcessSpec};
+use dejavm_engine::linux::{INPUT_PATH, InputChannel, ProcessSpec};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;

@@ -1,6 +1,6 @@
 //! Where a snapshot stands, in words. Never runs it.
 
-use dejavm_engine::guest::process::SystemCall;
+use dejavm_engine::linux::SystemCall;
 use dejavm_engine::machine::{GuestState, MachineSnapshot};
 use dejavm_engine::symbols::Symbolizer;
 

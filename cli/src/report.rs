@@ -3,7 +3,7 @@
 use crate::boot;
 use crate::crash::{self, Crash};
 use crate::exit_code::ExitCode;
-use dejavm_engine::guest::process::Process;
+use dejavm_engine::linux::Process;
 use dejavm_engine::machine::RunReport;
 use dejavm_engine::outcome::Outcome;
 use serde::Serialize;

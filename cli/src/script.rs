@@ -3,7 +3,7 @@
 
 use crate::error::CliError;
 use crate::guest::find_program;
-use dejavm_engine::guest::process::{FileMapping, ProcessSpec};
+use dejavm_engine::linux::{FileMapping, ProcessSpec};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Read as _;

@@ -6,7 +6,7 @@ use crate::boot;
 use crate::crash;
 use dejavm_corpus::{CrashFacts, Dull, Inputs, Run, Target, TargetError, Verdict};
 use dejavm_engine::coverage::Arm;
-use dejavm_engine::guest::process::Process;
+use dejavm_engine::linux::Process;
 use dejavm_engine::machine::{
     Batch, BatchOptions, BatchPace, BatchReport, Limit, Machine, MachineError, RunReport,
 };

@@ -2,7 +2,7 @@
 //!
 //! Only text to value; never looks at a file or a program.
 
-use dejavm_engine::guest::process::FileMapping;
+use dejavm_engine::linux::FileMapping;
 use std::ffi::{OsStr, OsString};
 use std::ops::RangeInclusive;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};

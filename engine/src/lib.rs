@@ -12,6 +12,7 @@ pub mod exit;
 pub mod guest;
 pub mod host;
 pub mod kvm;
+pub mod linux;
 pub mod machine;
 pub mod memory;
 pub mod outcome;

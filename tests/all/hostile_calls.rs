@@ -3,7 +3,7 @@
 
 use crate::footprint::{kib, kvm_alone};
 use crate::support::{RAM_BYTES, build_c, limit, machine, rounds, spec};
-use dejavm_engine::guest::process::Limits;
+use dejavm_engine::linux::Limits;
 use dejavm_engine::machine::Limit;
 use dejavm_engine::outcome::Outcome;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};

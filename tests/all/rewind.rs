@@ -3,8 +3,8 @@
 
 use crate::support::{build_c, installed, kvm, limit, machine, patience, rounds, spec};
 use dejavm_engine::coverage::{Arm, blocks};
-use dejavm_engine::guest::process::ProcessSpec;
 use dejavm_engine::kvm::System;
+use dejavm_engine::linux::ProcessSpec;
 use dejavm_engine::machine::hardware::DirtySource;
 use dejavm_engine::machine::{Batch, BatchOptions, BatchReport, Limit, Machine, MachineError};
 use dejavm_engine::outcome::Outcome;

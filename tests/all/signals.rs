@@ -2,7 +2,7 @@
 
 use crate::batch::batch_of;
 use crate::support::{End, build_c, build_rust, in_guest, kvm, limit, machine, natively, spec};
-use dejavm_engine::guest::process::{FileMapping, ProcessSpec};
+use dejavm_engine::linux::{FileMapping, ProcessSpec};
 use dejavm_engine::machine::{BatchOptions, BatchReport, Machine, MachineSnapshot};
 use dejavm_engine::outcome::Outcome;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Snapshot files: what is saved comes back in a fresh machine, and nothing damaged is loaded.
 
 use crate::support::{build_c, kvm, limit, machine, spec};
-use dejavm_engine::guest::process::FileMapping;
+use dejavm_engine::linux::FileMapping;
 use dejavm_engine::machine::{GuestState, Machine, MachineError, MachineSnapshot};
 use dejavm_engine::outcome::Outcome;
 use dejavm_engine::snapshot::{CpuNeeds, FileError, file};

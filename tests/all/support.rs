@@ -1,7 +1,7 @@
 //! What the tests share: KVM or a reason, guests built from source, machines at their snapshot.
 
-use dejavm_engine::guest::process::{INPUT_PATH, InputChannel, ProcessSpec};
 use dejavm_engine::kvm::System;
+use dejavm_engine::linux::{INPUT_PATH, InputChannel, ProcessSpec};
 use dejavm_engine::machine::{Boot, Ended, Limit, Machine, ProcessPoint, Started};
 use dejavm_engine::outcome::Outcome;
 use std::path::{Path, PathBuf};

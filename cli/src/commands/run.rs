@@ -11,7 +11,7 @@ use crate::report::{self, BlocksReached, Report};
 use crate::sanitizers::Aim;
 use crate::terminal::{self, Status};
 use dejavm_engine::coverage::Arm;
-use dejavm_engine::guest::process::{WORKING_DIRECTORY, Wanted};
+use dejavm_engine::linux::{WORKING_DIRECTORY, Wanted};
 use dejavm_engine::machine::{Ended, Limit, Machine, RunReport, Started};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

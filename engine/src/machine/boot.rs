@@ -6,11 +6,13 @@ use super::watchdog::Watchdog;
 use super::{Driver, GuestState, Limit, Machine, MachineError, RunReport, Stop, bare, drive};
 use crate::address::{Gpa, Gva, PAGE_SIZE};
 use crate::guest::bare::BareSpec;
-use crate::guest::process::memory::UserMemory;
 use crate::guest::process::pages::ProcessPages;
-use crate::guest::process::{CpuFacts, Process, ProcessSpec, Start, trap};
+use crate::guest::process::trap;
 use crate::host;
 use crate::kvm::System;
+use crate::linux::loader::spec::{CpuFacts, ProcessSpec, Start};
+use crate::linux::mm::user_memory::UserMemory;
+use crate::linux::process::Process;
 use crate::memory::SlotSpec;
 use crate::rewind::Patches;
 use crate::snapshot::{CpuNeeds, Snapshot};
@@ -129,7 +131,7 @@ impl Boot {
 
     /// Where the program's images are, for resolving a symbol to a snapshot point.
     #[must_use]
-    pub fn process_images(&self) -> Vec<crate::guest::process::LoadedImage> {
+    pub fn process_images(&self) -> Vec<crate::linux::loader::images::LoadedImage> {
         match &self.driver {
             Driver::Process(driver) => driver.state.process.images(),
             Driver::Bare(_) => Vec::new(),

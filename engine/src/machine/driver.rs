@@ -7,7 +7,7 @@ use super::hardware::Hardware;
 use super::process::ProcessDriver;
 use super::watchdog::Watchdog;
 use super::{GuestState, MachineError};
-use crate::guest::process::Process;
+use crate::linux::process::Process;
 use crate::outcome::Outcome;
 use crate::rewind::Patches;
 use crate::state::{Ending, Reach};
@@ -77,8 +77,8 @@ impl Driver {
 
     /// Copies a process's memory; false when it is not all readable.
     pub(super) fn read_virtual(&mut self, hw: &mut Hardware, at: u64, out: &mut [u8]) -> bool {
-        use crate::guest::process::memory::UserMemory;
         use crate::guest::process::pages::ProcessPages;
+        use crate::linux::mm::user_memory::UserMemory;
         let Self::Process(driver) = self else { return false };
         let tables = &mut driver.state.tables;
         let pages = ProcessPages { memory: &mut hw.memory, tables };

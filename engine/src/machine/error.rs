@@ -25,7 +25,7 @@ pub enum MachineError {
     TablesFull(#[from] TablesFull),
     /// The program could not be loaded.
     #[error(transparent)]
-    Load(#[from] crate::guest::process::LoadError),
+    Load(#[from] crate::linux::loader::spec::LoadError),
     /// The machine has no room for the agent.
     #[error(transparent)]
     Agent(#[from] crate::guest::process::agent::AgentError),

@@ -24,9 +24,9 @@ pub use boot::{Boot, Ended, Started};
 pub use error::MachineError;
 pub use process::{ProcessPoint, ProcessState};
 
-use crate::guest::process::Process;
 use crate::host;
 use crate::kvm::{KvmError, System, clear_selectors};
+use crate::linux::process::Process;
 use crate::outcome::Outcome;
 use crate::rewind::{HostRewind, Patches, Rewound};
 use crate::snapshot::{Blob, HasBlobs, Snapshot};

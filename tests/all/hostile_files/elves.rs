@@ -6,11 +6,9 @@ use crate::hostile::noise;
 use crate::support::{build_c, kvm, rounds, spec};
 use dejavm_engine::address::{Gva, PAGE_SIZE};
 use dejavm_engine::coverage::blocks;
-use dejavm_engine::guest::process::memory::{
-    Inaccessible, OutOfFrames, PageRange, Prot, UserMemory,
-};
-use dejavm_engine::guest::process::{LoadError, Process};
 use dejavm_engine::kvm::System;
+use dejavm_engine::linux::{Inaccessible, OutOfFrames, PageRange, Prot, UserMemory};
+use dejavm_engine::linux::{LoadError, Process};
 use dejavm_engine::machine::{Boot, Limit, ProcessPoint};
 use dejavm_engine::memory::SharedBytes;
 use dejavm_engine::outcome::Access;

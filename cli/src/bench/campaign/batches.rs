@@ -5,7 +5,7 @@ use super::{INPUTS, Way};
 use crate::bench::batches::Batches;
 use crate::bench::{Context, guests};
 use crate::error::CliError;
-use dejavm_engine::guest::process::ProcessSpec;
+use dejavm_engine::linux::ProcessSpec;
 use std::path::Path;
 use std::time::Duration;
 

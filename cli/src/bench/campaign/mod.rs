@@ -19,7 +19,7 @@ use super::{Context, Executions, Layer, Row, guests, thousandths};
 use crate::error::CliError;
 use batches::Batched;
 use build::Programs;
-use dejavm_engine::guest::process::ProcessSpec;
+use dejavm_engine::linux::ProcessSpec;
 use dejavm_engine::machine::Machine;
 use dejavm_engine::outcome::Outcome;
 use native::{ForkExec, ForkServer, Loop};

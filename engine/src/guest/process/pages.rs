@@ -3,9 +3,9 @@
 //!
 //! Never knows which mappings a program asked for, only which pages are present.
 
-use super::memory::{Inaccessible, OutOfFrames, PageRange, Prot, UserMemory};
-use super::trap::{ENGINE_BASE, ENGINE_END};
 use crate::address::{Gpa, Gva, PAGE_SIZE};
+use crate::guest::process::trap::{ENGINE_BASE, ENGINE_END};
+use crate::linux::mm::user_memory::{Inaccessible, OutOfFrames, PageRange, Prot, UserMemory};
 use crate::memory::GuestMemory;
 use crate::outcome::Access;
 use crate::paging::{

@@ -3,11 +3,12 @@
 //!
 //! Never decides which entries: it writes once more what they hold already.
 
-use super::trap::{
-    FLAGS_RESERVED, KERNEL_CS, KERNEL_SS, REWRITES, REWRITES_BYTES, STACK_TOP, STUBS, USER_CS,
-    USER_SS, engine_va, user_flags,
-};
 use crate::address::Gpa;
+use crate::guest::process::trap::{
+    KERNEL_CS, KERNEL_SS, REWRITES, REWRITES_BYTES, STACK_TOP, STUBS, USER_CS, USER_SS, engine_va,
+};
+use crate::linux::abi::registers::FLAGS_RESERVED;
+use crate::linux::abi::registers::user_flags;
 use crate::memory::{GuestMemory, OutOfRam};
 use kvm_bindings::kvm_regs;
 

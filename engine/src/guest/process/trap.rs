@@ -8,8 +8,11 @@
 //! The pages lie in a memory slot of their own without dirty log, and are mapped in a part of
 //! the address space that no program is given.
 
-use super::rewrite;
+pub use crate::linux::abi::registers::user_flags;
+pub use crate::linux::abi::syscall::SYSCALL_BYTES;
+
 use crate::address::{Gpa, Gva, PAGE_SIZE, Pfn};
+use crate::guest::process::rewrite;
 use crate::memory::GuestMemory;
 use crate::paging::{Frames, Tables, TablesFull, leaf_entry};
 
@@ -62,23 +65,10 @@ pub const USER_SS: u16 = 0x1b;
 pub const USER_CS: u16 = 0x23;
 const TSS_SELECTOR: u16 = 0x28;
 
-/// The flags that a program may set for itself (what POPF at CPL 3 changes, and ID).
-const USER_FLAGS: u64 = 0x0024_4dd5;
-/// Bit 1 of RFLAGS, always set.
-pub(super) const FLAGS_RESERVED: u64 = 2;
-/// Interrupts enabled: what a program sees on Linux. The VM has no interrupt controller.
-const FLAGS_IF: u64 = 1 << 9;
-
 /// The virtual address of one of the engine's pages.
 #[must_use]
 pub const fn engine_va(at: Gpa) -> Gva {
     Gva(ENGINE_BASE + at.0)
-}
-
-/// The flags a program may resume with, from what it has asked for.
-#[must_use]
-pub const fn user_flags(asked: u64) -> u64 {
-    asked & USER_FLAGS | FLAGS_RESERVED | FLAGS_IF
 }
 
 /// Builds the pages and the tables that map them. `user_pages` frames follow at [`USER_BASE`].
@@ -200,9 +190,6 @@ fn trampoline() -> [u8; 28] {
     emit(&[0xff, 0x25], RESUME.0 + 16);
     code
 }
-
-/// Bytes of SYSCALL (0F 05).
-pub const SYSCALL_BYTES: u64 = 2;
 
 /// Where LSTAR points: the system-call gate.
 #[must_use]
@@ -399,14 +386,6 @@ mod tests {
         assert_eq!(vector_of(0), None);
         assert!(in_syscall_gate(syscall_entry().0 + 9));
         assert!(!in_syscall_gate(trampoline_entry().0));
-    }
-
-    #[test]
-    fn a_program_cannot_raise_its_own_privilege_through_flags() {
-        const IOPL: u64 = 3 << 12;
-        const VM: u64 = 1 << 17;
-        assert_eq!(user_flags(u64::MAX) & (IOPL | VM), 0);
-        assert_eq!(user_flags(0), FLAGS_RESERVED | FLAGS_IF);
     }
 
     #[test]

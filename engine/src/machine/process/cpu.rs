@@ -3,15 +3,15 @@
 //! Never decides what to save. The registers are in the run page and cost nothing; extended state
 //! costs an ioctl each way, which only a signal with a handler and a switch of threads need.
 
-use crate::guest::process::cpu::{Cpu, ExtendedLayout};
 use crate::kvm::KvmError;
+use crate::linux::abi::registers::Registers;
+use crate::linux::cpu::{Cpu, ExtendedLayout};
 use crate::machine::MachineError;
 use crate::state::{
     LEGACY, LEGACY_BYTES, XSAVE_BYTES, XSTATE_BV_AT, keep_components, xcr0, xsave_bytes,
     xsave_from, xsave_layout,
 };
 use crate::vcpu::Vcpu;
-use kvm_bindings::kvm_regs;
 use std::cell::OnceCell;
 
 /// Extended state as FXSAVE has it.
@@ -70,12 +70,12 @@ impl<'a> ProgramCpu<'a> {
 }
 
 impl Cpu for ProgramCpu<'_> {
-    fn registers(&self) -> kvm_regs {
-        *self.vcpu.regs()
+    fn registers(&self) -> Registers {
+        (*self.vcpu.regs()).into()
     }
 
-    fn set_registers(&mut self, regs: &kvm_regs) {
-        *self.vcpu.regs_mut() = *regs;
+    fn set_registers(&mut self, regs: &Registers) {
+        *self.vcpu.regs_mut() = (*regs).into();
     }
 
     fn bases(&self) -> [u64; 2] {

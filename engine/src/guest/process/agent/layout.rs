@@ -4,8 +4,8 @@
 //! it where it is mapped, and can write [`STATE`] and [`STATUS`] only, because the agent itself
 //! runs with the program's rights.
 
-use super::super::trap::ENGINE_BASE;
 use crate::address::{Gpa, Gva, PAGE_SIZE};
+use crate::guest::process::trap::ENGINE_BASE;
 use crate::memory::SlotSpec;
 
 /// First guest-physical address of the slot: between the engine's pages and the 32-bit MMIO hole.

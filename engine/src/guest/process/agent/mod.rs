@@ -19,9 +19,12 @@ mod sites;
 pub use code::AgentExit;
 pub use layout::{BATCH_BYTES_MAX, BATCH_MAX, INPUT_ALIGN};
 
-use super::trap::{self, SYSCALL_BYTES, engine_va};
-use super::{Process, SystemCall};
 use crate::address::{Gpa, Gva, PAGE_SIZE, Pfn};
+use crate::guest::process::trap;
+use crate::guest::process::trap::engine_va;
+use crate::linux::abi::syscall::SYSCALL_BYTES;
+use crate::linux::abi::syscall::SystemCall;
+use crate::linux::process::Process;
 use crate::memory::{GuestMemory, MemoryError, OutOfRam, PageFile};
 use crate::paging::{Frames, Tables, TablesFull, leaf_entry};
 use hot::{HotPage, HotPages};

@@ -3,11 +3,14 @@
 //!
 //! Never touches guest memory. What the shim does with the words is in `code`.
 
-use super::super::Process;
-use super::super::calls::{AT_FDCWD, locate};
-use super::super::errno::Errno;
-use super::super::files::{NodeId, Output, Target};
 use super::layout::{facts, shim};
+use crate::linux::abi::errno::Errno;
+use crate::linux::abi::syscall::AT_FDCWD;
+use crate::linux::fs::files::Output;
+use crate::linux::fs::table::Target;
+use crate::linux::fs::tree::NodeId;
+use crate::linux::process::Process;
+use crate::linux::syscalls::open::locate;
 
 /// The shim leaves the descriptor to the host.
 pub(super) const HOST: u64 = 0;
@@ -115,7 +118,9 @@ fn descriptor(process: &Process, fd: u64) -> (u64, u64) {
 
 /// Does to `process` what the shim says it has done since `then` was exported.
 pub(super) fn import(process: &mut Process, words: &Words, then: &Words) {
-    process.scalars.advance(words[word(shim::CALLS)].saturating_mul(super::super::calls::CALL_NS));
+    process
+        .scalars
+        .advance(words[word(shim::CALLS)].saturating_mul(crate::linux::process::settings::CALL_NS));
     let outputs = [words[word(shim::OUTPUT)], words[word(shim::OUTPUT + 8)]];
     for (bytes, is_error) in outputs.into_iter().zip([false, true]) {
         if bytes > 0 {
@@ -167,8 +172,8 @@ fn open_input(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::process::calls::CALL_NS;
-    use crate::guest::process::tests::mock::Guest;
+    use crate::linux::process::settings::CALL_NS;
+    use crate::linux::tests::mock::Guest;
 
     #[test]
     fn what_the_shim_did_is_done_to_the_process() {

@@ -12,12 +12,12 @@
 //!
 //! A program that reads its own code sees the jump, as it sees a breakpoint.
 
-use super::super::Process;
-use super::super::trap::SYSCALL_BYTES;
 use super::code::Entries;
 use super::layout::{STATE, TRAMPOLINES, state};
 use crate::address::{Gpa, Gva, PAGE_SIZE};
 use crate::coverage::blocks;
+use crate::linux::abi::syscall::SYSCALL_BYTES;
+use crate::linux::process::Process;
 use crate::memory::{GuestMemory, OutOfRam};
 use crate::paging::{ADDRESS_MASK, PRESENT, Tables, TablesFull, leaf_entry, may_write};
 use iced_x86::code_asm::*;
@@ -425,14 +425,16 @@ impl Process {
 
     /// Where `bytes` bytes are free in `range`.
     fn gap_in(&self, range: Range<u64>, bytes: u64) -> Option<u64> {
-        let low = range.start.max(super::super::space::USER_START);
+        let low = range.start.max(crate::linux::mm::bounds::USER_START);
         self.space.find_gap(bytes, low, range.end)
     }
 
     /// The addresses of the mapping around `at`, if its code may run.
     fn executable_area(&self, at: u64) -> Option<Range<u64>> {
         let area = self.space.area_at(at)?;
-        area.prot.contains(super::super::memory::Prot::EXEC).then_some(area.start..area.end)
+        area.prot
+            .contains(crate::linux::mm::user_memory::Prot::EXEC)
+            .then_some(area.start..area.end)
     }
 }
 

@@ -4,10 +4,10 @@
 
 use super::{BatchParts, Next, Run, State};
 use crate::address::{Gpa, Gva};
-use crate::guest::process::FaultVerdict;
-use crate::guest::process::memory::UserMemory;
 use crate::guest::process::pages::ProcessPages;
 use crate::guest::process::trap::TrapFrame;
+use crate::linux::abi::syscall::FaultVerdict;
+use crate::linux::mm::user_memory::UserMemory;
 use crate::machine::process::fault::{access_of, of_page};
 use crate::machine::{Flow, MachineError, Stop};
 use crate::outcome::{Access, Fault, Outcome};

@@ -7,7 +7,8 @@ mod faults;
 
 use super::{Event, ProcessDriver, ProcessState, State, next_event, poked};
 use crate::guest::process::agent::{Agent, AgentError, AgentExit, Moment};
-use crate::guest::process::trap::{self, TrapFrame};
+use crate::guest::process::trap;
+use crate::guest::process::trap::TrapFrame;
 use crate::kvm::clear_selectors;
 use crate::machine::batch::{Batch, BatchOptions, BatchReport};
 use crate::machine::hardware::Hardware;

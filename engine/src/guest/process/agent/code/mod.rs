@@ -9,8 +9,9 @@ mod services;
 
 pub(super) use services::serves;
 
-use super::super::trap::{self, GATE_AT};
 use super::layout::{CODE, FACTS, HOT, INPUTS, STATE, facts, shim, state};
+use crate::guest::process::trap;
+use crate::guest::process::trap::GATE_AT;
 use asm::{Asm, Emit};
 use iced_x86::code_asm::*;
 use iced_x86::{Code, IcedError};

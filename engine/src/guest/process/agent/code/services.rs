@@ -3,7 +3,6 @@
 //! The shim changes nothing of its own before the last access to the program's memory that may
 //! fault, so that the host can take a call over as if the shim had never seen it.
 
-use super::super::super::{calls, trap};
 use super::super::HASH_FACTOR;
 use super::super::layout::{BATCH_MAX, FACTS, STATE, STATUS, facts, shim, state};
 use super::super::shim::{
@@ -11,6 +10,8 @@ use super::super::shim::{
 };
 use super::asm::{Asm, Emit};
 use super::{AgentExit, Labels, exit_address};
+use crate::guest::process::trap;
+use crate::linux::abi::syscall::TRANSFER_BYTES_MAX;
 use iced_x86::Code;
 use iced_x86::code_asm::*;
 
@@ -129,7 +130,7 @@ fn transfer(asm: &mut Asm, labels: &Labels, positioned: bool) -> Emit {
     let mut copy = asm.code.create_label();
     not_the_engines(asm, labels, rsi)?;
     input_only(asm, labels)?;
-    asm.code.cmp(rdx, calls::TRANSFER_BYTES_MAX as i32)?;
+    asm.code.cmp(rdx, TRANSFER_BYTES_MAX as i32)?;
     asm.code.ja(labels.forward)?;
     if positioned {
         asm.code.mov(r11, r10)?;

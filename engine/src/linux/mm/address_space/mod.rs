@@ -1,0 +1,227 @@
+//! The address space as a list of areas (what Linux calls VMAs): who owns which addresses.
+//!
+//! Around the list, `placement` says where free addresses are, `growth` what becomes of stacks, and
+//! `stored` what a list from a file must be like. Never touches page tables or file contents:
+//! `mapping` does, on top of this list.
+
+mod growth;
+mod placement;
+mod stored;
+
+use crate::linux::base::limits::Limits;
+use crate::linux::base::tracked::Rewind;
+use crate::linux::mm::bounds::in_user;
+use crate::linux::mm::vma::Area;
+use crate::linux::mm::vma::AreaFlags;
+use crate::linux::mm::vma::Object;
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+use stored::StoredSpace;
+
+/// The areas of a process, sorted and disjoint, and its program break.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "StoredSpace")]
+pub(crate) struct Space {
+    areas: Vec<Area>,
+    areas_max: usize,
+    /// The most that one mapping can take of what is charged, as Linux's heuristic has it
+    /// (`OVERCOMMIT_GUESS`, mm/util.c).
+    pub(crate) commit_bytes_max: u64,
+    /// Where the heap starts.
+    pub(crate) break_start: u64,
+    /// The program break.
+    pub(crate) break_end: u64,
+    /// What `mlockall` said of mappings to come.
+    pub(crate) lock_future: AreaFlags,
+    /// What `membarrier` registered.
+    pub(crate) barriers: u64,
+    /// Anonymous shared mappings made.
+    objects: u64,
+    /// Whether there may be shared mappings of files that the process can change.
+    pub(crate) shows_files: bool,
+}
+
+impl Space {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            areas: Vec::new(),
+            areas_max: limits.mappings,
+            commit_bytes_max: limits.commit_bytes,
+            break_start: 0,
+            break_end: 0,
+            lock_future: AreaFlags::empty(),
+            barriers: 0,
+            objects: 0,
+            shows_files: false,
+        }
+    }
+
+    /// The memory for a new anonymous shared mapping.
+    pub(crate) fn new_object(&mut self, bytes: u64) -> Object {
+        self.objects = self.objects.wrapping_add(1);
+        Object { number: self.objects, offset: 0, bytes }
+    }
+
+    pub(crate) fn areas(&self) -> &[Area] {
+        &self.areas
+    }
+
+    /// Index of the first area that ends beyond `at`.
+    fn first_after(&self, at: u64) -> usize {
+        self.areas.partition_point(|area| area.end <= at)
+    }
+
+    /// The area that owns `at`.
+    pub(crate) fn area_at(&self, at: u64) -> Option<&Area> {
+        self.areas.get(self.first_after(at)).filter(|area| area.start <= at)
+    }
+
+    /// The areas that share an address with `start..end`, whole.
+    pub(crate) fn overlapping(&self, start: u64, end: u64) -> &[Area] {
+        self.areas.get(self.overlap(start, end)).unwrap_or_default()
+    }
+
+    fn overlap(&self, start: u64, end: u64) -> Range<usize> {
+        let first = self.first_after(start);
+        let past = self.areas.partition_point(|area| area.start < end);
+        first..past.max(first)
+    }
+
+    /// Whether nothing is mapped in `start..end` and the process may map it.
+    pub(crate) fn is_free(&self, start: u64, end: u64) -> bool {
+        in_user(start, end) && self.overlap(start, end).is_empty()
+    }
+
+    /// Whether every address of `start..end` is mapped.
+    pub(crate) fn is_covered(&self, start: u64, end: u64) -> bool {
+        let mut at = start;
+        for area in self.overlapping(start, end) {
+            if area.start > at {
+                return false;
+            }
+            at = area.end;
+        }
+        at >= end
+    }
+
+    /// Whether the limit on mappings (`vm.max_map_count`) leaves room for `count` more.
+    pub(crate) fn has_room(&self, count: usize) -> bool {
+        self.areas.len().saturating_add(count) <= self.areas_max
+    }
+
+    /// Whether unmapping `start..end` stays within the limit on mappings: only cutting a hole
+    /// into one area adds another.
+    pub(crate) fn may_remove(&self, start: u64, end: u64) -> bool {
+        match self.overlapping(start, end) {
+            [area] if area.start < start && area.end > end => self.has_room(1),
+            _ => true,
+        }
+    }
+
+    /// Takes `start..end` out of the list, cutting areas that reach beyond it.
+    pub(crate) fn remove(&mut self, start: u64, end: u64) {
+        let range = self.overlap(start, end);
+        let (Some(first), Some(last)) = (
+            self.areas.get(range.start).copied(),
+            self.areas.get(range.end.wrapping_sub(1)).copied(),
+        ) else {
+            return;
+        };
+        if range.is_empty() {
+            return;
+        }
+        let head = (first.start < start).then(|| first.part(first.start, start));
+        let tail = (last.end > end).then(|| last.part(end, last.end));
+        self.areas.splice(range, head.into_iter().chain(tail));
+    }
+
+    /// Adds an area where nothing is mapped, joining it with its neighbours where they match.
+    pub(crate) fn insert(&mut self, area: Area) {
+        if area.end <= area.start {
+            return;
+        }
+        let index = self.first_after(area.start);
+        self.areas.insert(index, area);
+        self.join(index);
+        if let Some(before) = index.checked_sub(1) {
+            self.join(before);
+        }
+    }
+
+    /// Joins the area at `index` with the next one if they match.
+    fn join(&mut self, index: usize) {
+        let (Some(area), Some(next)) = (self.areas.get(index), self.areas.get(index + 1)) else {
+            return;
+        };
+        if area.continues_into(next) {
+            let end = next.end;
+            self.areas.remove(index + 1);
+            if let Some(area) = self.areas.get_mut(index) {
+                area.end = end;
+            }
+        }
+    }
+
+    /// Names what differs from `other`.
+    pub(crate) fn differences(&self, other: &Self, into: &mut Vec<String>) {
+        if self.areas != other.areas {
+            let (ours, theirs) = (self.areas.len(), other.areas.len());
+            let pair = self.areas.iter().zip(&other.areas).find(|(a, b)| a != b);
+            into.push(match pair {
+                Some((ours, theirs)) => format!("mapping {ours} was {theirs}"),
+                None => format!("{ours} mappings were {theirs}"),
+            });
+        }
+        let settings = |space: &Self| (space.lock_future, space.barriers, space.objects);
+        if settings(self) != settings(other) || self.shows_files != other.shows_files {
+            into.push(format!("{:?} was {:?}", settings(self), settings(other)));
+        }
+        if (self.break_start, self.break_end) != (other.break_start, other.break_end) {
+            into.push(format!("program break {:#x} was {:#x}", self.break_end, other.break_end));
+        }
+    }
+}
+
+impl Rewind for Space {
+    fn rewind_to(&mut self, snapshot: &Self, _related: bool) {
+        let mut areas = std::mem::take(&mut self.areas);
+        areas.clone_from(&snapshot.areas);
+        *self = Self { areas, ..*snapshot };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linux::fs::tree::NodeId;
+    use crate::linux::mm::user_memory::Prot;
+    use crate::linux::mm::vma::Backing;
+
+    pub(crate) fn area(start: u64, end: u64) -> Area {
+        Area::anonymous(start, end, Prot::READ)
+    }
+
+    #[test]
+    fn joins_neighbours_and_cuts_holes() {
+        let mut space = Space::new(&Limits::default());
+        space.insert(area(0x10000, 0x11000));
+        space.insert(area(0x12000, 0x13000));
+        space.insert(area(0x11000, 0x12000));
+        assert_eq!(space.areas(), [area(0x10000, 0x13000)]);
+        space.remove(0x11000, 0x12000);
+        assert_eq!(space.areas(), [area(0x10000, 0x11000), area(0x12000, 0x13000)]);
+        space.remove(0x0, 0x20000);
+        assert!(space.areas().is_empty());
+    }
+
+    #[test]
+    fn keeps_file_offsets_when_it_cuts() {
+        let mut space = Space::new(&Limits::default());
+        let backing = |offset| Backing::File { node: NodeId::ROOT, offset };
+        space.insert(Area { backing: backing(0x5000), ..area(0x10000, 0x14000) });
+        space.remove(0x11000, 0x12000);
+        assert_eq!(space.areas()[1], Area { backing: backing(0x7000), ..area(0x12000, 0x14000) });
+        space.insert(Area { backing: backing(0x6000), ..area(0x11000, 0x12000) });
+        assert_eq!(space.areas().len(), 1);
+    }
+}

@@ -1,0 +1,216 @@
+//! The process as its kernel sees it: one of each of its parts, and nothing else owns one.
+//!
+//! Never carries out a system call (`syscalls`), never delivers a signal (`delivery`), and never reads
+//! host files (`loader`).
+
+pub(crate) mod settings;
+mod stored;
+
+use crate::address::Gva;
+use crate::linux::abi::names::system_call_name;
+use crate::linux::abi::syscall::FaultVerdict;
+use crate::linux::base::tracked::Tracked;
+use crate::linux::fs::files::Files;
+use crate::linux::fs::missing_paths::Wanted;
+use crate::linux::mm::address_space::Space;
+use crate::linux::mm::mapping::Room;
+use crate::linux::mm::uaccess::{Growth, User};
+use crate::linux::mm::user_memory::UserMemory;
+use crate::linux::mm::vma::Backing;
+use crate::linux::process::settings::{Images, Scalars, Settings};
+use crate::linux::sched::threads::Threads;
+use crate::linux::strace;
+use crate::outcome::{Access, Outcome, Signal};
+use crate::snapshot::{Blob, HasBlobs};
+use serde::{Deserialize, Serialize};
+
+/// A process as its kernel sees it: everything but registers and the contents of memory.
+///
+/// A clone is an independent process in the same state that shares the bytes of host files.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Process {
+    pub(crate) space: Tracked<Space>,
+    pub(crate) files: Files,
+    pub(crate) settings: Tracked<Settings>,
+    pub(crate) threads: Tracked<Threads>,
+    pub(crate) images: Tracked<Images>,
+    pub(crate) scalars: Scalars,
+    /// The guest's memory, as `/proc` and `sysinfo` tell it.
+    pub(crate) ram_bytes: u64,
+    pub(crate) missing: Missing,
+    #[serde(skip)]
+    pub(crate) growth: Growth,
+    #[serde(skip)]
+    pub(crate) wanted: Wanted,
+    #[serde(skip)]
+    pub(crate) trace: Option<Box<strace::Trace>>,
+}
+
+/// Numbers of system calls answered with `ENOSYS`, each once, in the order they came.
+///
+/// No part of the process's state: it says what the report of a whole campaign should mention,
+/// so a rewind keeps it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Missing(pub(crate) Vec<u64>);
+
+/// Different calls that are remembered as missing.
+pub(crate) const MISSING_MAX: usize = 64;
+
+impl Missing {
+    pub(crate) fn remember(&mut self, nr: u64) {
+        if self.0.len() < MISSING_MAX && !self.0.contains(&nr) {
+            self.0.push(nr);
+        }
+    }
+}
+
+impl HasBlobs for Process {
+    fn for_each_blob(&mut self, visit: &mut dyn FnMut(&mut Blob)) {
+        self.files.for_each_blob(visit);
+    }
+}
+
+impl Process {
+    /// The system calls so far as `strace` prints them; nothing, unless
+    /// [`trace_calls`](Self::trace_calls) or [`ProcessSpec::trace`] asked for them.
+    #[must_use]
+    pub fn trace(&self) -> &str {
+        self.trace.as_ref().map_or("", |trace| trace.text())
+    }
+
+    /// Keeps a line for every system call from now on. A rewind does not take lines back.
+    pub fn trace_calls(&mut self) {
+        self.trace.get_or_insert_default();
+    }
+
+    /// What `strace` prints when a process ends like this.
+    #[must_use]
+    pub fn trace_end(&self, outcome: &Outcome) -> String {
+        strace::end(outcome)
+    }
+
+    /// Tells what a page fault at `at` means, and brings in a page that was only missing.
+    pub fn page_fault(
+        &mut self,
+        at: Gva,
+        access: Access,
+        mem: &mut dyn UserMemory,
+    ) -> FaultVerdict {
+        let Some(area) = self.space.area_at(at.0).copied() else {
+            let Some(grown) = self.space.growth(at.page_floor().0, self.room().stack) else {
+                return FaultVerdict::Signal(Signal::SEGV);
+            };
+            let verdict = self.space.fault_in(&grown, at, access, &self.files, mem);
+            if verdict == FaultVerdict::Retry {
+                self.space.grow(&grown);
+            }
+            return verdict;
+        };
+        self.space.fault_in(&area, at, access, &self.files, mem)
+    }
+
+    /// Whether `at` lies in a mapping that is as it was in `then` and starts as zeros: bringing in
+    /// a page of it changes nothing that the process can notice.
+    #[must_use]
+    pub fn is_lazily_zero(&self, then: &Self, at: Gva) -> bool {
+        let area = self.space.area_at(at.0);
+        area.is_some_and(|area| !matches!(area.backing, Backing::File { .. }))
+            && area == then.space.area_at(at.0)
+    }
+
+    /// Replaces the input's bytes, in the buffer of the last ones. What the process already read
+    /// or mapped does not change.
+    pub fn set_input(&mut self, input: &[u8]) {
+        self.files.input.copy_from(input);
+    }
+
+    /// Puts the process back to `snapshot`. The input's bytes stay as they are: each run brings
+    /// its own by [`set_input`](Self::set_input).
+    pub fn rewind_to(&mut self, snapshot: &Self) {
+        self.space.rewind_to(&snapshot.space);
+        self.files.rewind_to(&snapshot.files);
+        self.settings.rewind_to(&snapshot.settings);
+        self.threads.rewind_to(&snapshot.threads);
+        self.images.rewind_to(&snapshot.images);
+        self.scalars = snapshot.scalars;
+    }
+
+    /// Names each difference from `snapshot`; the input's bytes are no difference.
+    #[must_use]
+    pub fn same_as(&self, snapshot: &Self) -> Vec<String> {
+        let mut differences = Vec::new();
+        self.space.differences(&snapshot.space, &mut differences);
+        self.files.differences(&snapshot.files, &mut differences);
+        if *self.settings != *snapshot.settings {
+            differences.push("signal handlers or resource limits".to_owned());
+        }
+        if *self.threads != *snapshot.threads {
+            differences.push("threads, their signals or timers".to_owned());
+        }
+        if *self.images != *snapshot.images {
+            differences.push("mapped images".to_owned());
+        }
+        if self.scalars != snapshot.scalars {
+            differences.push(format!("{:?} was {:?}", self.scalars, snapshot.scalars));
+        }
+        differences
+    }
+
+    /// What the process wrote to standard output.
+    #[must_use]
+    pub fn stdout(&self) -> &[u8] {
+        &self.files.stdout.bytes.0
+    }
+
+    /// What the process wrote to standard error.
+    #[must_use]
+    pub fn stderr(&self) -> &[u8] {
+        &self.files.stderr.bytes.0
+    }
+
+    /// Names of the system calls answered with `ENOSYS` so far, each once; rewinds do not forget
+    /// them.
+    #[must_use]
+    pub fn unsupported_calls(&self) -> Vec<String> {
+        self.missing.0.iter().map(|nr| system_call_name(*nr)).collect()
+    }
+
+    /// What the process looked for and did not find, in all of its runs.
+    #[must_use]
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// Whether something happens after so many calls, or so much time: calls made without the host
+    /// would be missed.
+    pub(crate) fn counts_calls(&self) -> bool {
+        !self.threads.is_single() || !self.threads.timers.are_idle()
+    }
+
+    /// Tells the address space by how much stacks grew in a system call.
+    pub(crate) fn settle_growth(&mut self) {
+        if let Some(page) = self.growth.take()
+            && let Some(grown) = self.space.growth(page, self.room().stack)
+        {
+            self.space.grow(&grown);
+        }
+    }
+
+    pub(crate) fn user<'a>(&'a self, mem: &'a mut dyn UserMemory) -> User<'a> {
+        let stack_bytes_max = self.room().stack;
+        User { space: &self.space, files: &self.files, mem, stack_bytes_max, growth: &self.growth }
+    }
+
+    /// The resource limits that are about memory.
+    pub(crate) fn room(&self) -> Room {
+        let soft = |resource: u32| {
+            self.settings.resources.get(resource as usize).map_or(u64::MAX, |(soft, _)| *soft)
+        };
+        Room {
+            space: soft(libc::RLIMIT_AS),
+            data: soft(libc::RLIMIT_DATA),
+            stack: soft(libc::RLIMIT_STACK),
+            locked: soft(libc::RLIMIT_MEMLOCK),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What a fault tells its handler, and a trace: `siginfo_t` from what the CPU reported
+//! (arch/x86/kernel/traps.c, arch/x86/mm/fault.c). Never decides which signal a fault is.
+
+use crate::linux::signal::siginfo::Info;
+use crate::outcome::{Fault, Signal};
+
+/// Codes of `SIGSEGV`: nothing is mapped there, or it may not be accessed so.
+const SEGV_MAPERR: i32 = 1;
+const SEGV_ACCERR: i32 = 2;
+const BUS_ADRALN: i32 = 1;
+const BUS_ADRERR: i32 = 2;
+const ILL_ILLOPN: i32 = 2;
+const TRAP_TRACE: i32 = 2;
+const FPE_INTDIV: i32 = 1;
+
+impl Info {
+    /// `siginfo_t` of a fault, as far as the fault itself tells: which floating-point exception it
+    /// was only the CPU does. `is_mapped` says whether there is a mapping at an address.
+    pub(crate) fn of_fault(fault: &Fault, is_mapped: impl Fn(u64) -> bool) -> Self {
+        let signal = fault.signal.0;
+        let at_rip = |code| Self::fault(signal, code, fault.rip);
+        let address = fault.access.and_then(|access| access.address);
+        match (fault.signal, fault.vector, address) {
+            (Signal::FPE, ..) => at_rip(FPE_INTDIV),
+            (Signal::ILL, ..) => at_rip(ILL_ILLOPN),
+            (Signal::TRAP, Some(1), _) => at_rip(TRAP_TRACE),
+            (Signal::BUS, Some(17), _) => Self::fault(signal, BUS_ADRALN, 0),
+            (Signal::BUS, _, Some(address)) => Self::fault(signal, BUS_ADRERR, address),
+            (Signal::SEGV, _, Some(address)) => {
+                let code = if is_mapped(address) { SEGV_ACCERR } else { SEGV_MAPERR };
+                Self::fault(signal, code, address)
+            }
+            // The kernel itself raised it, and gives no address.
+            _ => Self::kernel(signal),
+        }
+    }
+}
+
+/// Which floating-point exception was not masked (`fpu__exception_code`, arch/x86/kernel/fpu).
+pub(crate) fn float_code(extended: &[u8], is_x87: bool) -> i32 {
+    let half = |at: usize| match extended.get(at..at + 2) {
+        Some(bytes) => u32::from(bytes[0]) | u32::from(bytes[1]) << 8,
+        None => 0,
+    };
+    let raised = if is_x87 { half(2) & !half(0) } else { half(24) & !(half(24) >> 7) };
+    match raised {
+        raised if raised & 1 != 0 => 7,
+        raised if raised & 4 != 0 => 3,
+        raised if raised & 8 != 0 => 4,
+        raised if raised & 0x12 != 0 => 5,
+        raised if raised & 0x20 != 0 => 6,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::{Access, MemoryAccess};
+
+    fn told(signal: Signal, vector: u8, address: Option<u64>) -> (i32, u64) {
+        let access = address.map(|at| MemoryAccess { address: Some(at), kind: Access::Read });
+        let fault = Fault { signal, rip: 0x40, access, vector: Some(vector), error_code: None };
+        let info = Info::of_fault(&fault, |at| at == 0x5000);
+        (info.code, info.fields[0])
+    }
+
+    #[test]
+    fn a_fault_tells_what_linux_tells() {
+        assert_eq!(told(Signal::SEGV, 14, Some(8)), (SEGV_MAPERR, 8));
+        assert_eq!(told(Signal::SEGV, 14, Some(0x5000)), (SEGV_ACCERR, 0x5000));
+        assert_eq!(told(Signal::BUS, 14, Some(0x5000)), (BUS_ADRERR, 0x5000));
+        assert_eq!(told(Signal::BUS, 17, None), (BUS_ADRALN, 0));
+        assert_eq!(told(Signal::FPE, 0, None), (FPE_INTDIV, 0x40));
+        assert_eq!(told(Signal::TRAP, 1, None), (TRAP_TRACE, 0x40));
+        assert_eq!(told(Signal::TRAP, 3, None), (0x80, 0), "SI_KERNEL");
+        assert_eq!(told(Signal::SEGV, 13, None), (0x80, 0), "SI_KERNEL");
+    }
+}
