@@ -4,11 +4,10 @@
 //! Never decides which entries: it writes once more what they hold already.
 
 use crate::address::Gpa;
-use crate::guest::process::trap::{
+use crate::guest::process::layout::{
     KERNEL_CS, KERNEL_SS, REWRITES, REWRITES_BYTES, STACK_TOP, STUBS, USER_CS, USER_SS, engine_va,
 };
-use crate::linux::abi::registers::FLAGS_RESERVED;
-use crate::linux::abi::registers::user_flags;
+use crate::linux::abi::registers::{FLAGS_RESERVED, user_flags};
 use crate::memory::{GuestMemory, OutOfRam};
 use kvm_bindings::kvm_regs;
 
