@@ -4,7 +4,7 @@ use crate::error::CliError;
 use crate::guest::Resolved;
 use crate::values::Point;
 use dejavm_engine::kvm::System;
-use dejavm_engine::linux::{LoadedImage, Process, Wanted};
+use dejavm_engine::linux::{LoadedImage, MissingPaths, Process};
 use dejavm_engine::machine::{Boot, Limit, Machine, MachineSnapshot, ProcessPoint, Started};
 use dejavm_engine::outcome::Outcome;
 use dejavm_engine::snapshot::file;
@@ -120,7 +120,7 @@ fn try_samples(machine: &mut Machine, samples: &[Vec<u8>]) -> Result<(), CliErro
 }
 
 /// What the program looked for in vain before it came to its snapshot point, or to its end.
-pub fn wanted(started: &Started) -> Wanted {
+pub fn wanted(started: &Started) -> MissingPaths {
     let process = match started {
         Started::AtSnapshot(machine) => machine.process(),
         Started::Ended(ended) => ended.process(),
@@ -135,7 +135,7 @@ pub fn wanted(started: &Started) -> Wanted {
 /// several boots. It ends, because a file comes in only once, and within `DISCOVERY`.
 pub fn with_system_files<T>(
     guest: &mut Resolved,
-    mut attempt: impl FnMut(&Resolved) -> Result<(T, Wanted), CliError>,
+    mut attempt: impl FnMut(&Resolved) -> Result<(T, MissingPaths), CliError>,
 ) -> Result<T, CliError> {
     let start = Instant::now();
     loop {

@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 const STDERR_BYTES_MAX: usize = 4096;
 
 /// What a replay has to show.
-enum Wanted {
+enum MissingPaths {
     /// The crash that a campaign recorded.
     Recorded(Recorded),
     /// The time limit.
@@ -107,18 +107,18 @@ fn snapshot_of(args: &Repro, out: &Path) -> Result<PathBuf, CliError> {
     }
 }
 
-fn wanted(path: &Path, args: &Repro) -> Result<Wanted, CliError> {
+fn wanted(path: &Path, args: &Repro) -> Result<MissingPaths, CliError> {
     if let Some(recorded) = Recorded::of(path)? {
-        return Ok(Wanted::Recorded(recorded));
+        return Ok(MissingPaths::Recorded(recorded));
     }
     let folder = path.parent().and_then(Path::file_name);
     let is_hang = args.snapshot.is_none() && folder.is_some_and(|name| name == "hangs");
-    Ok(if is_hang { Wanted::Hang } else { Wanted::Crash })
+    Ok(if is_hang { MissingPaths::Hang } else { MissingPaths::Crash })
 }
 
 /// What it took in the campaign to be believed a hang.
-fn default_limit(wanted: &Wanted, out: &Path) -> Option<Duration> {
-    if !matches!(wanted, Wanted::Hang) {
+fn default_limit(wanted: &MissingPaths, out: &Path) -> Option<Duration> {
+    if !matches!(wanted, MissingPaths::Hang) {
         return None;
     }
     let stats = fs::read_to_string(out.join("fuzzer_stats")).ok()?;
@@ -127,7 +127,7 @@ fn default_limit(wanted: &Wanted, out: &Path) -> Option<Duration> {
     Some(hang_limit(Duration::from_millis(ms)))
 }
 
-impl Wanted {
+impl MissingPaths {
     /// Whether the run shows it, and the comparison in words.
     fn compare(&self, run: &RunReport, report: &Report) -> (bool, String) {
         let facts = facts(run, report);
@@ -217,10 +217,10 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("dejavm-repro-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
         let stats = folder.join("fuzzer_stats");
-        assert_eq!(default_limit(&Wanted::Hang, &folder), None);
+        assert_eq!(default_limit(&MissingPaths::Hang, &folder), None);
         fs::write(&stats, "run_time  : 9\nexec_timeout      : 900\n").unwrap();
-        assert_eq!(default_limit(&Wanted::Hang, &folder), Some(Duration::from_millis(1800)));
-        assert_eq!(default_limit(&Wanted::Crash, &folder), None);
+        assert_eq!(default_limit(&MissingPaths::Hang, &folder), Some(Duration::from_millis(1800)));
+        assert_eq!(default_limit(&MissingPaths::Crash, &folder), None);
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -11,7 +11,7 @@ use crate::report::{self, BlocksReached, Report};
 use crate::sanitizers::Aim;
 use crate::terminal::{self, Status};
 use dejavm_engine::coverage::Arm;
-use dejavm_engine::linux::{WORKING_DIRECTORY, Wanted};
+use dejavm_engine::linux::{MissingPaths, WORKING_DIRECTORY};
 use dejavm_engine::machine::{Ended, Limit, Machine, RunReport, Started};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -77,7 +77,7 @@ pub fn run(args: &Run) -> Result<ExitCode, CliError> {
 
 /// The arguments that name a file of the host which the program looked for and did not find: the
 /// user may have meant it to.
-fn files_missing(words: &[OsString], wanted: &Wanted) -> Vec<PathBuf> {
+fn files_missing(words: &[OsString], wanted: &MissingPaths) -> Vec<PathBuf> {
     let is_meant = |path: &&PathBuf| {
         let path = Path::new(WORKING_DIRECTORY).join(path);
         wanted.paths().any(|wanted| wanted == path)

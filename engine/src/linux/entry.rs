@@ -5,13 +5,13 @@
 
 use crate::linux::abi::errno::{EAGAIN, EINTR, ENOENT};
 use crate::linux::abi::registers::Registers;
-use crate::linux::abi::syscall::{SystemCall, Verdict};
+use crate::linux::abi::syscall::{SyscallAction, SystemCall};
 use crate::linux::cpu::{Context, Cpu};
 use crate::linux::fs::table::Open;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
 use crate::linux::process::settings::CALL_NS;
-use crate::linux::sched::stop::Stop;
+use crate::linux::sched::stop::SyscallStop;
 use crate::linux::sched::thread::Interrupted;
 use crate::linux::sched::wait::{Cause, Ready, Wait};
 
@@ -23,7 +23,7 @@ enum Then {
     /// The thread's call is made again.
     Call(SystemCall),
     /// The thread goes on. It was in this call, if in any.
-    GoOn(Option<SystemCall>, Verdict),
+    GoOn(Option<SystemCall>, SyscallAction),
 }
 
 /// What is being made.
@@ -47,7 +47,7 @@ impl Process {
         call: &SystemCall,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
-    ) -> Verdict {
+    ) -> SyscallAction {
         self.answer(call, mem, cpu)
     }
 
@@ -57,16 +57,16 @@ impl Process {
         call: &SystemCall,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
-    ) -> Verdict {
+    ) -> SyscallAction {
         self.scalars.advance(CALL_NS);
         self.expire_timers();
         let made = Made { call: None, has_switched: false };
         match self.follow(Ok(Then::Call(*call)), made, mem, cpu) {
-            Verdict::Return(value) if self.threads.turn_is_over() => {
+            SyscallAction::Return(value) if self.threads.turn_is_over() => {
                 cpu.set_registers(&Registers { rax: value, ..cpu.registers() });
                 self.end_slice(0, mem, cpu)
             }
-            verdict => verdict,
+            action => action,
         }
     }
 
@@ -79,7 +79,12 @@ impl Process {
 
     /// The running thread is in no call, and has had its turn: the `ns` nanoseconds that it executed
     /// without a call pass on the guest's clock too, timers expire, and the others go first.
-    pub fn end_slice(&mut self, ns: u64, mem: &mut dyn UserMemory, cpu: &mut dyn Cpu) -> Verdict {
+    pub fn end_slice(
+        &mut self,
+        ns: u64,
+        mem: &mut dyn UserMemory,
+        cpu: &mut dyn Cpu,
+    ) -> SyscallAction {
         self.scalars.advance(ns);
         self.threads.time_out(self.scalars.clock_ns);
         self.expire_timers();
@@ -94,13 +99,13 @@ impl Process {
     /// end.
     fn follow(
         &mut self,
-        then: Result<Then, Verdict>,
+        then: Result<Then, SyscallAction>,
         mut made: Made,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
-    ) -> Verdict {
+    ) -> SyscallAction {
         match then.and_then(|then| self.make(then, &mut made, mem, cpu)) {
-            Ok(verdict) => self.finish(&made, verdict, mem, cpu),
+            Ok(action) => self.finish(&made, action, mem, cpu),
             Err(end) => end,
         }
     }
@@ -113,37 +118,37 @@ impl Process {
         made: &mut Made,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
-    ) -> Result<Verdict, Verdict> {
+    ) -> Result<SyscallAction, SyscallAction> {
         loop {
             let call = match then {
                 Then::Call(call) => call,
-                Then::GoOn(done, verdict) => {
+                Then::GoOn(done, action) => {
                     made.call = done;
-                    return Ok(verdict);
+                    return Ok(action);
                 }
             };
             made.call = Some(call);
             let answer = self.dispatch_with_shared_files(&call, mem, cpu);
             self.settle_growth();
             let stop = match answer {
-                Ok(value) => return Ok(Verdict::Return(value)),
+                Ok(value) => return Ok(SyscallAction::Return(value)),
                 Err(stop) => stop,
             };
-            let has_ended = matches!(stop, Stop::Ended);
+            let has_ended = matches!(stop, SyscallStop::Ended);
             match stop {
-                Stop::Errno(errno) => {
+                SyscallStop::Errno(errno) => {
                     if errno == ENOENT {
                         self.note_missing(&call, mem);
                     }
-                    return Ok(Verdict::Return(errno.to_return()));
+                    return Ok(SyscallAction::Return(errno.to_return()));
                 }
-                Stop::Resumed => return Ok(Verdict::Resumed),
-                Stop::End(end) => {
+                SyscallStop::Resumed => return Ok(SyscallAction::Resumed),
+                SyscallStop::End(end) => {
                     self.trace_call(&call, &end, mem);
                     return Err(end);
                 }
-                Stop::Wait(wait) => self.begin_wait(call.nr, wait),
-                Stop::Ended => {}
+                SyscallStop::Wait(wait) => self.begin_wait(call.nr, wait),
+                SyscallStop::Ended => {}
             }
             then = self.go_on(cpu, has_ended, &mut made.has_switched)?;
         }
@@ -153,13 +158,13 @@ impl Process {
     fn finish(
         &mut self,
         made: &Made,
-        mut verdict: Verdict,
+        mut action: SyscallAction,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
-    ) -> Verdict {
+    ) -> SyscallAction {
         if let Some(call) = &made.call {
             if self.trace.is_some() {
-                let shown = self.shown(&verdict, cpu);
+                let shown = self.shown(&action, cpu);
                 self.trace_call(call, &shown, mem);
             }
             if !self.threads.is_single() {
@@ -170,29 +175,29 @@ impl Process {
             self.threads.current_mut().until = None;
         }
         if made.has_switched
-            && let Verdict::Return(value) = verdict
+            && let SyscallAction::Return(value) = action
         {
             cpu.set_registers(&Registers { rax: value, ..cpu.registers() });
-            verdict = Verdict::Resumed;
+            action = SyscallAction::Resumed;
         }
-        let verdict = self.take_signals(verdict, mem, cpu);
+        let action = self.take_signals(action, mem, cpu);
         // A frame may have made a stack grow.
         self.settle_growth();
-        verdict
+        action
     }
 
     /// What a trace shows as a call's result: behind a handler RAX is what it was before.
-    fn shown(&self, verdict: &Verdict, cpu: &mut dyn Cpu) -> Verdict {
-        match verdict {
-            Verdict::Resumed => Verdict::Return(cpu.registers().rax),
+    fn shown(&self, action: &SyscallAction, cpu: &mut dyn Cpu) -> SyscallAction {
+        match action {
+            SyscallAction::Resumed => SyscallAction::Return(cpu.registers().rax),
             other => other.clone(),
         }
     }
 
-    fn trace_call(&mut self, call: &SystemCall, verdict: &Verdict, mem: &dyn UserMemory) {
+    fn trace_call(&mut self, call: &SystemCall, action: &SyscallAction, mem: &dyn UserMemory) {
         let thread = self.traced_thread();
         if let Some(trace) = &mut self.trace {
-            trace.add(thread, call, verdict, mem);
+            trace.add(thread, call, action, mem);
         }
     }
 
@@ -212,7 +217,7 @@ impl Process {
 
     /// What a transfer comes to that only another thread can make possible: a wait, or EAGAIN where
     /// the descriptor does not wait.
-    pub(crate) fn not_yet(&self, open: Open) -> Stop {
+    pub(crate) fn not_yet(&self, open: Open) -> SyscallStop {
         match open.flags & libc::O_NONBLOCK {
             0 => Wait::for_others(self.threads.calls(), None).into(),
             _ => EAGAIN.into(),
@@ -232,7 +237,7 @@ impl Process {
         cpu: &mut dyn Cpu,
         has_ended: bool,
         has_switched: &mut bool,
-    ) -> Result<Then, Verdict> {
+    ) -> Result<Then, SyscallAction> {
         for _ in 0..EXPIRATIONS_MAX {
             if let Some((index, ready)) = self.threads.next_ready() {
                 let waiter = (!has_ended).then(|| self.threads.current().id);
@@ -248,7 +253,7 @@ impl Process {
             self.threads.time_out(self.scalars.clock_ns);
             self.expire_timers();
         }
-        Err(Verdict::Hang)
+        Err(SyscallAction::Hang)
     }
 
     /// Saves the CPU's state for the thread `waiter`, and loads that of thread `index`.
@@ -267,13 +272,13 @@ impl Process {
         let wait = thread.wait.take();
         let call = call_of(thread.call, &cpu.registers());
         match ready {
-            Ready::Return(value) => Then::GoOn(Some(call), Verdict::Return(value)),
+            Ready::Return(value) => Then::GoOn(Some(call), SyscallAction::Return(value)),
             Ready::Again => Then::Call(call),
-            Ready::Preempted => Then::GoOn(None, Verdict::Resumed),
+            Ready::Preempted => Then::GoOn(None, SyscallAction::Resumed),
             Ready::Interrupted => {
                 let restarts = wait.is_some_and(|wait| wait.restarts);
                 thread.interrupted = Some(Interrupted { nr: thread.call, restarts });
-                Then::GoOn(Some(call), Verdict::Return(EINTR.to_return()))
+                Then::GoOn(Some(call), SyscallAction::Return(EINTR.to_return()))
             }
         }
     }

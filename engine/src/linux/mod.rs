@@ -18,10 +18,10 @@ pub(crate) mod syscalls;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use abi::syscall::{FaultVerdict, SystemCall, Verdict};
+pub use abi::syscall::{FaultAction, SyscallAction, SystemCall};
 pub use base::limits::Limits;
-pub use fs::missing_paths::Wanted;
-pub use loader::host_files::SystemFiles;
+pub use fs::missing_paths::MissingPaths;
+pub use loader::host_files::HostFiles;
 pub use loader::host_files::policy::is_system_path;
 pub use loader::images::LoadedImage;
 pub use loader::spec::{

@@ -8,12 +8,12 @@ mod stored;
 
 use crate::address::Gva;
 use crate::linux::abi::names::system_call_name;
-use crate::linux::abi::syscall::FaultVerdict;
+use crate::linux::abi::syscall::FaultAction;
 use crate::linux::base::tracked::Tracked;
 use crate::linux::fs::files::Files;
-use crate::linux::fs::missing_paths::Wanted;
-use crate::linux::mm::address_space::Space;
-use crate::linux::mm::mapping::Room;
+use crate::linux::fs::missing_paths::MissingPaths;
+use crate::linux::mm::address_space::AddressSpace;
+use crate::linux::mm::mapping::MemoryRlimits;
 use crate::linux::mm::uaccess::{Growth, User};
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::mm::vma::Backing;
@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 /// A clone is an independent process in the same state that shares the bytes of host files.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Process {
-    pub(crate) space: Tracked<Space>,
+    pub(crate) space: Tracked<AddressSpace>,
     pub(crate) files: Files,
     pub(crate) settings: Tracked<Settings>,
     pub(crate) threads: Tracked<Threads>,
@@ -41,7 +41,7 @@ pub struct Process {
     #[serde(skip)]
     pub(crate) growth: Growth,
     #[serde(skip)]
-    pub(crate) wanted: Wanted,
+    pub(crate) wanted: MissingPaths,
     #[serde(skip)]
     pub(crate) trace: Option<Box<strace::Trace>>,
 }
@@ -90,32 +90,28 @@ impl Process {
     }
 
     /// Tells what a page fault at `at` means, and brings in a page that was only missing.
-    pub fn page_fault(
-        &mut self,
-        at: Gva,
-        access: Access,
-        mem: &mut dyn UserMemory,
-    ) -> FaultVerdict {
-        let Some(area) = self.space.area_at(at.0).copied() else {
-            let Some(grown) = self.space.growth(at.page_floor().0, self.room().stack) else {
-                return FaultVerdict::Signal(Signal::SEGV);
+    pub fn page_fault(&mut self, at: Gva, access: Access, mem: &mut dyn UserMemory) -> FaultAction {
+        let Some(vma) = self.space.vma_at(at.0).copied() else {
+            let Some(grown) = self.space.growth(at.page_floor().0, self.memory_rlimits().stack)
+            else {
+                return FaultAction::Signal(Signal::SEGV);
             };
-            let verdict = self.space.fault_in(&grown, at, access, &self.files, mem);
-            if verdict == FaultVerdict::Retry {
+            let action = self.space.fault_in(&grown, at, access, &self.files, mem);
+            if action == FaultAction::Retry {
                 self.space.grow(&grown);
             }
-            return verdict;
+            return action;
         };
-        self.space.fault_in(&area, at, access, &self.files, mem)
+        self.space.fault_in(&vma, at, access, &self.files, mem)
     }
 
     /// Whether `at` lies in a mapping that is as it was in `then` and starts as zeros: bringing in
     /// a page of it changes nothing that the process can notice.
     #[must_use]
     pub fn is_lazily_zero(&self, then: &Self, at: Gva) -> bool {
-        let area = self.space.area_at(at.0);
-        area.is_some_and(|area| !matches!(area.backing, Backing::File { .. }))
-            && area == then.space.area_at(at.0)
+        let vma = self.space.vma_at(at.0);
+        vma.is_some_and(|vma| !matches!(vma.backing, Backing::File { .. }))
+            && vma == then.space.vma_at(at.0)
     }
 
     /// Replaces the input's bytes, in the buffer of the last ones. What the process already read
@@ -177,7 +173,7 @@ impl Process {
 
     /// What the process looked for and did not find, in all of its runs.
     #[must_use]
-    pub fn wanted(&self) -> &Wanted {
+    pub fn wanted(&self) -> &MissingPaths {
         &self.wanted
     }
 
@@ -190,23 +186,23 @@ impl Process {
     /// Tells the address space by how much stacks grew in a system call.
     pub(crate) fn settle_growth(&mut self) {
         if let Some(page) = self.growth.take()
-            && let Some(grown) = self.space.growth(page, self.room().stack)
+            && let Some(grown) = self.space.growth(page, self.memory_rlimits().stack)
         {
             self.space.grow(&grown);
         }
     }
 
     pub(crate) fn user<'a>(&'a self, mem: &'a mut dyn UserMemory) -> User<'a> {
-        let stack_bytes_max = self.room().stack;
+        let stack_bytes_max = self.memory_rlimits().stack;
         User { space: &self.space, files: &self.files, mem, stack_bytes_max, growth: &self.growth }
     }
 
     /// The resource limits that are about memory.
-    pub(crate) fn room(&self) -> Room {
+    pub(crate) fn memory_rlimits(&self) -> MemoryRlimits {
         let soft = |resource: u32| {
             self.settings.resources.get(resource as usize).map_or(u64::MAX, |(soft, _)| *soft)
         };
-        Room {
+        MemoryRlimits {
             space: soft(libc::RLIMIT_AS),
             data: soft(libc::RLIMIT_DATA),
             stack: soft(libc::RLIMIT_STACK),

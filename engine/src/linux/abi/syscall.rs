@@ -37,7 +37,7 @@ impl SystemCall {
 
 /// What the machine does after a system call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum SyscallAction {
     /// Resume with this in RAX.
     Return(u64),
     /// Resume with the registers as they are in the CPU now.
@@ -59,7 +59,7 @@ pub enum Verdict {
 
 /// What the machine does after a page fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FaultVerdict {
+pub enum FaultAction {
     /// The page is there now: run the instruction again.
     Retry,
     /// The process ends by this signal.

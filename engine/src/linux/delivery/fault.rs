@@ -2,12 +2,12 @@
 //! (arch/x86/kernel/traps.c, arch/x86/mm/fault.c). Never decides which signal a fault is, nor
 //! whether a handler runs.
 
-use crate::linux::abi::syscall::Verdict;
+use crate::linux::abi::syscall::SyscallAction;
 use crate::linux::cpu::Cpu;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
 use crate::linux::signal::fault::float_code;
-use crate::linux::signal::siginfo::Info;
+use crate::linux::signal::siginfo::SigInfo;
 use crate::outcome::Fault;
 
 impl Process {
@@ -18,7 +18,7 @@ impl Process {
         cr2: u64,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
-    ) -> Verdict {
+    ) -> SyscallAction {
         let info = self.describe(fault, cpu);
         let thread = self.threads.current_mut();
         thread.trap.vector = fault.vector.map_or(0, u64::from);
@@ -26,19 +26,19 @@ impl Process {
         if fault.vector == Some(14) {
             thread.trap.address = cr2;
         }
-        let verdict = self.force(&info, mem, cpu);
+        let action = self.force(&info, mem, cpu);
         self.settle_growth();
-        verdict
+        action
     }
 
     /// `siginfo_t` of a fault of the running thread.
-    fn describe(&self, fault: &Fault, cpu: &mut dyn Cpu) -> Info {
+    fn describe(&self, fault: &Fault, cpu: &mut dyn Cpu) -> SigInfo {
         match fault.vector {
             Some(vector @ (16 | 19)) => {
                 let code = float_code(&cpu.extended(), vector == 16);
-                Info::fault(fault.signal.0, code, fault.rip)
+                SigInfo::fault(fault.signal.0, code, fault.rip)
             }
-            _ => Info::of_fault(fault, |at| self.space.area_at(at).is_some()),
+            _ => SigInfo::of_fault(fault, |at| self.space.vma_at(at).is_some()),
         }
     }
 }

@@ -3,20 +3,17 @@
 
 use crate::address::Gva;
 use crate::linux::abi::errno::EFAULT;
-use crate::linux::abi::registers::Registers;
-use crate::linux::abi::registers::user_flags;
-use crate::linux::abi::syscall::Verdict;
+use crate::linux::abi::registers::{Registers, user_flags};
+use crate::linux::abi::syscall::SyscallAction;
 use crate::linux::cpu::{Cpu, initial_extended, make_again};
 use crate::linux::mm::bounds::USER_RIP_END;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::Stop;
-use crate::linux::signal::action::Action;
-use crate::linux::signal::action::UNBLOCKABLE;
-use crate::linux::signal::action::bit;
+use crate::linux::sched::stop::SyscallStop;
+use crate::linux::signal::action::{SigAction, UNBLOCKABLE, bit};
 use crate::linux::signal::frame;
-use crate::linux::signal::frame::{CONTEXT_BYTES, Parts, Place};
-use crate::linux::signal::siginfo::Info;
+use crate::linux::signal::frame::{CONTEXT_BYTES, FramePlace, Parts};
+use crate::linux::signal::siginfo::SigInfo;
 use crate::linux::signal::stack::{AlternateStack, SS_AUTODISARM};
 use crate::outcome::Signal;
 use crate::state::LEGACY_BYTES;
@@ -30,21 +27,21 @@ impl Process {
     /// Enters a handler.
     pub(crate) fn handle(
         &mut self,
-        info: &Info,
-        action: Action,
+        info: &SigInfo,
+        action: SigAction,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
-    ) -> Verdict {
+    ) -> SyscallAction {
         let regs = self.interrupted_registers(&action, cpu);
         match self.push_frame(info, &action, &regs, mem, cpu) {
             Ok(()) => {}
-            Err(Stop::End(end)) => return end,
+            Err(SyscallStop::End(end)) => return end,
             // No stack for the frame: what Linux does is a fault of its own.
             Err(_) if i32::from(info.signal) == libc::SIGSEGV => {
-                self.trace_signal(&Info::kernel(info.signal));
-                return Verdict::Signal(Signal::SEGV);
+                self.trace_signal(&SigInfo::kernel(info.signal));
+                return SyscallAction::Signal(Signal::SEGV);
             }
-            Err(_) => return self.force(&Info::kernel(Signal::SEGV.0), mem, cpu),
+            Err(_) => return self.force(&SigInfo::kernel(Signal::SEGV.0), mem, cpu),
         }
         let once = action.flags & libc::SA_RESETHAND as u32 as u64 != 0;
         if once && let Some(slot) = self.settings.actions.get_mut(usize::from(info.signal) - 1) {
@@ -56,11 +53,11 @@ impl Process {
         if blocked != thread.blocked {
             thread.blocked = blocked;
         }
-        Verdict::Resumed
+        SyscallAction::Resumed
     }
 
     /// The registers that a frame keeps: where the program goes on after the handler.
-    fn interrupted_registers(&mut self, action: &Action, cpu: &mut dyn Cpu) -> Registers {
+    fn interrupted_registers(&mut self, action: &SigAction, cpu: &mut dyn Cpu) -> Registers {
         if self.threads.current().interrupted.is_some()
             && let Some(interrupted) = self.threads.current_mut().interrupted.take()
             && interrupted.restarts
@@ -74,21 +71,21 @@ impl Process {
     /// Writes the frame, and has the program go on in the handler.
     fn push_frame(
         &mut self,
-        info: &Info,
-        action: &Action,
+        info: &SigInfo,
+        action: &SigAction,
         regs: &Registers,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), SyscallStop> {
         let layout = cpu.extended_layout();
         let thread = self.threads.current();
         let stack = thread.alternate_stack;
         let wants_other = action.flags & libc::SA_ONSTACK as u64 != 0 && stack.bytes > 0;
         let is_there = stack.holds(regs.rsp);
         let place = if wants_other && !is_there {
-            Place::below(stack.base.wrapping_add(stack.bytes), false, layout)
+            FramePlace::below(stack.base.wrapping_add(stack.bytes), false, layout)
         } else {
-            Place::below(regs.rsp, true, layout)
+            FramePlace::below(regs.rsp, true, layout)
         };
         // A frame that began on the alternate stack must not leave it.
         let leaves = (is_there || wants_other) && place.frame <= stack.base;
@@ -134,26 +131,30 @@ impl Process {
         &mut self,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
-    ) -> Stop {
+    ) -> SyscallStop {
         match self.restore_frame(mem, cpu) {
-            Ok(()) => Stop::Resumed,
-            Err(Stop::End(end)) => Stop::End(end),
+            Ok(()) => SyscallStop::Resumed,
+            Err(SyscallStop::End(end)) => SyscallStop::End(end),
             Err(_) => {
                 let lines = self.trace.as_ref().map_or(0, |trace| trace.text().len());
-                let verdict = self.force(&Info::kernel(Signal::SEGV.0), mem, cpu);
+                let action = self.force(&SigInfo::kernel(Signal::SEGV.0), mem, cpu);
                 if let Some(trace) = &mut self.trace {
                     trace.put_behind(lines);
                 }
-                match verdict {
-                    Verdict::Resumed => Stop::Resumed,
-                    end => Stop::End(end),
+                match action {
+                    SyscallAction::Resumed => SyscallStop::Resumed,
+                    end => SyscallStop::End(end),
                 }
             }
         }
     }
 
-    fn restore_frame(&mut self, mem: &mut dyn UserMemory, cpu: &mut dyn Cpu) -> Result<(), Stop> {
-        let bad = || Stop::from(EFAULT);
+    fn restore_frame(
+        &mut self,
+        mem: &mut dyn UserMemory,
+        cpu: &mut dyn Cpu,
+    ) -> Result<(), SyscallStop> {
+        let bad = || SyscallStop::from(EFAULT);
         // RET has taken the return address.
         let at = cpu.registers().rsp;
         let mut context = [0; CONTEXT_BYTES];

@@ -9,26 +9,23 @@ mod handler;
 
 use crate::linux::abi::errno::{EAGAIN, Errno};
 use crate::linux::abi::registers::Registers;
-use crate::linux::abi::syscall::Verdict;
+use crate::linux::abi::syscall::SyscallAction;
 use crate::linux::cpu::{Cpu, make_again};
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::signal::action::Action;
-use crate::linux::signal::action::DefaultAction;
-use crate::linux::signal::action::bit;
-use crate::linux::signal::action::default_of;
-use crate::linux::signal::siginfo::Info;
+use crate::linux::signal::action::{DefaultAction, SigAction, bit, default_of};
+use crate::linux::signal::siginfo::SigInfo;
 use crate::outcome::Signal;
 
 /// What the process does with a signal that it takes.
 enum Disposition {
     Ignore,
-    End(Verdict),
-    Handle(Action),
+    End(SyscallAction),
+    Handle(SigAction),
 }
 
 impl Process {
-    fn action(&self, signal: u8) -> Action {
+    fn action(&self, signal: u8) -> SigAction {
         let index = usize::from(signal).wrapping_sub(1);
         self.settings.actions.get(index).copied().unwrap_or_default()
     }
@@ -45,10 +42,10 @@ impl Process {
             (libc::SIG_DFL, DefaultAction::Stop) => {
                 // Nobody could ever continue it.
                 let what = format!("{}: the process stops", Signal(signal).name());
-                Disposition::End(Verdict::Unsupported(what))
+                Disposition::End(SyscallAction::Unsupported(what))
             }
             (libc::SIG_DFL, DefaultAction::Terminate) => {
-                Disposition::End(Verdict::Signal(Signal(signal)))
+                Disposition::End(SyscallAction::Signal(Signal(signal)))
             }
             _ => Disposition::Handle(action),
         }
@@ -56,7 +53,7 @@ impl Process {
 
     /// Sends a signal to the thread with this id, or to the process. It is taken when the thread
     /// goes on.
-    pub(crate) fn send(&mut self, info: Info, thread: Option<u64>) -> Result<(), Errno> {
+    pub(crate) fn send(&mut self, info: SigInfo, thread: Option<u64>) -> Result<(), Errno> {
         let mask = bit(info.signal);
         let ignored = self.is_ignored(info.signal);
         let is_blocked = |blocked: u64| blocked & mask != 0;
@@ -80,13 +77,13 @@ impl Process {
         self.threads.has_pending(thread, !thread.blocked)
     }
 
-    /// Takes the running thread's signals before it goes on as `verdict` says.
+    /// Takes the running thread's signals before it goes on as `next` says.
     pub(crate) fn take_signals(
         &mut self,
-        mut verdict: Verdict,
+        mut next: SyscallAction,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
-    ) -> Verdict {
+    ) -> SyscallAction {
         while self.has_signal() {
             let blocked = self.threads.current().blocked;
             let Some(info) = self.threads.take_signal(!blocked) else { break };
@@ -95,25 +92,25 @@ impl Process {
                 Disposition::Ignore => {}
                 Disposition::End(end) => return end,
                 Disposition::Handle(action) => {
-                    if let Verdict::Return(value) = verdict {
+                    if let SyscallAction::Return(value) = next {
                         cpu.set_registers(&Registers { rax: value, ..cpu.registers() });
                     }
-                    verdict = match self.handle(&info, action, mem, cpu) {
-                        Verdict::Resumed => Verdict::Resumed,
+                    next = match self.handle(&info, action, mem, cpu) {
+                        SyscallAction::Resumed => SyscallAction::Resumed,
                         end => return end,
                     };
                 }
             }
         }
-        self.forget_interruption(verdict, cpu)
+        self.forget_interruption(next, cpu)
     }
 
     /// After the last signal: a call that one has ended, and for which no handler ran, is made
     /// again; and the mask is the one from before a call that had its own.
-    fn forget_interruption(&mut self, verdict: Verdict, cpu: &mut dyn Cpu) -> Verdict {
+    fn forget_interruption(&mut self, next: SyscallAction, cpu: &mut dyn Cpu) -> SyscallAction {
         let thread = self.threads.current();
         if thread.interrupted.is_none() && thread.blocked_before.is_none() {
-            return verdict;
+            return next;
         }
         let thread = self.threads.current_mut();
         if let Some(mask) = thread.blocked_before.take() {
@@ -122,20 +119,20 @@ impl Process {
         match thread.interrupted.take() {
             Some(interrupted) => {
                 make_again(cpu, interrupted.nr);
-                Verdict::Resumed
+                SyscallAction::Resumed
             }
-            None => verdict,
+            None => next,
         }
     }
 
     /// A signal by which the machine ends the process: the line of it in the trace.
     pub fn note_end_by(&mut self, signal: Signal) {
-        self.trace_signal(&Info::kernel(signal.0));
+        self.trace_signal(&SigInfo::kernel(signal.0));
     }
 
     /// The line of a signal that is taken, whatever comes of it. Nobody is told of SIGKILL
     /// (ptrace(2)).
-    fn trace_signal(&mut self, info: &Info) {
+    fn trace_signal(&mut self, info: &SigInfo) {
         if self.trace.is_none() || i32::from(info.signal) == libc::SIGKILL {
             return;
         }
@@ -146,7 +143,7 @@ impl Process {
     }
 
     /// The line of a signal that comes to nothing, and of which a tracer is told nevertheless.
-    fn trace_ignored(&mut self, info: &Info, thread: Option<u64>) {
+    fn trace_ignored(&mut self, info: &SigInfo, thread: Option<u64>) {
         if self.trace.is_none() {
             return;
         }
@@ -164,9 +161,14 @@ impl Process {
     }
 
     /// A signal that cannot wait: where it is blocked or ignored, the process ends by it.
-    fn force(&mut self, info: &Info, mem: &mut dyn UserMemory, cpu: &mut dyn Cpu) -> Verdict {
+    fn force(
+        &mut self,
+        info: &SigInfo,
+        mem: &mut dyn UserMemory,
+        cpu: &mut dyn Cpu,
+    ) -> SyscallAction {
         self.trace_signal(info);
-        let end = Verdict::Signal(Signal(info.signal));
+        let end = SyscallAction::Signal(Signal(info.signal));
         if self.threads.current().blocked & bit(info.signal) != 0 {
             return end;
         }

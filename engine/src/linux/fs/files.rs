@@ -3,14 +3,10 @@
 
 use crate::linux::abi::errno::Errno;
 use crate::linux::base::bytes::Bytes;
-use crate::linux::base::limits::Limits;
-use crate::linux::base::limits::Refused;
+use crate::linux::base::limits::{Limits, Refused};
 use crate::linux::base::tracked::{Rewind, Tracked};
-use crate::linux::fs::table::Table;
-use crate::linux::fs::table::Target;
-use crate::linux::fs::tree::Kind;
-use crate::linux::fs::tree::NodeId;
-use crate::linux::fs::tree::Tree;
+use crate::linux::fs::table::{Table, Target};
+use crate::linux::fs::tree::{Kind, NodeId, Tree};
 use crate::memory::SharedBytes;
 use crate::snapshot::{Blob, HasBlobs};
 use serde::{Deserialize, Serialize};

@@ -14,12 +14,12 @@ const WANTED_BYTES_MAX: usize = 1 << 20;
 ///
 /// No part of the process's state: a rewind keeps it.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct MissingPaths {
     names: BTreeSet<Box<[u8]>>,
     bytes: usize,
 }
 
-impl Wanted {
+impl MissingPaths {
     pub(crate) fn remember(&mut self, path: &[u8]) {
         let bytes = self.bytes.saturating_add(path.len());
         if self.names.len() < WANTED_MAX && bytes <= WANTED_BYTES_MAX && !self.names.contains(path)
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn remembers_a_bounded_number_of_names() {
-        let mut wanted = Wanted::default();
+        let mut wanted = MissingPaths::default();
         for i in 0..2 * WANTED_MAX {
             wanted.remember(format!("/usr/{i}").as_bytes());
         }

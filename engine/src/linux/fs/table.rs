@@ -2,8 +2,7 @@
 
 use crate::linux::abi::errno::{EBADF, EMFILE, Errno};
 use crate::linux::base::bytes::Bytes;
-use crate::linux::base::limits::Refused;
-use crate::linux::base::limits::{Limits, OPEN_FILES_MAX};
+use crate::linux::base::limits::{Limits, OPEN_FILES_MAX, Refused};
 use crate::linux::base::tracked::Rewind;
 use crate::linux::fs::tree::NodeId;
 use crate::snapshot::bounded_list;

@@ -8,8 +8,7 @@ use crate::linux::abi::errno::{
     EEXIST, EFBIG, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, Errno,
 };
 use crate::linux::base::bytes::Bytes;
-use crate::linux::base::limits::Refused;
-use crate::linux::base::limits::{FILES_MAX, Limits};
+use crate::linux::base::limits::{FILES_MAX, Limits, Refused};
 use crate::linux::base::tracked::Rewind;
 use crate::snapshot::{Blob, HasBlobs, bounded_list};
 use serde::{Deserialize, Serialize};

@@ -5,7 +5,7 @@
 use crate::linux::abi::errno::Errno;
 use crate::linux::fs::tree::{Found, Kind, Node, NodeId, Tree};
 use crate::linux::loader::host_files::take::{LINKS_MAX, names_reversed};
-use crate::linux::loader::host_files::{Entry, SystemFiles};
+use crate::linux::loader::host_files::{Entry, HostFiles};
 use crate::linux::loader::spec::LoadError;
 use crate::memory::SharedBytes;
 use std::collections::BTreeMap;
@@ -77,7 +77,7 @@ impl<'a> Importer<'a> {
         })?;
         let bytes = SharedBytes::from(bytes);
         let mut node = Node::new(Kind::Image(bytes.clone().into()), 0o755, false);
-        let facts = crate::linux::loader::host_files::facts(&facts);
+        let facts = crate::linux::loader::host_files::host_stat(&facts);
         (node.mode, node.modified_ns) = (facts.mode & 0o755 | 0o444, facts.modified_ns);
         let node = self.tree.add(node).map_err(|errno| guest_path(path, errno))?;
         let imported = Imported { node, bytes, path: real.clone() };
@@ -159,7 +159,7 @@ impl<'a> Importer<'a> {
 
     /// Brings in the host's system files under their own paths, where nothing else is; what the
     /// guest has of its own, or was given by name, counts.
-    pub(crate) fn place_system(&mut self, files: &SystemFiles) {
+    pub(crate) fn place_system(&mut self, files: &HostFiles) {
         for (path, facts, entry) in files.entries() {
             let kind = match entry {
                 Entry::Directory { complete } => {

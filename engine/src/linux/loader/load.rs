@@ -6,23 +6,21 @@ use crate::linux::abi::ids::PROCESS_ID;
 use crate::linux::base::bytes::Bytes;
 use crate::linux::base::tracked::Tracked;
 use crate::linux::fs::files::Files;
-use crate::linux::fs::missing_paths::Wanted;
+use crate::linux::fs::missing_paths::MissingPaths;
 use crate::linux::fs::table::Target;
 use crate::linux::fs::tree::NodeId;
 use crate::linux::loader::elf::{Elf, Segment};
 use crate::linux::loader::import::{Imported, Importer};
 use crate::linux::loader::libraries::import_needed;
-use crate::linux::loader::rootfs;
 use crate::linux::loader::spec::{InputChannel, LoadError, ProcessSpec, Start, WORKING_DIRECTORY};
-use crate::linux::loader::stack;
 use crate::linux::loader::stack::{InitialStack, Loaded, STACK_READY_BYTES};
-use crate::linux::mm::address_space::Space;
-use crate::linux::mm::bounds::STACK_BYTES;
-use crate::linux::mm::bounds::{MMAP_BASE, USER_END, USER_START, in_user};
+use crate::linux::loader::{rootfs, stack};
+use crate::linux::mm::address_space::AddressSpace;
+use crate::linux::mm::bounds::{MMAP_BASE, STACK_BYTES, USER_END, USER_START, in_user};
 use crate::linux::mm::mapping::bring_in;
 use crate::linux::mm::uaccess::Growth;
 use crate::linux::mm::user_memory::{OutOfFrames, Prot, UserMemory};
-use crate::linux::mm::vma::{Area, AreaFlags, Backing};
+use crate::linux::mm::vma::{Backing, Vma, VmaFlags};
 use crate::linux::process::settings::{Image, Images, Scalars, Settings};
 use crate::linux::process::{Missing, Process};
 use crate::linux::sched::threads::Threads;
@@ -71,13 +69,13 @@ fn load(
         None => None,
     };
     let ram_bytes = mem.frames_free().saturating_mul(PAGE);
-    rootfs::furnish(&mut importer, spec, &program, ram_bytes)?;
+    rootfs::populate(&mut importer, spec, &program, ram_bytes)?;
     open_standard(&mut files, spec);
 
     let mut argv = vec![spec.program.clone().into_os_string()];
     argv.extend(spec.args.iter().cloned());
 
-    let mut loader = Loader { space: Space::new(&spec.limits), files: &files, mem };
+    let mut loader = Loader { space: AddressSpace::new(&spec.limits), files: &files, mem };
     let bias = loader.program_bias(&elf);
     loader.map_image(&elf, bias, &program)?;
     let mut images = vec![Image { node: program.node, base: bias, path: lossy(&program.path) }];
@@ -111,7 +109,7 @@ fn load(
         ram_bytes,
         missing: Missing::default(),
         growth: Growth::default(),
-        wanted: Wanted::default(),
+        wanted: MissingPaths::default(),
         trace: spec.trace.then(|| Box::new(Trace::new(&argv, spec.env.len(), top.rsp))),
         files,
     };
@@ -146,7 +144,7 @@ fn open_standard(files: &mut Files, spec: &ProcessSpec) {
 }
 
 struct Loader<'a> {
-    space: Space,
+    space: AddressSpace,
     files: &'a Files,
     mem: &'a mut dyn UserMemory,
 }
@@ -203,30 +201,30 @@ impl Loader<'_> {
         let file_end = start + segment.file_bytes;
         let end = (start + segment.memory_bytes).next_multiple_of(PAGE);
         let first = start & !(PAGE - 1);
-        let mut area = Area {
+        let mut vma = Vma {
             start: first,
             end: first,
             prot: segment.prot,
             backing: Backing::File { node, offset: segment.offset & !(PAGE - 1) },
-            flags: AreaFlags::MAY_WRITE,
+            flags: VmaFlags::MAY_WRITE,
             object: None,
         };
         if segment.file_bytes > 0 {
-            area.end = file_end.next_multiple_of(PAGE);
-            self.space.map(area, self.files, self.mem)?;
-            let tail = area.end - file_end;
+            vma.end = file_end.next_multiple_of(PAGE);
+            self.space.map(vma, self.files, self.mem)?;
+            let tail = vma.end - file_end;
             if segment.memory_bytes > segment.file_bytes
                 && segment.prot.contains(Prot::WRITE)
                 && tail > 0
             {
-                bring_in(&area.part(area.end - PAGE, area.end), self.files, self.mem)?;
+                bring_in(&vma.part(vma.end - PAGE, vma.end), self.files, self.mem)?;
                 let zeros = [0; PAGE_SIZE];
                 let zeros = zeros.get(..tail as usize).unwrap_or_default();
                 self.mem.populate(Gva(file_end), zeros).map_err(|_| SegmentFailure::Memory)?;
             }
         }
-        if end > area.end {
-            let rest = Area { start: area.end, end, backing: Backing::Anonymous, ..area };
+        if end > vma.end {
+            let rest = Vma { start: vma.end, end, backing: Backing::Anonymous, ..vma };
             self.space.map(rest, self.files, self.mem)?;
         }
         Ok(())
@@ -244,10 +242,10 @@ impl Loader<'_> {
         prot.set(Prot::EXEC, loaded.elf.executable_stack);
         let floor = top.rsp & !(PAGE - 1);
         let start = floor.saturating_sub(STACK_READY_BYTES).max(USER_END - STACK_BYTES);
-        let (backing, flags) = (Backing::Stack, AreaFlags::MAY_WRITE | AreaFlags::GROWS_DOWN);
-        let area = Area { backing, flags, ..Area::anonymous(start, USER_END, prot) };
-        self.space.map(area, self.files, self.mem).map_err(|_| out_of_memory())?;
-        bring_in(&area, self.files, self.mem).map_err(|OutOfFrames| out_of_memory())?;
+        let (backing, flags) = (Backing::Stack, VmaFlags::MAY_WRITE | VmaFlags::GROWS_DOWN);
+        let vma = Vma { backing, flags, ..Vma::anonymous(start, USER_END, prot) };
+        self.space.map(vma, self.files, self.mem).map_err(|_| out_of_memory())?;
+        bring_in(&vma, self.files, self.mem).map_err(|OutOfFrames| out_of_memory())?;
         self.mem.populate(Gva(top.rsp), &top.bytes).map_err(|_| out_of_memory())?;
         Ok(top)
     }

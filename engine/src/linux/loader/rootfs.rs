@@ -115,7 +115,7 @@ fn meminfo(ram_bytes: u64) -> String {
 }
 
 /// Fills the tree around `program`.
-pub(crate) fn furnish(
+pub(crate) fn populate(
     importer: &mut Importer<'_>,
     spec: &ProcessSpec,
     program: &Imported,

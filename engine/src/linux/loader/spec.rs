@@ -1,7 +1,7 @@
 //! What to boot, within which limits, and why booting may fail. Never reads a file.
 
 use crate::linux::base::limits::Limits;
-use crate::linux::loader::host_files::SystemFiles;
+use crate::linux::loader::host_files::HostFiles;
 use crate::text::OneLine;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ pub struct ProcessSpec {
     /// Host files, or directories with all they hold, that the guest can read.
     pub files: Vec<FileMapping>,
     /// Files of the host's system, under their own paths, that an earlier boot asked for.
-    pub system: SystemFiles,
+    pub system: HostFiles,
     /// How the guest reads its input.
     pub input: InputChannel,
     /// What the guest may use up.
@@ -47,7 +47,7 @@ impl ProcessSpec {
             args: Vec::new(),
             env: Vec::new(),
             files: Vec::new(),
-            system: SystemFiles::default(),
+            system: HostFiles::default(),
             input: InputChannel::Stdin,
             limits: Limits::default(),
             cpu: CpuFacts::default(),

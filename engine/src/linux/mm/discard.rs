@@ -4,10 +4,10 @@
 use crate::address::{Gva, PAGE_SIZE};
 use crate::linux::abi::errno::{EFAULT, EINVAL, ENOMEM, Errno};
 use crate::linux::fs::files::Files;
-use crate::linux::mm::address_space::Space;
+use crate::linux::mm::address_space::AddressSpace;
 use crate::linux::mm::mapping::{file_part, pages};
 use crate::linux::mm::user_memory::{OutOfFrames, Prot, UserMemory};
-use crate::linux::mm::vma::{Area, AreaFlags, Backing};
+use crate::linux::mm::vma::{Backing, Vma, VmaFlags};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 /// Discarded ranges up to this size are cleared in place: unmapping costs a TLB flush.
@@ -15,8 +15,8 @@ const CLEAR_PAGES_MAX: u64 = 64;
 
 /// `MADV_DONTNEED`: the pages of `part` go back to what its backing holds. What other mappings
 /// could see stays.
-pub(crate) fn discard(part: &Area, files: &Files, mem: &mut dyn UserMemory) -> Result<(), Errno> {
-    if part.is(AreaFlags::SHARED) {
+pub(crate) fn discard(part: &Vma, files: &Files, mem: &mut dyn UserMemory) -> Result<(), Errno> {
+    if part.is(VmaFlags::SHARED) {
         return Ok(());
     }
     let in_place = part.bytes() / PAGE <= CLEAR_PAGES_MAX && !part.prot.is_empty();
@@ -39,7 +39,7 @@ pub(crate) fn discard(part: &Area, files: &Files, mem: &mut dyn UserMemory) -> R
 }
 
 /// `MADV_REMOVE` on an anonymous shared mapping: its pages are zeros again for everyone.
-pub(crate) fn punch(part: &Area, mem: &mut dyn UserMemory) {
+pub(crate) fn punch(part: &Vma, mem: &mut dyn UserMemory) {
     let mut at = Gva(part.start);
     while let Some(page) = mem.next_mapped(at, Gva(part.end)) {
         // The page has a frame.
@@ -48,11 +48,11 @@ pub(crate) fn punch(part: &Area, mem: &mut dyn UserMemory) {
     }
 }
 
-impl Space {
+impl AddressSpace {
     /// `MADV_POPULATE_READ`, `MADV_POPULATE_WRITE`: brings in all pages of `part`.
     pub(crate) fn populate(
         &self,
-        part: &Area,
+        part: &Vma,
         writes: bool,
         files: &Files,
         mem: &mut dyn UserMemory,

@@ -1,4 +1,4 @@
-//! What mapping, unmapping, protecting and faulting do to page tables and areas alike.
+//! What mapping, unmapping, protecting and faulting do to page tables and VMAs alike.
 //!
 //! Pages come into being in one place, [`bring_in`]: at once for what is small (a page
 //! fault costs an exit), around the faulting page for what is large. Never parses a system
@@ -6,12 +6,12 @@
 
 use crate::address::{Gva, PAGE_SIZE};
 use crate::linux::abi::errno::{EACCES, EAGAIN, ENOMEM, Errno};
-use crate::linux::abi::syscall::FaultVerdict;
+use crate::linux::abi::syscall::FaultAction;
 use crate::linux::fs::files::Files;
-use crate::linux::mm::address_space::Space;
+use crate::linux::mm::address_space::AddressSpace;
 use crate::linux::mm::bounds::{USER_END, in_user};
 use crate::linux::mm::user_memory::{OutOfFrames, PageRange, Prot, UserMemory};
-use crate::linux::mm::vma::{Area, AreaFlags, Backing};
+use crate::linux::mm::vma::{Backing, Vma, VmaFlags};
 use crate::outcome::{Access, Signal};
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -26,7 +26,7 @@ const AROUND_STACK_PAGES: u64 = 16;
 
 /// The resource limits that are about memory, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Room {
+pub(crate) struct MemoryRlimits {
     /// `RLIMIT_AS`
     pub(crate) space: u64,
     /// `RLIMIT_DATA`
@@ -37,7 +37,7 @@ pub(crate) struct Room {
     pub(crate) locked: u64,
 }
 
-impl Room {
+impl MemoryRlimits {
     /// No limits, for a loader.
     pub(crate) const ENDLESS: Self =
         Self { space: u64::MAX, data: u64::MAX, stack: u64::MAX, locked: u64::MAX };
@@ -60,26 +60,30 @@ pub(crate) fn file_part(content: &[u8], offset: u64, bytes: u64) -> &[u8] {
     &content[start..end.min(content.len())]
 }
 
-/// Whether Linux counts the area as data (`is_data_mapping` in mm/internal.h).
-fn is_data(area: &Area) -> bool {
-    area.prot.contains(Prot::WRITE)
-        && !area.flags.intersects(AreaFlags::SHARED | AreaFlags::GROWS_DOWN)
+/// Whether Linux counts the VMA as data (`is_data_mapping` in mm/internal.h).
+fn is_data(vma: &Vma) -> bool {
+    vma.prot.contains(Prot::WRITE) && !vma.flags.intersects(VmaFlags::SHARED | VmaFlags::GROWS_DOWN)
 }
 
-impl Space {
-    fn bytes_of(&self, counts: impl Fn(&Area) -> bool) -> u64 {
-        self.areas().iter().filter(|area| counts(area)).map(Area::bytes).sum()
+impl AddressSpace {
+    fn bytes_of(&self, counts: impl Fn(&Vma) -> bool) -> u64 {
+        self.vmas().iter().filter(|vma| counts(vma)).map(Vma::bytes).sum()
     }
 
-    /// Whether `added` bytes more of a mapping like `area` are within the resource limits
+    /// Whether `added` bytes more of a mapping like `vma` are within the resource limits
     /// (`may_expand_vm`) and the commit limit.
-    pub(crate) fn may_expand(&self, area: &Area, added: u64, room: &Room) -> Result<(), Errno> {
-        let passes = |limit: u64, counts: fn(&Area) -> bool| {
+    pub(crate) fn may_expand(
+        &self,
+        vma: &Vma,
+        added: u64,
+        rlimits: &MemoryRlimits,
+    ) -> Result<(), Errno> {
+        let passes = |limit: u64, counts: fn(&Vma) -> bool| {
             limit != u64::MAX && self.bytes_of(counts).saturating_add(added) > limit
         };
-        let too_much = passes(room.space, |_| true)
-            || is_data(area) && passes(room.data, is_data)
-            || area.is_charged() && added > self.commit_bytes_max;
+        let too_much = passes(rlimits.space, |_| true)
+            || is_data(vma) && passes(rlimits.data, is_data)
+            || vma.is_charged() && added > self.commit_bytes_max;
         if too_much { Err(ENOMEM) } else { Ok(()) }
     }
 
@@ -90,39 +94,44 @@ impl Space {
 
     /// Bytes of locked mappings.
     pub(crate) fn locked_bytes(&self) -> u64 {
-        self.bytes_of(|area| area.is(AreaFlags::LOCKED))
+        self.bytes_of(|vma| vma.is(VmaFlags::LOCKED))
     }
 
     /// Whether `added` bytes more of a mapping with `flags` may be locked (`mlock_future_check`).
-    pub(crate) fn may_lock(&self, flags: AreaFlags, added: u64, room: &Room) -> Result<(), Errno> {
-        let passes = flags.contains(AreaFlags::LOCKED)
-            && room.locked != u64::MAX
-            && self.locked_bytes().saturating_add(added) > room.locked;
+    pub(crate) fn may_lock(
+        &self,
+        flags: VmaFlags,
+        added: u64,
+        rlimits: &MemoryRlimits,
+    ) -> Result<(), Errno> {
+        let passes = flags.contains(VmaFlags::LOCKED)
+            && rlimits.locked != u64::MAX
+            && self.locked_bytes().saturating_add(added) > rlimits.locked;
         if passes { Err(EAGAIN) } else { Ok(()) }
     }
 
-    /// Maps `area`, replacing what is there, and brings in its pages when it is small.
+    /// Maps `vma`, replacing what is there, and brings in its pages when it is small.
     pub(crate) fn map(
         &mut self,
-        area: Area,
+        vma: Vma,
         files: &Files,
         mem: &mut dyn UserMemory,
     ) -> Result<(), Errno> {
-        let Area { start, end, .. } = area;
+        let Vma { start, end, .. } = vma;
         if !in_user(start, end) || !self.has_room(0) || !self.may_remove(start, end) {
             return Err(ENOMEM);
         }
         self.unmap(start, end, mem);
-        self.insert(area);
-        self.fill_if_small(&area, files, mem);
+        self.insert(vma);
+        self.fill_if_small(&vma, files, mem);
         Ok(())
     }
 
     /// Unmaps whatever lies in `start..end`.
     pub(crate) fn unmap(&mut self, start: u64, end: u64, mem: &mut dyn UserMemory) {
-        for area in self.overlapping(start, end) {
-            let part = area.part(start, end);
-            // The areas behind are still there: the last one of several frees their frames.
+        for vma in self.overlapping(start, end) {
+            let part = vma.part(start, end);
+            // The VMAs behind are still there: the last one of several frees their frames.
             self.leave_to_others(&part, start..part.end, mem);
             mem.unmap(pages(part.start, part.end));
         }
@@ -135,25 +144,25 @@ impl Space {
         start: u64,
         end: u64,
         prot: Prot,
-        room: &Room,
+        rlimits: &MemoryRlimits,
         files: &Files,
         mem: &mut dyn UserMemory,
     ) -> Result<(), Errno> {
         let mut at = start;
         while at < end {
-            let area = *self.area_at(at).ok_or(ENOMEM)?;
-            let part = area.part(at, end);
-            if prot.contains(Prot::WRITE) && !part.is(AreaFlags::MAY_WRITE) {
+            let vma = *self.vma_at(at).ok_or(ENOMEM)?;
+            let part = vma.part(at, end);
+            if prot.contains(Prot::WRITE) && !part.is(VmaFlags::MAY_WRITE) {
                 return Err(EACCES);
             }
             if part.prot != prot {
-                let changed = Area { prot, ..part };
-                let cuts = usize::from(part.start > area.start) + usize::from(part.end < area.end);
+                let changed = Vma { prot, ..part };
+                let cuts = usize::from(part.start > vma.start) + usize::from(part.end < vma.end);
                 if !self.has_room(cuts) {
                     return Err(ENOMEM);
                 }
                 if is_data(&changed) && !is_data(&part) {
-                    let endless = Room { space: u64::MAX, ..*room };
+                    let endless = MemoryRlimits { space: u64::MAX, ..*rlimits };
                     self.may_expand(&changed, part.bytes(), &endless)?;
                 }
                 self.remove(part.start, part.end);
@@ -172,12 +181,12 @@ impl Space {
     pub(crate) fn set_break(
         &mut self,
         wanted: u64,
-        room: &Room,
+        rlimits: &MemoryRlimits,
         files: &Files,
         mem: &mut dyn UserMemory,
     ) -> u64 {
         let present = self.break_end;
-        let passes = wanted.checked_sub(self.break_start).is_none_or(|bytes| bytes > room.data);
+        let passes = wanted.checked_sub(self.break_start).is_none_or(|bytes| bytes > rlimits.data);
         if passes || wanted > USER_END {
             return present;
         }
@@ -186,7 +195,7 @@ impl Space {
         if wanted_end < mapped_end {
             self.unmap(wanted_end, mapped_end, mem);
         } else if wanted_end > mapped_end
-            && self.grow_heap(mapped_end, wanted_end, room, files, mem).is_err()
+            && self.grow_heap(mapped_end, wanted_end, rlimits, files, mem).is_err()
         {
             return present;
         }
@@ -198,100 +207,100 @@ impl Space {
         &mut self,
         start: u64,
         end: u64,
-        room: &Room,
+        rlimits: &MemoryRlimits,
         files: &Files,
         mem: &mut dyn UserMemory,
     ) -> Result<(), Errno> {
-        let heap = Area {
+        let heap = Vma {
             backing: Backing::Heap,
-            flags: AreaFlags::MAY_WRITE | self.lock_future,
-            ..Area::anonymous(start, end, Prot::READ | Prot::WRITE)
+            flags: VmaFlags::MAY_WRITE | self.lock_future,
+            ..Vma::anonymous(start, end, Prot::READ | Prot::WRITE)
         };
         // Linux keeps a page free between the heap and the next mapping.
         if !self.suits(start, end.saturating_add(PAGE)) {
             return Err(ENOMEM);
         }
-        self.may_lock(heap.flags, heap.bytes(), room)?;
-        self.may_expand(&heap, heap.bytes(), room)?;
+        self.may_lock(heap.flags, heap.bytes(), rlimits)?;
+        self.may_expand(&heap, heap.bytes(), rlimits)?;
         self.map(heap, files, mem)?;
         self.populate_if_locked(&heap, files, mem);
         Ok(())
     }
 
-    /// What a fault at `at`, which `area` has, means: brings in the page if the process may access
+    /// What a fault at `at`, which `vma` has, means: brings in the page if the process may access
     /// it.
     pub(crate) fn fault_in(
         &self,
-        area: &Area,
+        vma: &Vma,
         at: Gva,
         access: Access,
         files: &Files,
         mem: &mut dyn UserMemory,
-    ) -> FaultVerdict {
+    ) -> FaultAction {
         let allowed = match access {
-            Access::Read => !area.prot.is_empty(),
-            Access::Write => area.prot.contains(Prot::WRITE),
-            Access::Execute => area.prot.contains(Prot::EXEC),
+            Access::Read => !vma.prot.is_empty(),
+            Access::Write => vma.prot.contains(Prot::WRITE),
+            Access::Execute => vma.prot.contains(Prot::EXEC),
         };
         if !allowed {
-            return FaultVerdict::Signal(Signal::SEGV);
+            return FaultAction::Signal(Signal::SEGV);
         }
         let page = at.page_floor().0;
         if mem.allows(at, access) {
-            return FaultVerdict::Retry;
+            return FaultAction::Retry;
         }
-        let around = match area.backing {
+        let around = match vma.backing {
             Backing::Stack => AROUND_STACK_PAGES * PAGE,
             _ => AROUND_PAGES * PAGE,
         };
-        if page >= area.backed_end(files) {
-            return FaultVerdict::Signal(Signal::BUS);
+        if page >= vma.backed_end(files) {
+            return FaultAction::Signal(Signal::BUS);
         }
-        let window = area.part(page & !(around - 1), (page & !(around - 1)).saturating_add(around));
-        let alone = area.part(page, page + PAGE);
+        let window = vma.part(page & !(around - 1), (page & !(around - 1)).saturating_add(around));
+        let alone = vma.part(page, page + PAGE);
         match self.fill(&window, files, mem).or_else(|OutOfFrames| self.fill(&alone, files, mem)) {
-            Ok(()) => FaultVerdict::Retry,
-            Err(OutOfFrames) => FaultVerdict::OutOfMemory,
+            Ok(()) => FaultAction::Retry,
+            Err(OutOfFrames) => FaultAction::OutOfMemory,
         }
     }
 
-    /// Gives every absent page of `area` a frame, one that another mapping of the same bytes has
+    /// Gives every absent page of `vma` a frame, one that another mapping of the same bytes has
     /// where there is one.
     pub(crate) fn fill(
         &self,
-        area: &Area,
+        vma: &Vma,
         files: &Files,
         mem: &mut dyn UserMemory,
     ) -> Result<(), OutOfFrames> {
-        self.share_frames(area, page_prot(area.prot), mem)?;
-        bring_in(area, files, mem)
+        self.share_frames(vma, page_prot(vma.prot), mem)?;
+        bring_in(vma, files, mem)
     }
 
-    /// Gives `area` its pages now if it is small and frames are plenty. Failing is no error: the
+    /// Gives `vma` its pages now if it is small and frames are plenty. Failing is no error: the
     /// first access tries again.
-    pub(crate) fn fill_if_small(&self, area: &Area, files: &Files, mem: &mut dyn UserMemory) {
-        let bytes_max = match area.backing {
+    pub(crate) fn fill_if_small(&self, vma: &Vma, files: &Files, mem: &mut dyn UserMemory) {
+        let bytes_max = match vma.backing {
             Backing::File { .. } => EAGER_FILE_BYTES_MAX,
             Backing::Stack => 0,
             Backing::Anonymous | Backing::Heap => EAGER_BYTES_MAX,
         };
-        let bytes = area.bytes();
-        if area.prot.is_empty() || bytes > bytes_max || bytes / PAGE > mem.frames_free() / 4 {
+        let bytes = vma.bytes();
+        if vma.prot.is_empty() || bytes > bytes_max || bytes / PAGE > mem.frames_free() / 4 {
             return;
         }
         // Out of frames here only means that the pages come later, if at all.
-        let _ = self.fill(area, files, mem);
+        let _ = self.fill(vma, files, mem);
     }
 
     /// The pages of a mapping that is locked are there from the start, as far as there are frames.
-    pub(crate) fn populate_if_locked(&self, area: &Area, files: &Files, mem: &mut dyn UserMemory) {
-        if area.is(AreaFlags::LOCKED) && !area.is(AreaFlags::LOCKED_ON_FAULT) {
-            let _ = self.fill(area, files, mem);
+    pub(crate) fn populate_if_locked(&self, vma: &Vma, files: &Files, mem: &mut dyn UserMemory) {
+        if vma.is(VmaFlags::LOCKED) && !vma.is(VmaFlags::LOCKED_ON_FAULT) {
+            let _ = self.fill(vma, files, mem);
         }
     }
 }
 
-impl Area {
+impl Vma {
     /// Where its pages end that there is something for: accesses beyond raise SIGBUS.
     pub(crate) fn backed_end(&self, files: &Files) -> u64 {
         let bytes = match (self.backing, self.object) {
@@ -306,34 +315,34 @@ impl Area {
     }
 }
 
-/// Gives every absent page of `area` a frame with its backing's contents.
+/// Gives every absent page of `vma` a frame with its backing's contents.
 pub(crate) fn bring_in(
-    area: &Area,
+    vma: &Vma,
     files: &Files,
     mem: &mut dyn UserMemory,
 ) -> Result<(), OutOfFrames> {
-    let prot = page_prot(area.prot);
+    let prot = page_prot(vma.prot);
     if prot.is_empty() {
         return Ok(());
     }
-    let Backing::File { node, offset } = area.backing else {
-        return mem.map(pages(area.start, area.backed_end(files)), prot);
+    let Backing::File { node, offset } = vma.backing else {
+        return mem.map(pages(vma.start, vma.backed_end(files)), prot);
     };
-    let content = file_part(files.content(node), offset, area.bytes());
+    let content = file_part(files.content(node), offset, vma.bytes());
     let mut absent_from = None;
-    let end = area.start.saturating_add((content.len() as u64).next_multiple_of(PAGE));
-    for at in (area.start..end).step_by(PAGE_SIZE) {
+    let end = vma.start.saturating_add((content.len() as u64).next_multiple_of(PAGE));
+    for at in (vma.start..end).step_by(PAGE_SIZE) {
         match (mem.allows(Gva(at), Access::Read), absent_from) {
             (false, None) => absent_from = Some(at),
             (true, Some(from)) => {
-                copy_file_pages(area.start, content, from, at, prot, mem)?;
+                copy_file_pages(vma.start, content, from, at, prot, mem)?;
                 absent_from = None;
             }
             _ => {}
         }
     }
     match absent_from {
-        Some(from) => copy_file_pages(area.start, content, from, end, prot, mem),
+        Some(from) => copy_file_pages(vma.start, content, from, end, prot, mem),
         None => Ok(()),
     }
 }

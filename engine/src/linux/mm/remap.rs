@@ -4,11 +4,11 @@
 use crate::address::Gva;
 use crate::linux::abi::errno::{EAGAIN, EFAULT, EINVAL, ENOMEM, Errno};
 use crate::linux::fs::files::Files;
-use crate::linux::mm::address_space::Space;
+use crate::linux::mm::address_space::AddressSpace;
 use crate::linux::mm::bounds::{MMAP_BASE, UNMAPPED_BASE, USER_END, USER_START, in_user};
-use crate::linux::mm::mapping::{Room, pages};
+use crate::linux::mm::mapping::{MemoryRlimits, pages};
 use crate::linux::mm::user_memory::{OutOfFrames, UserMemory};
-use crate::linux::mm::vma::{Area, AreaFlags, Backing};
+use crate::linux::mm::vma::{Backing, Vma, VmaFlags};
 
 /// Where `mremap` may put a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,17 +34,17 @@ pub(crate) struct Remap {
     pub(crate) keeps_old: bool,
 }
 
-impl Space {
+impl AddressSpace {
     /// Moves and resizes a mapping; the result is its new address.
     pub(crate) fn remap(
         &mut self,
         call: Remap,
-        room: &Room,
+        rlimits: &MemoryRlimits,
         files: &Files,
         mem: &mut dyn UserMemory,
     ) -> Result<u64, Errno> {
         let Remap { start, mut old_bytes, new_bytes, target, .. } = call;
-        self.area_at(start).ok_or(EFAULT)?;
+        self.vma_at(start).ok_or(EFAULT)?;
         let old_end = start.checked_add(old_bytes).ok_or(EINVAL)?;
         let moves = matches!(target, RemapTarget::Fixed(_) | RemapTarget::Wish(_));
         if !moves && new_bytes <= old_bytes {
@@ -58,7 +58,7 @@ impl Space {
             self.cut(start + new_bytes, old_end, mem)?;
             old_bytes = new_bytes;
         }
-        let old = self.resizable(start, old_bytes, new_bytes, room)?;
+        let old = self.resizable(start, old_bytes, new_bytes, rlimits)?;
         let is_tail = old_bytes > 0 && old_end == old.end;
         if !moves && is_tail && self.expand(&old, new_bytes - old_bytes, files, mem) {
             return Ok(start);
@@ -79,11 +79,11 @@ impl Space {
         };
         let kept = old.part(start, start + old_bytes);
         self.move_area(&kept, to, &Remap { old_bytes, ..call }, files, mem)?;
-        if call.keeps_old && old.is(AreaFlags::LOCKED) {
+        if call.keeps_old && old.is(VmaFlags::LOCKED) {
             // Linux unlocks all of the mapping, not only the part that was moved.
             self.remove(old.start, old.end);
-            let flags = old.flags.difference(AreaFlags::LOCKED | AreaFlags::LOCKED_ON_FAULT);
-            self.insert(Area { flags, ..old });
+            let flags = old.flags.difference(VmaFlags::LOCKED | VmaFlags::LOCKED_ON_FAULT);
+            self.insert(Vma { flags, ..old });
         }
         Ok(to)
     }
@@ -117,30 +117,30 @@ impl Space {
         start: u64,
         old_bytes: u64,
         new_bytes: u64,
-        room: &Room,
-    ) -> Result<Area, Errno> {
-        let area = *self.area_at(start).ok_or(EFAULT)?;
-        if old_bytes == 0 && !area.is(AreaFlags::SHARED) {
+        rlimits: &MemoryRlimits,
+    ) -> Result<Vma, Errno> {
+        let vma = *self.vma_at(start).ok_or(EFAULT)?;
+        if old_bytes == 0 && !vma.is(VmaFlags::SHARED) {
             return Err(EINVAL);
         }
-        if old_bytes > area.end - start {
+        if old_bytes > vma.end - start {
             return Err(EFAULT);
         }
         let added = new_bytes.saturating_sub(old_bytes);
         if added > 0 {
-            self.may_lock(area.flags, added, room).map_err(|_| EAGAIN)?;
-            self.may_expand(&area, added, room)?;
+            self.may_lock(vma.flags, added, rlimits).map_err(|_| EAGAIN)?;
+            self.may_expand(&vma, added, rlimits)?;
         }
-        Ok(area)
+        Ok(vma)
     }
 
     /// Grows a mapping where it is; whether it could.
-    fn expand(&mut self, area: &Area, added: u64, files: &Files, mem: &mut dyn UserMemory) -> bool {
-        let Some(end) = area.end.checked_add(added) else { return false };
-        if !self.is_free(area.end, end) {
+    fn expand(&mut self, vma: &Vma, added: u64, files: &Files, mem: &mut dyn UserMemory) -> bool {
+        let Some(end) = vma.end.checked_add(added) else { return false };
+        if !self.is_free(vma.end, end) {
             return false;
         }
-        let grown = Area { end, ..*area }.part(area.end, end);
+        let grown = Vma { end, ..*vma }.part(vma.end, end);
         self.insert(grown);
         self.fill_if_small(&grown, files, mem);
         self.populate_if_locked(&grown, files, mem);
@@ -149,7 +149,7 @@ impl Space {
 
     fn move_area(
         &mut self,
-        kept: &Area,
+        kept: &Vma,
         to: u64,
         call: &Remap,
         files: &Files,
@@ -163,7 +163,7 @@ impl Space {
             Backing::Heap | Backing::Stack => Backing::Anonymous,
             other => other,
         };
-        let moved = Area { start: to, end: to_end, backing, ..*kept };
+        let moved = Vma { start: to, end: to_end, backing, ..*kept };
         if call.old_bytes > 0 {
             let (from, there) = (pages(kept.start, kept.end), pages(to, to + kept.bytes()));
             if let Err(OutOfFrames) = mem.relocate(from, Gva(to)) {

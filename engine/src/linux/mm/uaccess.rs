@@ -3,14 +3,13 @@
 //! system call touches guest memory; never allocates by a guest's length.
 
 use crate::address::{Gva, PAGE_SIZE};
-use crate::linux::abi::errno::Errno;
-use crate::linux::abi::errno::{EFAULT, ENAMETOOLONG};
-use crate::linux::abi::syscall::FaultVerdict;
+use crate::linux::abi::errno::{EFAULT, ENAMETOOLONG, Errno};
+use crate::linux::abi::syscall::FaultAction;
 use crate::linux::fs::files::Files;
-use crate::linux::mm::address_space::Space;
+use crate::linux::mm::address_space::AddressSpace;
 use crate::linux::mm::bounds::in_user;
 use crate::linux::mm::user_memory::UserMemory;
-use crate::linux::mm::vma::Area;
+use crate::linux::mm::vma::Vma;
 use crate::outcome::{Access, Signal};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -34,7 +33,7 @@ impl From<Errno> for UserError {
 
 /// A process's memory during one system call.
 pub(crate) struct User<'a> {
-    pub(crate) space: &'a Space,
+    pub(crate) space: &'a AddressSpace,
     pub(crate) files: &'a Files,
     pub(crate) mem: &'a mut dyn UserMemory,
     /// How far stacks may grow.
@@ -48,13 +47,13 @@ pub(crate) struct User<'a> {
 pub(crate) struct Growth(AtomicU64);
 
 impl Growth {
-    /// Notes a growth down to `area`'s start; false if another stack grew in the same call.
-    fn note(&self, area: &Area, space: &Space, stack_bytes_max: u64) -> bool {
+    /// Notes a growth down to `vma`'s start; false if another stack grew in the same call.
+    fn note(&self, vma: &Vma, space: &AddressSpace, stack_bytes_max: u64) -> bool {
         let before = self.0.load(Ordering::Relaxed);
         let is_same = before == 0
-            || space.growth(before, stack_bytes_max).is_some_and(|other| other.end == area.end);
-        if is_same && (before == 0 || area.start < before) {
-            self.0.store(area.start, Ordering::Relaxed);
+            || space.growth(before, stack_bytes_max).is_some_and(|other| other.end == vma.end);
+        if is_same && (before == 0 || vma.start < before) {
+            self.0.store(vma.start, Ordering::Relaxed);
         }
         is_same
     }
@@ -109,24 +108,24 @@ fn check_range(at: Gva, len: usize) -> Result<(), UserError> {
 }
 
 impl User<'_> {
-    fn fault(&mut self, at: Gva, access: Access) -> FaultVerdict {
+    fn fault(&mut self, at: Gva, access: Access) -> FaultAction {
         let (space, max) = (self.space, self.stack_bytes_max);
-        if let Some(area) = space.area_at(at.0) {
-            return space.fault_in(area, at, access, self.files, self.mem);
+        if let Some(vma) = space.vma_at(at.0) {
+            return space.fault_in(vma, at, access, self.files, self.mem);
         }
         match space.growth(at.page_floor().0, max) {
             Some(grown) if self.growth.note(&grown, space, max) => {
                 space.fault_in(&grown, at, access, self.files, self.mem)
             }
-            _ => FaultVerdict::Signal(Signal::SEGV),
+            _ => FaultAction::Signal(Signal::SEGV),
         }
     }
 
     fn bring_in(&mut self, at: Gva, access: Access) -> Result<(), UserError> {
         match self.fault(at, access) {
-            FaultVerdict::Retry => Ok(()),
-            FaultVerdict::Signal(_) => Err(EFAULT.into()),
-            FaultVerdict::OutOfMemory => Err(UserError::OutOfMemory),
+            FaultAction::Retry => Ok(()),
+            FaultAction::Signal(_) => Err(EFAULT.into()),
+            FaultAction::OutOfMemory => Err(UserError::OutOfMemory),
         }
     }
 

@@ -1,4 +1,4 @@
-//! One area: which pages, who may do what with them, and what they hold at first.
+//! One VMA: which pages, who may do what with them, and what they hold at first.
 //!
 //! Never knows its neighbours, or where there is room for it.
 
@@ -8,7 +8,7 @@ use bitflags::bitflags;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What an area's pages hold before the process writes to them.
+/// What a VMA's pages hold before the process writes to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Backing {
     /// Zeros.
@@ -17,11 +17,11 @@ pub(crate) enum Backing {
     Heap,
     /// Zeros; the initial stack.
     Stack,
-    /// A file's bytes, from `offset` on at the area's start.
+    /// A file's bytes, from `offset` on at the VMA's start.
     File {
         /// Which file.
         node: NodeId,
-        /// Page-aligned offset of the area's first byte.
+        /// Page-aligned offset of the VMA's first byte.
         offset: u64,
     },
 }
@@ -41,7 +41,7 @@ impl Backing {
 bitflags! {
     /// What Linux keeps in a VMA's flags beside its protection.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-    pub(crate) struct AreaFlags: u8 {
+    pub(crate) struct VmaFlags: u8 {
         /// `mprotect` may add write permission: not to a shared mapping of a file that was opened
         /// for reading.
         const MAY_WRITE = 1;
@@ -62,7 +62,7 @@ bitflags! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Object {
     pub(crate) number: u64,
-    /// Where in it the area starts.
+    /// Where in it the VMA starts.
     pub(crate) offset: u64,
     /// Its length: accesses beyond it raise SIGBUS, as beyond a file's end.
     pub(crate) bytes: u64,
@@ -77,7 +77,7 @@ pub(crate) enum Shared {
 
 /// A run of pages with one owner and one protection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Area {
+pub(crate) struct Vma {
     /// First address; page-aligned.
     pub(crate) start: u64,
     /// First address beyond; page-aligned.
@@ -86,13 +86,13 @@ pub(crate) struct Area {
     pub(crate) prot: Prot,
     /// What its pages hold.
     pub(crate) backing: Backing,
-    pub(crate) flags: AreaFlags,
+    pub(crate) flags: VmaFlags,
     /// Of an anonymous shared mapping.
     pub(crate) object: Option<Object>,
 }
 
-impl Area {
-    /// The part of the area between two addresses inside it.
+impl Vma {
+    /// The part of the VMA between two addresses inside it.
     pub(crate) fn part(&self, start: u64, end: u64) -> Self {
         let start = start.clamp(self.start, self.end);
         let end = end.clamp(start, self.end);
@@ -104,18 +104,18 @@ impl Area {
 
     /// A private mapping of zeros.
     pub(crate) fn anonymous(start: u64, end: u64, prot: Prot) -> Self {
-        let (backing, flags) = (Backing::Anonymous, AreaFlags::MAY_WRITE);
+        let (backing, flags) = (Backing::Anonymous, VmaFlags::MAY_WRITE);
         Self { start, end, prot, backing, flags, object: None }
     }
 
-    pub(crate) fn is(&self, flags: AreaFlags) -> bool {
+    pub(crate) fn is(&self, flags: VmaFlags) -> bool {
         self.flags.contains(flags)
     }
 
     /// Its permissions as `/proc/self/maps` shows them: `rw-p`.
     pub(crate) fn permissions(&self) -> String {
         let flag = |prot, letter| if self.prot.contains(prot) { letter } else { '-' };
-        let shared = if self.is(AreaFlags::SHARED) { 's' } else { 'p' };
+        let shared = if self.is(VmaFlags::SHARED) { 's' } else { 'p' };
         let (read, write) = (flag(Prot::READ, 'r'), flag(Prot::WRITE, 'w'));
         String::from_iter([read, write, flag(Prot::EXEC, 'x'), shared])
     }
@@ -123,7 +123,7 @@ impl Area {
     /// Which shared bytes it shows, and from where on.
     pub(crate) fn shares(&self) -> Option<(Shared, u64)> {
         match (self.backing, self.object) {
-            _ if !self.is(AreaFlags::SHARED) => None,
+            _ if !self.is(VmaFlags::SHARED) => None,
             (Backing::File { node, offset }, _) => Some((Shared::File(node), offset)),
             (_, Some(object)) => Some((Shared::Object(object.number), object.offset)),
             _ => None,
@@ -133,8 +133,8 @@ impl Area {
     /// Whether its bytes count against the commit limit (`accountable_mapping` in mm/mmap.c; a
     /// shared anonymous mapping is charged by its file, mm/shmem.c).
     pub(crate) fn is_charged(&self) -> bool {
-        !self.is(AreaFlags::NO_RESERVE)
-            && if self.is(AreaFlags::SHARED) {
+        !self.is(VmaFlags::NO_RESERVE)
+            && if self.is(VmaFlags::SHARED) {
                 self.object.is_some()
             } else {
                 self.prot.contains(Prot::WRITE)
@@ -145,7 +145,7 @@ impl Area {
         self.end.saturating_sub(self.start)
     }
 
-    /// Whether `next`, which starts where `self` ends, can be one area with it.
+    /// Whether `next`, which starts where `self` ends, can be one VMA with it.
     pub(crate) fn continues_into(&self, next: &Self) -> bool {
         self.end == next.start
             && self.prot == next.prot
@@ -161,7 +161,7 @@ impl Object {
     }
 }
 
-impl fmt::Display for Area {
+impl fmt::Display for Vma {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}-{:x} {}", self.start, self.end, self.permissions())
     }
@@ -173,10 +173,10 @@ mod tests {
 
     #[test]
     fn shows_permissions_as_linux_does() {
-        let area = |prot| Area::anonymous(0x1000, 0x3000, prot);
-        assert_eq!(area(Prot::empty()).permissions(), "---p");
-        assert_eq!(area(Prot::READ | Prot::WRITE).to_string(), "1000-3000 rw-p");
-        let shared = Area { flags: AreaFlags::SHARED, ..area(Prot::READ | Prot::EXEC) };
+        let vma = |prot| Vma::anonymous(0x1000, 0x3000, prot);
+        assert_eq!(vma(Prot::empty()).permissions(), "---p");
+        assert_eq!(vma(Prot::READ | Prot::WRITE).to_string(), "1000-3000 rw-p");
+        let shared = Vma { flags: VmaFlags::SHARED, ..vma(Prot::READ | Prot::EXEC) };
         assert_eq!(shared.permissions(), "r-xs");
     }
 }

@@ -1,12 +1,10 @@
 //! The process's state beyond memory, files and threads: what signals do, limits, clock, randomness,
 //! and which images it has mapped. Never interprets a system call.
 
-use crate::linux::base::limits::Limits;
-use crate::linux::base::limits::Refused;
+use crate::linux::base::limits::{Limits, Refused};
 use crate::linux::base::tracked::Rewind;
 use crate::linux::fs::tree::NodeId;
-use crate::linux::signal::action::Action;
-use crate::linux::signal::action::SIGNAL_MAX;
+use crate::linux::signal::action::{SIGNAL_MAX, SigAction};
 use serde::{Deserialize, Serialize};
 
 /// What each call takes on the guest's clock.
@@ -24,7 +22,7 @@ const LOCKED_BYTES: u64 = 8 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Settings {
     /// By signal number minus one.
-    pub(crate) actions: Vec<Action>,
+    pub(crate) actions: Vec<SigAction>,
     /// Soft and hard limit by resource number.
     pub(crate) resources: Vec<(u64, u64)>,
 }
@@ -42,7 +40,7 @@ impl Settings {
         set(libc::RLIMIT_MEMLOCK, LOCKED_BYTES, LOCKED_BYTES);
         set(libc::RLIMIT_NOFILE, limits.open_files as u64, limits.open_files as u64);
         set(libc::RLIMIT_NPROC, 1, 1);
-        Self { actions: vec![Action::default(); SIGNAL_MAX as usize], resources }
+        Self { actions: vec![SigAction::default(); SIGNAL_MAX as usize], resources }
     }
 }
 

@@ -3,8 +3,7 @@
 //!
 //! Never checks what a system call checks itself: every look-up by a stored number may fail there.
 
-use crate::linux::base::limits::Limits;
-use crate::linux::base::limits::Refused;
+use crate::linux::base::limits::{Limits, Refused};
 use crate::linux::process::{MISSING_MAX, Process};
 
 impl Process {

@@ -1,11 +1,9 @@
 //! One thread: what it has of its own. Never knows the others.
 
 use crate::linux::cpu::Context;
-use crate::linux::sched::wait::Cause;
-use crate::linux::sched::wait::Wait;
-use crate::linux::signal::siginfo::Info;
-use crate::linux::signal::stack::AlternateStack;
-use crate::linux::signal::stack::Trap;
+use crate::linux::sched::wait::{Cause, Wait};
+use crate::linux::signal::siginfo::SigInfo;
+use crate::linux::signal::stack::{AlternateStack, Trap};
 use serde::{Deserialize, Serialize};
 
 /// A call that a signal has ended before its time.
@@ -35,7 +33,7 @@ pub(crate) struct Thread {
     pub(crate) blocked: u64,
     /// The mask from before a call that has one for its own time.
     pub(crate) blocked_before: Option<u64>,
-    pub(crate) pending: Vec<Info>,
+    pub(crate) pending: Vec<SigInfo>,
     pub(crate) alternate_stack: AlternateStack,
     /// `CLONE_CHILD_CLEARTID` and `set_tid_address`.
     pub(crate) clear_id_at: u64,

@@ -1,7 +1,7 @@
 //! Timers on the guest's clock: `alarm`, `setitimer`, `timer_create`. Never sends a signal by
 //! itself: it says which ones are due.
 
-use crate::linux::signal::siginfo::Info;
+use crate::linux::signal::siginfo::SigInfo;
 use serde::{Deserialize, Serialize};
 
 /// Timers of `timer_create` that may exist at once.
@@ -81,12 +81,12 @@ impl Timers {
 
     /// The signals of timers that have expired at `clock_ns`, of which the process was busy for
     /// `busy_ns`; and for which thread, if for one.
-    pub(crate) fn expire(&mut self, clock_ns: u64, busy_ns: u64) -> Vec<(Info, Option<u64>)> {
+    pub(crate) fn expire(&mut self, clock_ns: u64, busy_ns: u64) -> Vec<(SigInfo, Option<u64>)> {
         let mut due = Vec::new();
         let clocks = [clock_ns, busy_ns, busy_ns];
         for ((timer, now), signal) in self.interval.iter_mut().zip(clocks).zip(INTERVAL_SIGNALS) {
             if timer.expire(now) > 0 {
-                due.push((Info::kernel(signal as u8), None));
+                due.push((SigInfo::kernel(signal as u8), None));
             }
         }
         for created in &mut self.created {
@@ -95,7 +95,7 @@ impl Timers {
                 created.overrun = u32::try_from(times - 1).unwrap_or(i32::MAX as u32);
                 if created.signal != 0 {
                     let info =
-                        Info::timer(created.signal, created.id, created.overrun, created.value);
+                        SigInfo::timer(created.signal, created.id, created.overrun, created.value);
                     due.push((info, created.thread));
                 }
             }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) const SIGNAL_MAX: u64 = 64;
 /// What `rt_sigaction` set for one signal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Action {
+pub(crate) struct SigAction {
     pub(crate) handler: u64,
     pub(crate) flags: u64,
     pub(crate) restorer: u64,

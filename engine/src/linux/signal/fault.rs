@@ -1,7 +1,7 @@
 //! What a fault tells its handler, and a trace: `siginfo_t` from what the CPU reported
 //! (arch/x86/kernel/traps.c, arch/x86/mm/fault.c). Never decides which signal a fault is.
 
-use crate::linux::signal::siginfo::Info;
+use crate::linux::signal::siginfo::SigInfo;
 use crate::outcome::{Fault, Signal};
 
 /// Codes of `SIGSEGV`: nothing is mapped there, or it may not be accessed so.
@@ -13,7 +13,7 @@ const ILL_ILLOPN: i32 = 2;
 const TRAP_TRACE: i32 = 2;
 const FPE_INTDIV: i32 = 1;
 
-impl Info {
+impl SigInfo {
     /// `siginfo_t` of a fault, as far as the fault itself tells: which floating-point exception it
     /// was only the CPU does. `is_mapped` says whether there is a mapping at an address.
     pub(crate) fn of_fault(fault: &Fault, is_mapped: impl Fn(u64) -> bool) -> Self {
@@ -61,7 +61,7 @@ mod tests {
     fn told(signal: Signal, vector: u8, address: Option<u64>) -> (i32, u64) {
         let access = address.map(|at| MemoryAccess { address: Some(at), kind: Access::Read });
         let fault = Fault { signal, rip: 0x40, access, vector: Some(vector), error_code: None };
-        let info = Info::of_fault(&fault, |at| at == 0x5000);
+        let info = SigInfo::of_fault(&fault, |at| at == 0x5000);
         (info.code, info.fields[0])
     }
 

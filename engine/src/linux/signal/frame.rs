@@ -4,7 +4,7 @@
 
 use crate::linux::abi::registers::Registers;
 use crate::linux::cpu::{ExtendedLayout, MXCSR_MASK, initial_extended};
-use crate::linux::signal::siginfo::{INFO_BYTES, Info};
+use crate::linux::signal::siginfo::{INFO_BYTES, SigInfo};
 use crate::linux::signal::stack::{AlternateStack, Trap};
 use crate::state::{HEADER_END, LEGACY, LEGACY_BYTES, XSTATE_BV_AT, keep_components};
 
@@ -32,7 +32,7 @@ const SS: u64 = 0x2b;
 
 /// What a frame is made of.
 pub(crate) struct Parts<'a> {
-    pub(crate) info: &'a Info,
+    pub(crate) info: &'a SigInfo,
     pub(crate) regs: &'a Registers,
     /// The mask that comes back with the handler's return.
     pub(crate) mask: u64,
@@ -46,14 +46,14 @@ pub(crate) struct Parts<'a> {
 
 /// Where a frame goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct FramePlace {
     /// The stack pointer at the handler's entry.
     pub(crate) frame: u64,
     /// The extended state, at a multiple of 64.
     extended: u64,
 }
 
-impl Place {
+impl FramePlace {
     /// The place of a frame below `top`, which is where a stack ends, or the interrupted stack
     /// pointer when `interrupted`.
     pub(crate) fn below(top: u64, interrupted: bool, layout: ExtendedLayout) -> Self {
@@ -81,7 +81,7 @@ fn extended_bytes(layout: ExtendedLayout) -> usize {
 }
 
 /// The frame's bytes, from `place.frame` on.
-pub(crate) fn encode(parts: &Parts<'_>, place: Place) -> Vec<u8> {
+pub(crate) fn encode(parts: &Parts<'_>, place: FramePlace) -> Vec<u8> {
     let regs = parts.regs;
     let has_xsave = parts.layout.features != 0;
     let flags = UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS | if has_xsave { UC_FP_XSTATE } else { 0 };
@@ -212,7 +212,7 @@ mod tests {
 
     const LAYOUT: ExtendedLayout = ExtendedLayout { features: 7, bytes: 832 };
 
-    fn parts<'a>(info: &'a Info, regs: &'a Registers) -> Parts<'a> {
+    fn parts<'a>(info: &'a SigInfo, regs: &'a Registers) -> Parts<'a> {
         Parts {
             info,
             regs,
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_frame_lies_below_the_red_zone_as_at_a_functions_entry() {
-        let place = Place::below(0x1_0000, true, LAYOUT);
+        let place = FramePlace::below(0x1_0000, true, LAYOUT);
         assert_eq!(place.extended % 64, 0);
         assert_eq!(place.frame % 16, 8);
         assert!(place.extended + 836 <= 0x1_0000 - 128);
@@ -237,8 +237,8 @@ mod tests {
     #[test]
     fn what_a_frame_holds_comes_back() {
         let regs = Registers { rip: 0x40_1000, rsp: 0x7ff0, r15: 15, rax: 1, ..Default::default() };
-        let info = Info::fault(11, 1, 0x1234);
-        let place = Place::below(regs.rsp, true, LAYOUT);
+        let info = SigInfo::fault(11, 1, 0x1234);
+        let place = FramePlace::below(regs.rsp, true, LAYOUT);
         let bytes = encode(&parts(&info, &regs), place);
         assert_eq!(bytes.len() as u64, place.extended + 836 - place.frame);
         let saved = decode(bytes[8..312].try_into().unwrap());

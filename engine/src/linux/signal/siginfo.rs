@@ -21,7 +21,7 @@ pub(crate) const SI_TIMER: i32 = -2;
 
 /// A signal on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Info {
+pub(crate) struct SigInfo {
     /// 1 to 64.
     pub(crate) signal: u8,
     pub(crate) code: i32,
@@ -31,7 +31,7 @@ pub(crate) struct Info {
     pub(crate) fields: [u64; WORDS],
 }
 
-impl Info {
+impl SigInfo {
     fn new(signal: u8, code: i32, fields: &[u64]) -> Self {
         let mut all = [0; WORDS];
         all[..fields.len()].copy_from_slice(fields);

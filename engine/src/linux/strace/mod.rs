@@ -12,9 +12,9 @@ mod values;
 
 pub(crate) use signals::end;
 
-use crate::linux::abi::syscall::{SystemCall, Verdict};
+use crate::linux::abi::syscall::{SyscallAction, SystemCall};
 use crate::linux::mm::user_memory::UserMemory;
-use crate::linux::signal::siginfo::Info;
+use crate::linux::signal::siginfo::SigInfo;
 use signature::{Arg, Result as Shown};
 use values::{Values, pointer};
 
@@ -61,7 +61,7 @@ impl Trace {
         &mut self,
         thread: Option<u64>,
         call: &SystemCall,
-        verdict: &Verdict,
+        verdict: &SyscallAction,
         mem: &dyn UserMemory,
     ) {
         self.line(&format!("{}{}", prefix(thread), line(call, verdict, mem)));
@@ -69,12 +69,12 @@ impl Trace {
     }
 
     /// Adds the line of a signal that is taken.
-    pub(crate) fn add_signal(&mut self, thread: Option<u64>, info: &Info) {
+    pub(crate) fn add_signal(&mut self, thread: Option<u64>, info: &SigInfo) {
         self.line(&format!("{}{}", prefix(thread), signals::line(info)));
     }
 
     /// Adds the line of a signal that comes to nothing, behind that of the call that is being made.
-    pub(crate) fn add_ignored(&mut self, thread: Option<u64>, info: &Info) {
+    pub(crate) fn add_ignored(&mut self, thread: Option<u64>, info: &SigInfo) {
         let line = format!("{}{}\n", prefix(thread), signals::line(info));
         if self.has_room(&line) {
             self.behind.push_str(&line);
@@ -110,10 +110,10 @@ fn result(call: String, shown: &str) -> String {
 }
 
 /// One line.
-fn line(call: &SystemCall, verdict: &Verdict, mem: &dyn UserMemory) -> String {
+fn line(call: &SystemCall, verdict: &SyscallAction, mem: &dyn UserMemory) -> String {
     let value = match verdict {
-        Verdict::Return(value) => Some(*value),
-        Verdict::Signal(_) => Some(0),
+        SyscallAction::Return(value) => Some(*value),
+        SyscallAction::Signal(_) => Some(0),
         _ => None,
     };
     let failed = value.is_some_and(|value| value.wrapping_neg().wrapping_sub(1) < ERROR_MAX);

@@ -4,7 +4,7 @@
 use super::values::pointer;
 use super::{errors, flags};
 use crate::linux::abi::names::system_call_name;
-use crate::linux::signal::siginfo::{Info, SI_KERNEL, SI_TIMER, SI_TKILL, SI_USER};
+use crate::linux::signal::siginfo::{SI_KERNEL, SI_TIMER, SI_TKILL, SI_USER, SigInfo};
 use crate::outcome::Outcome;
 
 const SI_SIGIO: i32 = -5;
@@ -60,7 +60,7 @@ const POLL: &[&str] = &["POLL_IN", "POLL_OUT", "POLL_MSG", "POLL_ERR", "POLL_PRI
 const SYS: &[&str] = &["SYS_SECCOMP", "SYS_USER_DISPATCH"];
 
 /// A signal that is taken.
-pub(crate) fn line(info: &Info) -> String {
+pub(crate) fn line(info: &SigInfo) -> String {
     let name = name(info.signal);
     let mut told = vec![format!("si_signo={name}"), format!("si_code={}", code(info))];
     if info.errno != 0 {
@@ -90,7 +90,7 @@ fn name(signal: u8) -> String {
 }
 
 /// The code's name; in hexadecimal where it has none.
-fn code(info: &Info) -> String {
+fn code(info: &SigInfo) -> String {
     let name = match info.code {
         SI_USER => "SI_USER",
         SI_KERNEL => "SI_KERNEL",
@@ -125,7 +125,7 @@ fn codes(signal: u8) -> &'static [&'static str] {
 }
 
 /// What a program's own signal says, and a timer's.
-fn sent(info: &Info, told: &mut Vec<String>) {
+fn sent(info: &SigInfo, told: &mut Vec<String>) {
     match info.code {
         SI_USER | SI_TKILL => sender(info, told),
         SI_TIMER => {
@@ -145,7 +145,7 @@ fn sent(info: &Info, told: &mut Vec<String>) {
 }
 
 /// What a signal of the kernel's says.
-fn raised(info: &Info, told: &mut Vec<String>) {
+fn raised(info: &SigInfo, told: &mut Vec<String>) {
     let [first, second, third, fourth] = info.fields;
     let mut address = |extra: Option<String>| {
         told.push(format!("si_addr={}", pointer(first)));
@@ -179,7 +179,7 @@ fn raised(info: &Info, told: &mut Vec<String>) {
 }
 
 /// Of whom it is.
-fn sender(info: &Info, told: &mut Vec<String>) {
+fn sender(info: &SigInfo, told: &mut Vec<String>) {
     let [first, ..] = info.fields;
     told.push(format!("si_pid={}", first as i32));
     // No user is shown as the number that means so.
@@ -191,21 +191,21 @@ fn sender(info: &Info, told: &mut Vec<String>) {
 }
 
 /// The word that came with it.
-fn value(info: &Info, told: &mut Vec<String>) {
+fn value(info: &SigInfo, told: &mut Vec<String>) {
     let [_, value, ..] = info.fields;
     told.push(format!("si_int={}", value as i32));
     told.push(format!("si_ptr={}", pointer(value)));
 }
 
 /// What has happened to a descriptor.
-fn band(info: &Info, told: &mut Vec<String>) {
+fn band(info: &SigInfo, told: &mut Vec<String>) {
     let [band, descriptor, ..] = info.fields;
     told.push(format!("si_band={}", band.cast_signed()));
     told.push(format!("si_fd={}", descriptor as i32));
 }
 
 /// What has become of a child.
-fn child(info: &Info, told: &mut Vec<String>) {
+fn child(info: &SigInfo, told: &mut Vec<String>) {
     const CLD_EXITED: i32 = 1;
     sender(info, told);
     let [_, status, user, system] = info.fields;
@@ -221,7 +221,7 @@ fn child(info: &Info, told: &mut Vec<String>) {
 }
 
 /// The system call that was refused.
-fn filtered(info: &Info, told: &mut Vec<String>) {
+fn filtered(info: &SigInfo, told: &mut Vec<String>) {
     let [address, second, ..] = info.fields;
     let (number, architecture) = (second as u32, (second >> 32) as u32);
     told.push(format!("si_call_addr={}", pointer(address)));

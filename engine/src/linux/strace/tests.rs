@@ -22,7 +22,7 @@ fn shown(nr: i64, args: &[u64], value: u64, bytes: &[u8]) -> String {
     let mut all = [0; 6];
     all[..args.len()].copy_from_slice(args);
     let call = SystemCall { nr: nr as u64, args: all };
-    line(&call, &Verdict::Return(value), &memory(bytes))
+    line(&call, &SyscallAction::Return(value), &memory(bytes))
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn shows_structures() {
 #[test]
 fn a_call_that_ends_the_program_has_no_result() {
     let call = SystemCall { nr: libc::SYS_exit_group as u64, args: [0; 6] };
-    let text = line(&call, &Verdict::Exit { status: 0 }, &Pages::default());
+    let text = line(&call, &SyscallAction::Exit { status: 0 }, &Pages::default());
     assert_eq!(text, "exit_group(0)                           = ?");
 }
 
@@ -110,10 +110,10 @@ fn tells_the_end() {
 #[test]
 fn what_is_ignored_comes_behind_the_call_that_sent_it() {
     let mut trace = Trace::default();
-    trace.add_ignored(None, &Info::sent(libc::SIGPIPE as u8, SI_USER, 7));
+    trace.add_ignored(None, &SigInfo::sent(libc::SIGPIPE as u8, SI_USER, 7));
     let call = SystemCall { nr: libc::SYS_getpid as u64, args: [0; 6] };
     for _ in 0..2 {
-        trace.add(None, &call, &Verdict::Return(7), &Pages::default());
+        trace.add(None, &call, &SyscallAction::Return(7), &Pages::default());
     }
     let lines: Vec<&str> = trace.text().lines().map(|line| &line[..10]).collect();
     assert_eq!(lines, ["getpid()  ", "--- SIGPIP", "getpid()  "]);
@@ -126,7 +126,7 @@ fn survives_any_call_with_any_arguments() {
         for word in [0, 1, 0xffff, AT, AT + 4090, u64::MAX, 1 << 63] {
             let call = SystemCall { nr, args: [word; 6] };
             for value in [0, 4096, u64::MAX, 1 << 62] {
-                let text = line(&call, &Verdict::Return(value), &pages);
+                let text = line(&call, &SyscallAction::Return(value), &pages);
                 assert!(text.len() < 40_000, "{text}");
             }
         }

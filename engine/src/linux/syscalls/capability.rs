@@ -5,7 +5,7 @@ use crate::linux::abi::errno::{EINVAL, EPERM, ESRCH};
 use crate::linux::abi::ids::USER_ID;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::{Answer, Stop};
+use crate::linux::sched::stop::{SyscallResult, SyscallStop};
 
 /// The last capability that the kernel which `uname` names knows (`CAP_CHECKPOINT_RESTORE`).
 const CAPABILITY_LAST: u64 = 40;
@@ -16,13 +16,13 @@ const VERSIONS: [(u32, u64); 3] = [(0x1998_0330, 1), (0x2007_1026, 2), (0x2008_0
 const SETS: u64 = 3;
 
 /// `PR_CAPBSET_READ`: nothing is taken from what a program run from here could have.
-pub(crate) fn in_bounding_set(capability: u64) -> Answer {
+pub(crate) fn in_bounding_set(capability: u64) -> SyscallResult {
     if capability > CAPABILITY_LAST { Err(EINVAL.into()) } else { Ok(1) }
 }
 
 impl Process {
     /// `setuid`, `setgid`: to what it is already.
-    pub(crate) fn set_id(&self, id: u64) -> Answer {
+    pub(crate) fn set_id(&self, id: u64) -> SyscallResult {
         if id as u32 == USER_ID { Ok(0) } else { Err(EPERM.into()) }
     }
 
@@ -32,7 +32,7 @@ impl Process {
         effective: u64,
         saved: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         for at in [real, effective, saved] {
             self.user(mem).write(Gva(at), &USER_ID.to_le_bytes())?;
         }
@@ -45,10 +45,10 @@ impl Process {
         header: u64,
         sets: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let words = match self.capability_words(header, mem) {
             // How a program asks for the version.
-            Err(Stop::Errno(EINVAL)) if sets == 0 => return Ok(0),
+            Err(SyscallStop::Errno(EINVAL)) if sets == 0 => return Ok(0),
             words => words?,
         };
         if sets == 0 {
@@ -73,7 +73,7 @@ impl Process {
         header: u64,
         sets: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let words = self.capability_words(header, mem)?;
         let process = self.user(mem).read_u32(Gva(header.wrapping_add(4)))?;
         if process != 0 && u64::from(process) != self.threads.current().id {
@@ -90,7 +90,7 @@ impl Process {
     }
 
     /// How many times 32 capabilities the sets have; tells the caller the version if it names none.
-    fn capability_words(&mut self, header: u64, mem: &mut dyn UserMemory) -> Answer {
+    fn capability_words(&mut self, header: u64, mem: &mut dyn UserMemory) -> SyscallResult {
         let mut user = self.user(mem);
         let version = user.read_u32(Gva(header))?;
         if let Some((_, words)) = VERSIONS.iter().find(|known| known.0 == version) {

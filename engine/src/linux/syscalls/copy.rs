@@ -8,7 +8,7 @@ use crate::linux::fs::table::{Open, Target};
 use crate::linux::fs::tree::{Kind, NodeId};
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::Answer;
+use crate::linux::sched::stop::SyscallResult;
 use crate::linux::syscalls::file::moved;
 
 impl Process {
@@ -19,7 +19,7 @@ impl Process {
         offset_at: u64,
         len: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let from = self.for_transfer(input, None, Open::may_read)?;
         let to = self.for_transfer(out, None, Open::may_write)?;
         let Target::Node(node) = from.target else { return Err(EINVAL.into()) };
@@ -44,7 +44,7 @@ impl Process {
     }
 
     /// Copies up to `len` bytes of a file to something open.
-    fn copy_within(&mut self, from: (NodeId, u64), to: (Target, u64), len: u64) -> Answer {
+    fn copy_within(&mut self, from: (NodeId, u64), to: (Target, u64), len: u64) -> SyscallResult {
         let len = len.min(TRANSFER_BYTES_MAX);
         let mut done = 0;
         while done < len {
@@ -74,7 +74,7 @@ impl Process {
         len: u64,
         flags: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let (input, output) = (*self.files.table.get(from.0)?, *self.files.table.get(to.0)?);
         let mut offset_of = |open: &Open, at: u64| match at {
             0 => Ok(open.offset),

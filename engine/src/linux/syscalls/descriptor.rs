@@ -6,13 +6,13 @@ use crate::linux::fs::table::{PIPE_BYTES_MAX, Target};
 use crate::linux::fs::tree::Kind;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::Answer;
+use crate::linux::sched::stop::SyscallResult;
 
 /// `O_LARGEFILE` as the kernel reports it; glibc defines it away.
 const LARGE_FILE: i32 = 0o100_000;
 
 impl Process {
-    pub(crate) fn seek(&mut self, fd: u64, offset: u64, whence: u64) -> Answer {
+    pub(crate) fn seek(&mut self, fd: u64, offset: u64, whence: u64) -> SyscallResult {
         let open = *self.files.table.get(fd)?;
         let Target::Node(node) = open.target else { return Err(ESPIPE.into()) };
         if open.is_path_only() {
@@ -42,12 +42,12 @@ impl Process {
         Ok(to as u64)
     }
 
-    pub(crate) fn close(&mut self, fd: u64) -> Answer {
+    pub(crate) fn close(&mut self, fd: u64) -> SyscallResult {
         self.files.close(fd)?;
         Ok(0)
     }
 
-    pub(crate) fn close_range(&mut self, first: u64, last: u64, flags: u64) -> Answer {
+    pub(crate) fn close_range(&mut self, first: u64, last: u64, flags: u64) -> SyscallResult {
         let (first, last) = (u64::from(first as u32), u64::from(last as u32));
         if first > last || flags & !6 != 0 {
             return Err(EINVAL.into());
@@ -63,12 +63,12 @@ impl Process {
         Ok(0)
     }
 
-    pub(crate) fn duplicate(&mut self, fd: u64) -> Answer {
+    pub(crate) fn duplicate(&mut self, fd: u64) -> SyscallResult {
         Ok(self.files.table.duplicate(fd, 0, false)?)
     }
 
     /// `dup2` without `flags`, `dup3` with.
-    pub(crate) fn duplicate_to(&mut self, fd: u64, to: u64, flags: Option<u64>) -> Answer {
+    pub(crate) fn duplicate_to(&mut self, fd: u64, to: u64, flags: Option<u64>) -> SyscallResult {
         let close_on_exec = match flags {
             None | Some(0) => false,
             Some(flags) if flags == libc::O_CLOEXEC as u64 => true,
@@ -89,7 +89,7 @@ impl Process {
         command: u64,
         arg: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let table = &mut self.files.table;
         let open = *table.get(fd)?;
         match command as i32 {
@@ -133,7 +133,7 @@ impl Process {
         request: u64,
         arg: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let open = *self.files.table.get(fd)?;
         if open.is_path_only() {
             return Err(EBADF.into());
@@ -168,7 +168,7 @@ impl Process {
         }
     }
 
-    pub(crate) fn truncate_open(&mut self, fd: u64, len: u64) -> Answer {
+    pub(crate) fn truncate_open(&mut self, fd: u64, len: u64) -> SyscallResult {
         let open = *self.files.table.get_usable(fd)?;
         if len > i64::MAX as u64 {
             return Err(EINVAL.into());
@@ -182,7 +182,7 @@ impl Process {
         }
     }
 
-    pub(crate) fn allocate(&mut self, fd: u64, mode: u64, offset: u64, len: u64) -> Answer {
+    pub(crate) fn allocate(&mut self, fd: u64, mode: u64, offset: u64, len: u64) -> SyscallResult {
         let open = *self.files.table.get(fd)?;
         if len == 0 || len > i64::MAX as u64 || offset > i64::MAX as u64 {
             return Err(EINVAL.into());

@@ -10,11 +10,11 @@ use crate::linux::syscalls::xattr::Of;
 use crate::linux::abi::errno::{EAFNOSUPPORT, EINVAL, ENOSYS, ENOTSOCK};
 use crate::linux::abi::ids::{PARENT_ID, PROCESS_ID, USER_ID};
 use crate::linux::abi::names::system_call_name;
-use crate::linux::abi::syscall::{SystemCall, Verdict};
+use crate::linux::abi::syscall::{SyscallAction, SystemCall};
 use crate::linux::cpu::Cpu;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::{Answer, Stop};
+use crate::linux::sched::stop::{SyscallResult, SyscallStop};
 use crate::linux::sched::wait::Wait;
 use crate::linux::syscalls::thread::NewThread;
 
@@ -25,7 +25,7 @@ impl Process {
         call: &SystemCall,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
-    ) -> Answer {
+    ) -> SyscallResult {
         let [a, b, c, d, e, f] = call.args;
         let cwd = AT_FDCWD;
         match call.nr as i64 {
@@ -195,7 +195,9 @@ impl Process {
             libc::SYS_tgkill => self.kill_thread(a, b, c),
             libc::SYS_futex => self.futex(call.args, mem),
             libc::SYS_exit => self.exit_thread(a, mem),
-            libc::SYS_exit_group => Err(Stop::End(Verdict::Exit { status: (a & 0xff) as u8 })),
+            libc::SYS_exit_group => {
+                Err(SyscallStop::End(SyscallAction::Exit { status: (a & 0xff) as u8 }))
+            }
             libc::SYS_clone => {
                 let [flags, stack, parent_id_at, child_id_at, fs_base, _] = call.args;
                 let new = NewThread { flags, stack, parent_id_at, child_id_at, fs_base };
@@ -256,7 +258,7 @@ impl Process {
             libc::SYS_getpriority => Ok(20),
 
             libc::SYS_fork | libc::SYS_vfork | libc::SYS_execve | libc::SYS_execveat => {
-                Err(Stop::End(Verdict::Unsupported(system_call_name(call.nr))))
+                Err(SyscallStop::End(SyscallAction::Unsupported(system_call_name(call.nr))))
             }
             // glibc probes it at every start and does without.
             libc::SYS_rseq => Err(ENOSYS.into()),

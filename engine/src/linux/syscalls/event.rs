@@ -9,7 +9,7 @@ use crate::linux::fs::tree::{Kind, Node};
 use crate::linux::mm::uaccess::UserError;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::Answer;
+use crate::linux::sched::stop::SyscallResult;
 
 /// The longest name of a memory file (`MFD_NAME_MAX_LEN`).
 const MEMFD_NAME_MAX: usize = 249;
@@ -21,7 +21,7 @@ const EVENT_BYTES: u64 = 12;
 const ONE_SHOT: u32 = libc::EPOLLONESHOT as u32;
 
 impl Process {
-    pub(crate) fn event_create(&mut self, count: u64, flags: u64) -> Answer {
+    pub(crate) fn event_create(&mut self, count: u64, flags: u64) -> SyscallResult {
         let known = libc::EFD_SEMAPHORE | libc::EFD_CLOEXEC | libc::EFD_NONBLOCK;
         if flags & !(known as u64) != 0 {
             return Err(EINVAL.into());
@@ -39,7 +39,7 @@ impl Process {
         at: u64,
         len: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         if len < 8 {
             return Err(EINVAL.into());
         }
@@ -63,7 +63,7 @@ impl Process {
         at: u64,
         len: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         if len < 8 {
             return Err(EINVAL.into());
         }
@@ -86,7 +86,7 @@ impl Process {
         name: u64,
         flags: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         if flags & !MEMFD_FLAGS != 0 {
             return Err(EINVAL.into());
         }
@@ -108,7 +108,7 @@ impl Process {
         Ok(opened?)
     }
 
-    pub(crate) fn poll_create(&mut self, flags: u64) -> Answer {
+    pub(crate) fn poll_create(&mut self, flags: u64) -> SyscallResult {
         if flags & !(libc::EPOLL_CLOEXEC as u64) != 0 {
             return Err(EINVAL.into());
         }
@@ -122,7 +122,7 @@ impl Process {
         fd: u64,
         at: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let fd = u64::from(fd as u32);
         let wanted = match operation as i32 {
             libc::EPOLL_CTL_DEL => None,
@@ -163,7 +163,7 @@ impl Process {
         count_max: u64,
         timeout_ns: Option<u64>,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let count_max = u64::try_from(count_max as i32).ok().filter(|n| *n > 0).ok_or(EINVAL)?;
         let Target::Watch(index) = self.files.table.get(watch)?.target else {
             return Err(EINVAL.into());

@@ -3,18 +3,17 @@
 
 use crate::address::{Gva, PAGE_SIZE};
 use crate::linux::abi::errno::{EBADF, EINVAL, EISDIR, ENOSPC, ESPIPE, Errno};
-use crate::linux::abi::syscall::Verdict;
-use crate::linux::abi::syscall::{DEVICE_BYTES_MAX, TRANSFER_BYTES_MAX};
+use crate::linux::abi::syscall::{DEVICE_BYTES_MAX, SyscallAction, TRANSFER_BYTES_MAX};
 use crate::linux::fs::table::{Open, Target};
 use crate::linux::fs::tree::{Device, Kind, NodeId};
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::{Answer, Stop};
+use crate::linux::sched::stop::{SyscallResult, SyscallStop};
 
 /// A transfer that moved some bytes succeeded, unless the run is over.
-pub(crate) fn moved(done: u64, stop: Option<Stop>) -> Answer {
+pub(crate) fn moved(done: u64, stop: Option<SyscallStop>) -> SyscallResult {
     match stop {
-        Some(stop @ Stop::End(_)) => Err(stop),
+        Some(stop @ SyscallStop::End(_)) => Err(stop),
         Some(stop) if done == 0 => Err(stop),
         _ => Ok(done),
     }
@@ -28,7 +27,7 @@ impl Process {
         len: u64,
         position: Option<u64>,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let open = self.for_transfer(fd, position, Open::may_read)?;
         let offset = position.unwrap_or(open.offset);
         let done = self.read_open(open, offset, at, len.min(TRANSFER_BYTES_MAX), mem)?;
@@ -70,7 +69,7 @@ impl Process {
         at: u64,
         len: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let node = match open.target {
             Target::Node(node) => node,
             Target::PipeReader(pipe) => return self.read_pipe(pipe, open, at, len, mem),
@@ -86,7 +85,7 @@ impl Process {
                 let rest = content.get(start..).unwrap_or_default();
                 let rest = rest.get(..rest.len().min(len as usize)).unwrap_or_default();
                 let (done, stop) = self.user(mem).write_some(Gva(at), rest);
-                return moved(done as u64, stop.map(Stop::from));
+                return moved(done as u64, stop.map(SyscallStop::from));
             }
             Some(Kind::Device(device)) => *device,
             _ => return Err(EINVAL.into()),
@@ -106,7 +105,7 @@ impl Process {
             let (copied, stop) = self.user(mem).write_some(Gva(at.wrapping_add(done)), chunk);
             done += copied as u64;
             if stop.is_some() {
-                return moved(done, stop.map(Stop::from));
+                return moved(done, stop.map(SyscallStop::from));
             }
         }
         Ok(done)
@@ -119,7 +118,7 @@ impl Process {
         len: u64,
         position: Option<u64>,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let mut open = self.for_transfer(fd, position, Open::may_write)?;
         let mut append_at = None;
         if let (Target::Node(node), true) = (open.target, open.flags & libc::O_APPEND != 0) {
@@ -154,7 +153,7 @@ impl Process {
             let mut page = [0; PAGE_SIZE];
             let page = page.get_mut(..part as usize).unwrap_or_default();
             let written =
-                self.user(mem).read(here, page).map_err(Stop::from).and_then(|()| {
+                self.user(mem).read(here, page).map_err(SyscallStop::from).and_then(|()| {
                     self.write_target(open.target, offset.saturating_add(done), page)
                 });
             match written {
@@ -174,7 +173,12 @@ impl Process {
         Ok(done)
     }
 
-    pub(crate) fn write_target(&mut self, target: Target, offset: u64, data: &[u8]) -> Answer {
+    pub(crate) fn write_target(
+        &mut self,
+        target: Target,
+        offset: u64,
+        data: &[u8],
+    ) -> SyscallResult {
         let len = data.len() as u64;
         let kept = match target {
             Target::Stdout => self.files.stdout.append(data),
@@ -184,10 +188,10 @@ impl Process {
             Target::PipeWriter(pipe) => return self.write_pipe(pipe, data),
             Target::Node(node) => return self.write_node(node, offset, data),
         };
-        if kept { Ok(len) } else { Err(Stop::End(Verdict::OutOfMemory)) }
+        if kept { Ok(len) } else { Err(SyscallStop::End(SyscallAction::OutOfMemory)) }
     }
 
-    fn write_node(&mut self, node: NodeId, offset: u64, data: &[u8]) -> Answer {
+    fn write_node(&mut self, node: NodeId, offset: u64, data: &[u8]) -> SyscallResult {
         match self.files.tree.node(node).map(|node| &node.kind) {
             Some(Kind::Device(Device::Full)) => return Err(ENOSPC.into()),
             Some(Kind::Device(_)) => return Ok(data.len() as u64),

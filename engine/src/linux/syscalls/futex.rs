@@ -5,7 +5,7 @@ use crate::address::Gva;
 use crate::linux::abi::errno::{EAGAIN, EINVAL, ENOSYS, ETIMEDOUT};
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::Answer;
+use crate::linux::sched::stop::SyscallResult;
 use crate::linux::sched::wait::{Cause, Wait};
 use crate::linux::syscalls::time::{EPOCH_SECONDS, NS_PER_SECOND, UPTIME_SECONDS};
 
@@ -58,7 +58,7 @@ impl WakeOperation {
 }
 
 impl Process {
-    pub(crate) fn futex(&mut self, args: [u64; 6], mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn futex(&mut self, args: [u64; 6], mem: &mut dyn UserMemory) -> SyscallResult {
         let [at, operation, value, fourth, other, last] = args;
         let flags = libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME;
         let operation = operation as i32;
@@ -111,7 +111,7 @@ impl Process {
         timeout_at: u64,
         operation: i32,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let timeout_ns = match timeout_at {
             0 => None,
             at => Some(self.read_timespec(at, mem)?),
@@ -136,7 +136,7 @@ impl Process {
     }
 
     /// `FUTEX_WAKE_OP`.
-    fn wake_and_change(&mut self, args: [u64; 6], mem: &mut dyn UserMemory) -> Answer {
+    fn wake_and_change(&mut self, args: [u64; 6], mem: &mut dyn UserMemory) -> SyscallResult {
         let [at, _, count, count_other, other, operation] = args;
         if !other.is_multiple_of(4) {
             return Err(EINVAL.into());

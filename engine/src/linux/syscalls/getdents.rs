@@ -6,7 +6,7 @@ use crate::linux::fs::table::Target;
 use crate::linux::fs::tree::{Kind, NodeId};
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::Answer;
+use crate::linux::sched::stop::SyscallResult;
 use std::borrow::Cow;
 
 /// A directory's entries: name, and node if there is one.
@@ -59,7 +59,7 @@ impl Process {
         len: u64,
         layout: Layout,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let open = *self.files.table.get_usable(fd)?;
         let Target::Node(id) = open.target else { return Err(ENOTDIR.into()) };
         if self.files.tree.node(id).is_some_and(|node| node.partial) {

@@ -10,7 +10,7 @@ use crate::linux::mm::bounds::USER_END;
 use crate::linux::mm::uaccess::UserError;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::Answer;
+use crate::linux::sched::stop::SyscallResult;
 use crate::linux::syscalls::capability;
 
 /// How late a timer may be by default (`init_task.timer_slack_ns`); none is late here.
@@ -22,7 +22,7 @@ const ARCH_GET_FS: u64 = 0x1003;
 const ARCH_GET_GS: u64 = 0x1004;
 
 /// A limit of a scheduling policy's priorities, `real_time` for the two that have any.
-pub(crate) fn priority_of(policy: u64, real_time: u64) -> Answer {
+pub(crate) fn priority_of(policy: u64, real_time: u64) -> SyscallResult {
     match policy as i32 {
         libc::SCHED_FIFO | libc::SCHED_RR => Ok(real_time),
         libc::SCHED_OTHER | libc::SCHED_BATCH | libc::SCHED_IDLE => Ok(0),
@@ -37,7 +37,7 @@ impl Process {
         base: u64,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
-    ) -> Answer {
+    ) -> SyscallResult {
         let [fs, gs] = cpu.bases();
         match operation {
             ARCH_SET_FS | ARCH_SET_GS if base >= USER_END => return Err(EPERM.into()),
@@ -50,7 +50,12 @@ impl Process {
         Ok(0)
     }
 
-    pub(crate) fn prctl(&mut self, operation: u64, arg: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn prctl(
+        &mut self,
+        operation: u64,
+        arg: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         match operation as i32 {
             libc::PR_SET_NAME => {
                 let mut name = [0; 16];
@@ -94,7 +99,7 @@ impl Process {
         len: u64,
         flags: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let both = u64::from(libc::GRND_RANDOM) | 4;
         if flags & !7 != 0 || flags & both == both {
             return Err(EINVAL.into());
@@ -117,7 +122,7 @@ impl Process {
         Ok(done)
     }
 
-    pub(crate) fn uname(&mut self, at: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn uname(&mut self, at: u64, mem: &mut dyn UserMemory) -> SyscallResult {
         const FIELD_BYTES: usize = 65;
         let fields = ["Linux", "dejavm", "6.1.0", "#1 SMP dejavm", "x86_64", "(none)"];
         let mut bytes = [0; FIELD_BYTES * 6];
@@ -130,7 +135,7 @@ impl Process {
         Ok(0)
     }
 
-    pub(crate) fn sysinfo(&mut self, at: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn sysinfo(&mut self, at: u64, mem: &mut dyn UserMemory) -> SyscallResult {
         let uptime = 1_000 + self.scalars.clock_ns / 1_000_000_000;
         let total = self.ram_bytes;
         let free = mem.frames_free().saturating_mul(PAGE_SIZE as u64).min(total);
@@ -151,7 +156,7 @@ impl Process {
         new: u64,
         old: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         if process as u32 != 0 && u64::from(process as u32) != PROCESS_ID {
             return Err(ESRCH.into());
         }
@@ -186,7 +191,7 @@ impl Process {
         len: u64,
         at: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let thread = u64::from(thread as u32);
         if thread != 0 && !self.threads.iter().any(|other| other.id == thread) {
             return Err(ESRCH.into());
@@ -199,12 +204,17 @@ impl Process {
     }
 
     /// `sched_getparam`: ordinary scheduling has no priority.
-    pub(crate) fn get_scheduling(&mut self, at: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn get_scheduling(&mut self, at: u64, mem: &mut dyn UserMemory) -> SyscallResult {
         self.user(mem).write(Gva(at), &[0; 4])?;
         Ok(0)
     }
 
-    pub(crate) fn get_cpu(&mut self, cpu: u64, node: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn get_cpu(
+        &mut self,
+        cpu: u64,
+        node: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         for at in [cpu, node] {
             if at != 0 {
                 self.user(mem).write(Gva(at), &[0; 4])?;
@@ -219,7 +229,7 @@ impl Process {
         at: u64,
         len: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         const FIRST_VERSION_BYTES: u32 = 48;
         if !(FIRST_VERSION_BYTES.into()..=PAGE_SIZE as u64).contains(&len) {
             return Err(EINVAL.into());
@@ -238,7 +248,7 @@ impl Process {
         nodes_max: u64,
         flags: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         const MPOL_F_MEMS_ALLOWED: u64 = 4;
         let allowed = match flags {
             0 => 0u64,

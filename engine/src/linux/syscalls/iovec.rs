@@ -2,12 +2,11 @@
 
 use crate::address::Gva;
 use crate::linux::abi::errno::{EAGAIN, EFAULT, EINVAL, EOPNOTSUPP};
-use crate::linux::abi::syscall::SystemCall;
-use crate::linux::abi::syscall::TRANSFER_BYTES_MAX;
+use crate::linux::abi::syscall::{SystemCall, TRANSFER_BYTES_MAX};
 use crate::linux::fs::table::Open;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::{Answer, Stop};
+use crate::linux::sched::stop::{SyscallResult, SyscallStop};
 use crate::linux::syscalls::file::moved;
 
 /// Parts of one `readv` or `writev` (`UIO_MAXIOV`).
@@ -26,7 +25,12 @@ impl Parts {
 }
 
 impl Process {
-    fn read_parts(&self, at: u64, count: u64, mem: &mut dyn UserMemory) -> Result<Parts, Stop> {
+    fn read_parts(
+        &self,
+        at: u64,
+        count: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Result<Parts, SyscallStop> {
         if count > PARTS_MAX as u64 {
             return Err(EINVAL.into());
         }
@@ -54,7 +58,7 @@ impl Process {
         count: u64,
         position: Option<u64>,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         self.for_transfer(fd, position, Open::may_read)?;
         let parts = self.read_parts(at, count, mem)?;
         each_part(parts.as_slice(), position, |at, len, position| {
@@ -69,7 +73,7 @@ impl Process {
         count: u64,
         position: Option<u64>,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         self.for_transfer(fd, position, Open::may_write)?;
         let parts = self.read_parts(at, count, mem)?;
         each_part(parts.as_slice(), position, |at, len, position| {
@@ -83,7 +87,7 @@ impl Process {
         call: &SystemCall,
         writes: bool,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let [fd, at, count, offset, _, flags] = call.args;
         let known = libc::RWF_HIPRI | libc::RWF_DSYNC | libc::RWF_SYNC | libc::RWF_NOWAIT;
         if flags & !(known as u64) != 0 {
@@ -96,7 +100,7 @@ impl Process {
             self.read_vector(fd, at, count, position, mem)
         };
         match answer {
-            Err(Stop::Wait(_)) if flags & libc::RWF_NOWAIT as u64 != 0 => Err(EAGAIN.into()),
+            Err(SyscallStop::Wait(_)) if flags & libc::RWF_NOWAIT as u64 != 0 => Err(EAGAIN.into()),
             answer => answer,
         }
     }
@@ -106,8 +110,8 @@ impl Process {
 fn each_part(
     parts: &[(u64, u64)],
     position: Option<u64>,
-    mut transfer: impl FnMut(u64, u64, Option<u64>) -> Answer,
-) -> Answer {
+    mut transfer: impl FnMut(u64, u64, Option<u64>) -> SyscallResult,
+) -> SyscallResult {
     let mut done = 0;
     for (at, len) in parts {
         let position = match position {

@@ -7,9 +7,9 @@ use crate::linux::abi::errno::{EBUSY, EFAULT, EINVAL, ENOMEM, EPERM};
 use crate::linux::mm::bounds::{USER_END, USER_START};
 use crate::linux::mm::remap::{Remap, RemapTarget};
 use crate::linux::mm::user_memory::{Prot, UserMemory};
-use crate::linux::mm::vma::AreaFlags;
+use crate::linux::mm::vma::VmaFlags;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::Answer;
+use crate::linux::sched::stop::SyscallResult;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 /// `PROT_GROWSDOWN`, `PROT_GROWSUP`: act on the whole stack.
@@ -35,13 +35,18 @@ pub(crate) fn prot_from(bits: u64) -> Prot {
 }
 
 impl Process {
-    pub(crate) fn brk(&mut self, wanted: u64, mem: &mut dyn UserMemory) -> Answer {
-        let room = self.room();
+    pub(crate) fn brk(&mut self, wanted: u64, mem: &mut dyn UserMemory) -> SyscallResult {
+        let rlimits = self.memory_rlimits();
         let Self { space, files, .. } = self;
-        Ok(space.set_break(wanted, &room, files, mem))
+        Ok(space.set_break(wanted, &rlimits, files, mem))
     }
 
-    pub(crate) fn munmap(&mut self, start: u64, len: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn munmap(
+        &mut self,
+        start: u64,
+        len: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         if !start.is_multiple_of(PAGE) || start > USER_END || len > USER_END - start {
             return Err(EINVAL.into());
         }
@@ -63,7 +68,7 @@ impl Process {
         len: u64,
         bits: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let grows = bits & (PROT_GROWS_DOWN | PROT_GROWS_UP);
         if grows == PROT_GROWS_DOWN | PROT_GROWS_UP || !start.is_multiple_of(PAGE) {
             return Err(EINVAL.into());
@@ -84,13 +89,13 @@ impl Process {
             } else if first.start > start {
                 return Err(ENOMEM.into());
             }
-            if grows == PROT_GROWS_UP || !first.is(AreaFlags::GROWS_DOWN) {
+            if grows == PROT_GROWS_UP || !first.is(VmaFlags::GROWS_DOWN) {
                 return Err(EINVAL.into());
             }
         }
-        let room = self.room();
+        let rlimits = self.memory_rlimits();
         let Self { space, files, .. } = self;
-        space.protect(from, end, prot_from(bits), &room, files, mem)?;
+        space.protect(from, end, prot_from(bits), &rlimits, files, mem)?;
         Ok(0)
     }
 
@@ -99,7 +104,7 @@ impl Process {
         &mut self,
         [start, len, bits, key, ..]: [u64; 6],
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         match key as i32 {
             -1 => self.mprotect(start, len, bits, mem),
             _ => Err(EINVAL.into()),
@@ -110,7 +115,7 @@ impl Process {
         &mut self,
         [start, old_len, new_len, flags, to, _]: [u64; 6],
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let known = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64 | KEEP_OLD;
         let may_move = flag(flags, libc::MREMAP_MAYMOVE);
         let is_fixed = flag(flags, libc::MREMAP_FIXED);
@@ -124,7 +129,7 @@ impl Process {
         }
         let old_bytes = page_ceil(old_len).ok_or(EINVAL)?;
         let new_bytes = page_ceil(new_len).filter(|len| *len > 0).ok_or(EINVAL)?;
-        self.space.area_at(start).ok_or(EFAULT)?;
+        self.space.vma_at(start).ok_or(EFAULT)?;
         let target = match (may_move, is_fixed || keeps_old) {
             (false, _) => RemapTarget::InPlace,
             (true, false) => RemapTarget::Anywhere,
@@ -142,13 +147,13 @@ impl Process {
                 }
             }
         };
-        let room = self.room();
+        let rlimits = self.memory_rlimits();
         let call = Remap { start, old_bytes, new_bytes, target, keeps_old };
         let Self { space, files, .. } = self;
-        Ok(space.remap(call, &room, files, mem)?)
+        Ok(space.remap(call, &rlimits, files, mem)?)
     }
 
-    pub(crate) fn msync(&self, start: u64, len: u64, flags: u64) -> Answer {
+    pub(crate) fn msync(&self, start: u64, len: u64, flags: u64) -> SyscallResult {
         let both = (libc::MS_ASYNC | libc::MS_SYNC) as u64;
         let known = both | libc::MS_INVALIDATE as u64;
         if flags & !known != 0 || !start.is_multiple_of(PAGE) || flags & both == both {
@@ -159,7 +164,7 @@ impl Process {
             return Ok(0);
         }
         let mut parts = self.space.overlapping(start, end).iter();
-        if flag(flags, libc::MS_INVALIDATE) && parts.any(|area| area.is(AreaFlags::LOCKED)) {
+        if flag(flags, libc::MS_INVALIDATE) && parts.any(|vma| vma.is(VmaFlags::LOCKED)) {
             return Err(EBUSY.into());
         }
         // Files are written to before any call that could tell (`sharing`).
@@ -167,7 +172,7 @@ impl Process {
     }
 
     /// `membarrier`: there is one CPU, and every system call is a barrier.
-    pub(crate) fn memory_barrier(&mut self, command: u64, flags: u64) -> Answer {
+    pub(crate) fn memory_barrier(&mut self, command: u64, flags: u64) -> SyscallResult {
         let command = u64::from(command as u32);
         if flags as u32 != 0 {
             return Err(EINVAL.into());

@@ -1,8 +1,7 @@
 //! What a program looked for and did not find, for whoever boots it again. Never looks at a host
 //! path, and changes nothing that a program could notice.
 
-use crate::linux::abi::syscall::AT_FDCWD;
-use crate::linux::abi::syscall::SystemCall;
+use crate::linux::abi::syscall::{AT_FDCWD, SystemCall};
 use crate::linux::fs::table::Target;
 use crate::linux::fs::tree::NodeId;
 use crate::linux::mm::user_memory::UserMemory;

@@ -8,13 +8,12 @@ use crate::linux::abi::errno::{
 use crate::linux::fs::table::Target;
 use crate::linux::fs::tree::{Device, Kind, NodeId};
 use crate::linux::mm::bounds::{MMAP_BASE, UNMAPPED_BASE, USER_END, USER_START, in_user};
-use crate::linux::mm::mapping::Room;
+use crate::linux::mm::mapping::MemoryRlimits;
 use crate::linux::mm::user_memory::{Prot, UserMemory};
-use crate::linux::mm::vma::{Area, AreaFlags, Backing};
+use crate::linux::mm::vma::{Backing, Vma, VmaFlags};
 use crate::linux::process::Process;
-use crate::linux::process::settings::IMAGES_MAX;
-use crate::linux::process::settings::Image;
-use crate::linux::sched::stop::Answer;
+use crate::linux::process::settings::{IMAGES_MAX, Image};
+use crate::linux::sched::stop::SyscallResult;
 use crate::linux::syscalls::memory::{flag, prot_from};
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -43,7 +42,7 @@ const FLAGS_KNOWN: u64 = (libc::MAP_SHARED
     | 30 << 26;
 
 impl Process {
-    pub(crate) fn mmap(&mut self, args: [u64; 6], mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn mmap(&mut self, args: [u64; 6], mem: &mut dyn UserMemory) -> SyscallResult {
         let [wish, len, prot, flags, fd, offset] = args;
         if !offset.is_multiple_of(PAGE) {
             return Err(EINVAL.into());
@@ -70,36 +69,36 @@ impl Process {
             return Err(ENOMEM.into());
         }
         let start = self.place(wish, len, flags)?;
-        let mut area = Area::anonymous(start, start + len, prot_from(prot));
-        area.flags |= self.space.lock_future;
+        let mut vma = Vma::anonymous(start, start + len, prot_from(prot));
+        vma.flags |= self.space.lock_future;
         if flag(flags, libc::MAP_LOCKED) {
             self.check_may_lock()?;
-            area.flags |= AreaFlags::LOCKED;
+            vma.flags |= VmaFlags::LOCKED;
         }
-        let room = self.room();
-        self.space.may_lock(area.flags, len, &room)?;
-        area.flags.set(AreaFlags::NO_RESERVE, flag(flags, libc::MAP_NORESERVE));
-        area.flags.set(AreaFlags::GROWS_DOWN, flag(flags, libc::MAP_GROWSDOWN));
+        let rlimits = self.memory_rlimits();
+        self.space.may_lock(vma.flags, len, &rlimits)?;
+        vma.flags.set(VmaFlags::NO_RESERVE, flag(flags, libc::MAP_NORESERVE));
+        vma.flags.set(VmaFlags::GROWS_DOWN, flag(flags, libc::MAP_GROWSDOWN));
         if is_anonymous {
-            self.describe_anonymous(&mut area, flags)?;
+            self.describe_anonymous(&mut vma, flags)?;
         } else {
-            self.describe_file(&mut area, flags, fd, offset)?;
+            self.describe_file(&mut vma, flags, fd, offset)?;
         }
         let replaced: u64 = {
-            let parts = self.space.overlapping(start, area.end).iter();
-            parts.map(|part| part.part(start, area.end).bytes()).sum()
+            let parts = self.space.overlapping(start, vma.end).iter();
+            parts.map(|part| part.part(start, vma.end).bytes()).sum()
         };
         // Linux counts the limit without what goes, and the commit limit with it.
-        self.space.may_expand(&area, len, &Room::ENDLESS)?;
-        if (room.space, room.data) != (u64::MAX, u64::MAX) {
-            self.space.may_expand(&area, len.saturating_sub(replaced), &room)?;
+        self.space.may_expand(&vma, len, &MemoryRlimits::ENDLESS)?;
+        if (rlimits.space, rlimits.data) != (u64::MAX, u64::MAX) {
+            self.space.may_expand(&vma, len.saturating_sub(replaced), &rlimits)?;
         }
-        self.install(area, flags, mem)
+        self.install(vma, flags, mem)
     }
 
     /// Maps what `mmap` has described.
-    fn install(&mut self, area: Area, flags: u64, mem: &mut dyn UserMemory) -> Answer {
-        if let Backing::File { node, .. } = area.backing
+    fn install(&mut self, vma: Vma, flags: u64, mem: &mut dyn UserMemory) -> SyscallResult {
+        if let Backing::File { node, .. } = vma.backing
             && let Some(found) = self.files.tree.node(node)
             && !found.mapped
             && matches!(found.kind, Kind::File(_))
@@ -108,28 +107,28 @@ impl Process {
             node.mapped = true;
         }
         let Self { space, files, .. } = self;
-        space.map(area, files, mem)?;
-        space.populate_if_locked(&area, files, mem);
+        space.map(vma, files, mem)?;
+        space.populate_if_locked(&vma, files, mem);
         let populates = flag(flags, libc::MAP_POPULATE) && !flag(flags, libc::MAP_NONBLOCK);
-        if populates && !area.prot.is_empty() {
+        if populates && !vma.prot.is_empty() {
             // As in Linux, failing is no error.
-            let _ = space.fill(&area, files, mem);
+            let _ = space.fill(&vma, files, mem);
         }
-        if area.is(AreaFlags::SHARED) && matches!(area.backing, Backing::File { .. }) {
+        if vma.is(VmaFlags::SHARED) && matches!(vma.backing, Backing::File { .. }) {
             space.shows_files = true;
         }
-        if let Backing::File { node, offset: 0 } = area.backing {
-            self.note_image(node, area.start);
+        if let Backing::File { node, offset: 0 } = vma.backing {
+            self.note_image(node, vma.start);
         }
-        Ok(area.start)
+        Ok(vma.start)
     }
 
-    fn describe_anonymous(&mut self, area: &mut Area, flags: u64) -> Result<(), Errno> {
+    fn describe_anonymous(&mut self, vma: &mut Vma, flags: u64) -> Result<(), Errno> {
         match (flags & MAP_TYPE) as i32 {
             libc::MAP_PRIVATE => Ok(()),
-            libc::MAP_SHARED if !area.is(AreaFlags::GROWS_DOWN) => {
-                area.flags |= AreaFlags::SHARED;
-                area.object = Some(self.space.new_object(area.bytes()));
+            libc::MAP_SHARED if !vma.is(VmaFlags::GROWS_DOWN) => {
+                vma.flags |= VmaFlags::SHARED;
+                vma.object = Some(self.space.new_object(vma.bytes()));
                 Ok(())
             }
             _ => Err(EINVAL),
@@ -139,14 +138,14 @@ impl Process {
     /// What a mapping of an open file shows, and whether it may ever be written to.
     fn describe_file(
         &mut self,
-        area: &mut Area,
+        vma: &mut Vma,
         flags: u64,
         fd: u64,
         offset: u64,
     ) -> Result<(), Errno> {
         let open = *self.files.table.get(fd)?;
         // `file_mmap_ok`
-        offset.checked_add(area.bytes()).filter(|end| *end <= i64::MAX as u64).ok_or(EOVERFLOW)?;
+        offset.checked_add(vma.bytes()).filter(|end| *end <= i64::MAX as u64).ok_or(EOVERFLOW)?;
         let kind = (flags & MAP_TYPE) as i32;
         let shared = match kind {
             libc::MAP_PRIVATE => false,
@@ -156,7 +155,7 @@ impl Process {
         if kind == libc::MAP_SHARED_VALIDATE && flags & !(FLAGS_KNOWN | MAP_TYPE) != 0 {
             return Err(EOPNOTSUPP);
         }
-        if shared && area.prot.contains(Prot::WRITE) && !open.may_write() {
+        if shared && vma.prot.contains(Prot::WRITE) && !open.may_write() {
             return Err(EACCES);
         }
         if !open.may_read() {
@@ -168,17 +167,17 @@ impl Process {
             Some(Kind::Image(_) | Kind::File(_) | Kind::Input) => true,
             _ => return Err(ENODEV),
         };
-        if area.is(AreaFlags::GROWS_DOWN) {
+        if vma.is(VmaFlags::GROWS_DOWN) {
             return Err(EINVAL);
         }
         if is_file {
-            area.backing = Backing::File { node, offset };
+            vma.backing = Backing::File { node, offset };
         }
         if shared {
-            area.flags |= AreaFlags::SHARED;
-            area.flags.set(AreaFlags::MAY_WRITE, open.may_write());
+            vma.flags |= VmaFlags::SHARED;
+            vma.flags.set(VmaFlags::MAY_WRITE, open.may_write());
             if !is_file {
-                area.object = Some(self.space.new_object(area.bytes()));
+                vma.object = Some(self.space.new_object(vma.bytes()));
             }
         }
         Ok(())

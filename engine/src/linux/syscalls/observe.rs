@@ -1,8 +1,7 @@
 //! Which system calls see the input: its bytes or its size. Opening it is not enough.
 
 use crate::address::{Gva, PAGE_SIZE};
-use crate::linux::abi::syscall::AT_FDCWD;
-use crate::linux::abi::syscall::SystemCall;
+use crate::linux::abi::syscall::{AT_FDCWD, SystemCall};
 use crate::linux::fs::table::Target;
 use crate::linux::fs::tree::NodeId;
 use crate::linux::mm::uaccess::PATH_MAX;

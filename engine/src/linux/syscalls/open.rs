@@ -10,7 +10,7 @@ use crate::linux::fs::table::Target;
 use crate::linux::fs::tree::{Device, Found, Kind, Node, NodeId};
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::Answer;
+use crate::linux::sched::stop::SyscallResult;
 
 /// The directory in which `path`, given with descriptor `fd`, starts.
 pub(crate) fn base_directory(files: &Files, fd: u64, path: &[u8]) -> Result<NodeId, Errno> {
@@ -38,7 +38,7 @@ impl Process {
         flags: u64,
         mode: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let path = self.user(mem).read_path(path)?;
         let path = path.as_bytes();
         let flags = flags as i32;
@@ -99,7 +99,7 @@ impl Process {
     }
 
     /// Opens a file just made, whatever its permission bits say.
-    fn open_new(&mut self, node: NodeId, flags: i32) -> Answer {
+    fn open_new(&mut self, node: NodeId, flags: i32) -> SyscallResult {
         let opened = self.files.table.open(Target::Node(node), flags);
         if opened.is_err() {
             self.files.forget(Some(Target::Node(node)));
@@ -120,7 +120,7 @@ impl Process {
         }
     }
 
-    fn open_node(&mut self, id: NodeId, flags: i32) -> Answer {
+    fn open_node(&mut self, id: NodeId, flags: i32) -> SyscallResult {
         let node = self.files.tree.node(id).ok_or(ENOENT)?;
         let path_only = flags & libc::O_PATH != 0;
         let access = flags & libc::O_ACCMODE;
@@ -159,7 +159,7 @@ impl Process {
         path: u64,
         flags: u64,
         mem: &mut dyn UserMemory,
-    ) -> Result<Target, crate::linux::sched::stop::Stop> {
+    ) -> Result<Target, crate::linux::sched::stop::SyscallStop> {
         let path = self.user(mem).read_path(path)?;
         Ok(locate(&self.files, fd, path.as_bytes(), flags)?)
     }

@@ -9,12 +9,12 @@ use crate::linux::fs::tree::{Found, Kind, Node, NodeId};
 use crate::linux::mm::uaccess::PathBuffer;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::{Answer, Stop};
+use crate::linux::sched::stop::{SyscallResult, SyscallStop};
 use crate::linux::syscalls::open::base_directory;
 use std::collections::BTreeMap;
 
 /// A name in a directory, present or not.
-struct Place {
+struct DirectorySlot {
     parent: NodeId,
     name: Vec<u8>,
     node: Option<NodeId>,
@@ -22,14 +22,14 @@ struct Place {
 }
 
 /// Whether a path ended in `.`, `..` or the root.
-fn has_no_name(stop: &Stop) -> bool {
-    matches!(stop, Stop::Errno(EBUSY | EINVAL | ENOTEMPTY))
+fn has_no_name(stop: &SyscallStop) -> bool {
+    matches!(stop, SyscallStop::Errno(EBUSY | EINVAL | ENOTEMPTY))
 }
 
 impl Process {
     /// Splits a path at its last name without following a link there. The names that stand for
     /// no entry of their own fail as `rmdir` does; see [`has_no_name`].
-    fn place_of(&self, fd: u64, path: &PathBuffer) -> Result<Place, Errno> {
+    fn slot_of(&self, fd: u64, path: &PathBuffer) -> Result<DirectorySlot, Errno> {
         let path = path.as_bytes();
         let base = base_directory(&self.files, fd, path)?;
         let slash = path.last() == Some(&b'/');
@@ -39,7 +39,7 @@ impl Process {
         let name_at = trimmed.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
         let name = trimmed.get(name_at..).unwrap_or_default();
         if let Found::Missing { parent, name, .. } = found {
-            return Ok(Place { parent, name: name.to_vec(), node: None, slash });
+            return Ok(DirectorySlot { parent, name: name.to_vec(), node: None, slash });
         }
         let Found::Node(node) = found else { return Err(EPERM) };
         match name {
@@ -56,12 +56,17 @@ impl Process {
                 _ => return Err(ENOENT),
             },
         };
-        Ok(Place { parent, name: name.to_vec(), node: Some(node), slash })
+        Ok(DirectorySlot { parent, name: name.to_vec(), node: Some(node), slash })
     }
 
-    fn read_place(&self, fd: u64, path: u64, mem: &mut dyn UserMemory) -> Result<Place, Stop> {
+    fn read_slot(
+        &self,
+        fd: u64,
+        path: u64,
+        mem: &mut dyn UserMemory,
+    ) -> Result<DirectorySlot, SyscallStop> {
         let path = self.user(mem).read_path(path)?;
-        Ok(self.place_of(fd, &path)?)
+        Ok(self.slot_of(fd, &path)?)
     }
 
     /// Copies `text` out, cut to `len` bytes, without a NUL.
@@ -72,7 +77,7 @@ impl Process {
         out: u64,
         len: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let path = self.user(mem).read_path(path)?;
         let path = path.as_bytes();
         if len as i32 <= 0 {
@@ -113,7 +118,7 @@ impl Process {
         Ok(text.len() as u64)
     }
 
-    pub(crate) fn getcwd(&mut self, out: u64, len: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn getcwd(&mut self, out: u64, len: u64, mem: &mut dyn UserMemory) -> SyscallResult {
         let mut path = self.files.tree.path_of(self.files.table.cwd).ok_or(ENOENT)?;
         path.push(0);
         if (path.len() as u64) > len {
@@ -123,17 +128,17 @@ impl Process {
         Ok(path.len() as u64)
     }
 
-    pub(crate) fn chdir(&mut self, path: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn chdir(&mut self, path: u64, mem: &mut dyn UserMemory) -> SyscallResult {
         let target = self.locate(crate::linux::abi::syscall::AT_FDCWD, path, 0, mem)?;
         self.enter(target)
     }
 
-    pub(crate) fn fchdir(&mut self, fd: u64) -> Answer {
+    pub(crate) fn fchdir(&mut self, fd: u64) -> SyscallResult {
         let target = self.files.table.get(fd)?.target;
         self.enter(target)
     }
 
-    fn enter(&mut self, target: Target) -> Answer {
+    fn enter(&mut self, target: Target) -> SyscallResult {
         let Target::Node(id) = target else { return Err(ENOTDIR.into()) };
         match self.files.tree.node(id).map(|node| &node.kind) {
             Some(Kind::Directory { .. }) => {
@@ -150,8 +155,8 @@ impl Process {
         path: u64,
         mode: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
-        let place = match self.read_place(fd, path, mem) {
+    ) -> SyscallResult {
+        let place = match self.read_slot(fd, path, mem) {
             Err(stop) if has_no_name(&stop) => return Err(EEXIST.into()),
             place => place?,
         };
@@ -169,12 +174,12 @@ impl Process {
         fd: u64,
         path: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let text = self.user(mem).read_path(text)?;
         if text.as_bytes().is_empty() {
             return Err(ENOENT.into());
         }
-        let place = match self.read_place(fd, path, mem) {
+        let place = match self.read_slot(fd, path, mem) {
             Err(stop) if has_no_name(&stop) => return Err(EEXIST.into()),
             place => place?,
         };
@@ -195,14 +200,14 @@ impl Process {
         new: u64,
         flags: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let (follow, empty) = (libc::AT_SYMLINK_FOLLOW as u64, libc::AT_EMPTY_PATH as u64);
         if flags & !(follow | empty) != 0 {
             return Err(EINVAL.into());
         }
         let no_follow = if flags & follow == 0 { libc::AT_SYMLINK_NOFOLLOW as u64 } else { 0 };
         let target = self.locate(old_fd, old, flags & empty | no_follow, mem)?;
-        let place = match self.read_place(new_fd, new, mem) {
+        let place = match self.read_slot(new_fd, new, mem) {
             Err(stop) if has_no_name(&stop) => return Err(EEXIST.into()),
             place => place?,
         };
@@ -222,7 +227,7 @@ impl Process {
     }
 
     /// Adds a new node at a free place.
-    fn enter_node(&mut self, place: &Place, mut node: Node) -> Answer {
+    fn enter_node(&mut self, place: &DirectorySlot, mut node: Node) -> SyscallResult {
         self.check_writable_directory(place.parent)?;
         node.modified_ns = self.wall_clock_ns();
         let id = self.files.tree.add(node)?;
@@ -251,12 +256,12 @@ impl Process {
         path: u64,
         flags: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let wants_directory = flags == libc::AT_REMOVEDIR as u64;
         if flags != 0 && !wants_directory {
             return Err(EINVAL.into());
         }
-        let place = match self.read_place(fd, path, mem) {
+        let place = match self.read_slot(fd, path, mem) {
             Err(stop) if has_no_name(&stop) && !wants_directory => return Err(EISDIR.into()),
             place => place?,
         };
@@ -284,13 +289,13 @@ impl Process {
         new: u64,
         flags: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         if flags & !u64::from(libc::RENAME_NOREPLACE) != 0 {
             return Err(EINVAL.into());
         }
         let busy = |stop| if has_no_name(&stop) { EBUSY.into() } else { stop };
-        let from = self.read_place(old_fd, old, mem).map_err(busy)?;
-        let to = self.read_place(new_fd, new, mem).map_err(busy)?;
+        let from = self.read_slot(old_fd, old, mem).map_err(busy)?;
+        let to = self.read_slot(new_fd, new, mem).map_err(busy)?;
         let node = from.node.ok_or(ENOENT)?;
         self.check_writable_directory(from.parent)?;
         self.check_writable_directory(to.parent)?;
@@ -345,7 +350,7 @@ impl Process {
         path: u64,
         len: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         if len > i64::MAX as u64 {
             return Err(EINVAL.into());
         }

@@ -5,11 +5,11 @@ use crate::linux::abi::errno::{EAGAIN, EBADF, EINVAL, EMFILE, EPIPE};
 use crate::linux::fs::table::{Open, PIPE_ATOMIC_BYTES, PIPE_BYTES_MAX, Target};
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::{Answer, Stop};
+use crate::linux::sched::stop::{SyscallResult, SyscallStop};
 use crate::linux::syscalls::file::moved;
 
 impl Process {
-    pub(crate) fn pipe(&mut self, at: u64, flags: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn pipe(&mut self, at: u64, flags: u64, mem: &mut dyn UserMemory) -> SyscallResult {
         let known = libc::O_CLOEXEC | libc::O_NONBLOCK;
         if flags & !(known as u64) != 0 {
             return Err(EINVAL.into());
@@ -37,7 +37,7 @@ impl Process {
         at: u64,
         len: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let pipe = self.files.table.pipe(index).ok_or(EBADF)?;
         let bytes = &pipe.bytes.0;
         if len == 0 || bytes.is_empty() && pipe.writers == 0 {
@@ -51,11 +51,16 @@ impl Process {
         if let Some(pipe) = self.files.table.pipe_mut(index) {
             pipe.bytes.0.drain(..done);
         }
-        moved(done as u64, stop.map(Stop::from))
+        moved(done as u64, stop.map(SyscallStop::from))
     }
 
     /// Whether a write of `len` bytes may begin.
-    pub(crate) fn check_pipe_room(&mut self, pipe: u32, open: Open, len: u64) -> Result<(), Stop> {
+    pub(crate) fn check_pipe_room(
+        &mut self,
+        pipe: u32,
+        open: Open,
+        len: u64,
+    ) -> Result<(), SyscallStop> {
         let pipe = self.files.table.pipe(pipe).ok_or(EBADF)?;
         if pipe.readers == 0 {
             self.send_broken_pipe();
@@ -72,7 +77,7 @@ impl Process {
     }
 
     /// Writes as much of `data` as there is room for.
-    pub(crate) fn write_pipe(&mut self, index: u32, data: &[u8]) -> Answer {
+    pub(crate) fn write_pipe(&mut self, index: u32, data: &[u8]) -> SyscallResult {
         let pipe = self.files.table.pipe_mut(index).ok_or(EBADF)?;
         let room = PIPE_BYTES_MAX.saturating_sub(pipe.bytes.0.len());
         if room == 0 {

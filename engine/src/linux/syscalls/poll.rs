@@ -5,7 +5,7 @@ use crate::linux::abi::errno::{EBADF, EINVAL};
 use crate::linux::fs::table::{PIPE_ATOMIC_BYTES, PIPE_BYTES_MAX, Target};
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::{Answer, Stop};
+use crate::linux::sched::stop::{SyscallResult, SyscallStop};
 use crate::linux::sched::wait::Wait;
 
 const IN: u16 = libc::POLLIN as u16;
@@ -67,7 +67,7 @@ impl Process {
     }
 
     /// What to do when nothing is ready: `None` if the time is over that there is to wait.
-    pub(crate) fn wait_for_ready(&self, timeout_ns: Option<u64>) -> Option<Stop> {
+    pub(crate) fn wait_for_ready(&self, timeout_ns: Option<u64>) -> Option<SyscallStop> {
         let now = self.scalars.clock_ns;
         let until = self.until(timeout_ns.map(|ns| now.saturating_add(ns)));
         let is_over = until.is_some_and(|until| until <= now);
@@ -82,7 +82,7 @@ impl Process {
         count: u64,
         timeout_ms: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let timeout_ms = u64::try_from(timeout_ms as i32).ok();
         self.poll_for(at, count, timeout_ms.map(|ms| ms * 1_000_000), mem)
     }
@@ -94,7 +94,7 @@ impl Process {
         timeout_at: u64,
         (set, set_bytes): (u64, u64),
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let timeout_ns = match timeout_at {
             0 => None,
             at => Some(self.read_timespec(at, mem)?),
@@ -112,7 +112,7 @@ impl Process {
         count: u64,
         timeout_ns: Option<u64>,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let count = u64::from(count as u32);
         if count > self.files.table.descriptors_max() as u64 {
             return Err(EINVAL.into());
@@ -148,7 +148,7 @@ impl Process {
         timeout_at: u64,
         set_at: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         if set_at != 0 {
             let set = self.user(mem).read_u64(Gva(set_at))?;
             let set_bytes = self.user(mem).read_u64(Gva(set_at.wrapping_add(8)))?;
@@ -168,7 +168,7 @@ impl Process {
         timeout_at: u64,
         unit_ns: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let count = u64::from(count as u32);
         if count > i32::MAX as u64 {
             return Err(EINVAL.into());

@@ -2,8 +2,7 @@
 //! nothing is the host's.
 
 use crate::address::PAGE_SIZE;
-use crate::linux::abi::ids::USER_ID;
-use crate::linux::abi::ids::{PARENT_ID, PROCESS_ID};
+use crate::linux::abi::ids::{PARENT_ID, PROCESS_ID, USER_ID};
 use crate::linux::fs::tree::Proc;
 use crate::linux::mm::vma::Backing;
 use crate::linux::process::Process;
@@ -115,8 +114,8 @@ impl Process {
     fn maps_text(&self, text: &mut Vec<u8>) {
         // One look-up for each file, however often the guest mapped it.
         let mut paths = BTreeMap::new();
-        for area in self.space.areas() {
-            let (offset, inode, name) = match area.backing {
+        for vma in self.space.vmas() {
+            let (offset, inode, name) = match vma.backing {
                 Backing::Anonymous => (0, 0, Vec::new()),
                 Backing::Heap => (0, 0, b"[heap]".to_vec()),
                 Backing::Stack => (0, 0, b"[stack]".to_vec()),
@@ -132,9 +131,9 @@ impl Process {
             let _ = write!(
                 text,
                 "{:08x}-{:08x} {} {offset:08x} {device} {inode:<10} ",
-                area.start,
-                area.end,
-                area.permissions(),
+                vma.start,
+                vma.end,
+                vma.permissions(),
             );
             text.extend_from_slice(&name);
             text.push(b'\n');

@@ -7,12 +7,12 @@ use crate::linux::abi::errno::{EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM, EPERM, Er
 use crate::linux::mm::bounds::USER_END;
 use crate::linux::mm::discard::{discard, punch};
 use crate::linux::mm::user_memory::{OutOfFrames, UserMemory};
-use crate::linux::mm::vma::{Area, AreaFlags, Backing};
+use crate::linux::mm::vma::{Backing, Vma, VmaFlags};
 use crate::linux::process::Process;
-use crate::linux::sched::stop::Answer;
+use crate::linux::sched::stop::SyscallResult;
 
 const PAGE: u64 = PAGE_SIZE as u64;
-const LOCK_FLAGS: AreaFlags = AreaFlags::LOCKED.union(AreaFlags::LOCKED_ON_FAULT);
+const LOCK_FLAGS: VmaFlags = VmaFlags::LOCKED.union(VmaFlags::LOCKED_ON_FAULT);
 
 /// Advice that the `libc` crate does not name (include/uapi/asm-generic/mman-common.h).
 const DONTNEED_LOCKED: i32 = 24;
@@ -25,7 +25,7 @@ impl Process {
         len: u64,
         advice: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let advice = advice as i32;
         let is_known = matches!(
             advice,
@@ -49,10 +49,10 @@ impl Process {
         if matches!(advice, libc::MADV_POPULATE_READ | libc::MADV_POPULATE_WRITE) {
             return self.populate(start, end, advice == libc::MADV_POPULATE_WRITE, mem);
         }
-        // A system call's own changes to areas end with it: no advice moves one.
+        // A system call's own changes to VMAs end with it: no advice moves one.
         let Self { space, files, .. } = self;
-        for area in space.overlapping(start, end) {
-            let part = area.part(start, end);
+        for vma in space.overlapping(start, end) {
+            let part = vma.part(start, end);
             check_advice(&part, advice)?;
             match advice {
                 libc::MADV_REMOVE => punch(&part, mem),
@@ -68,11 +68,17 @@ impl Process {
     }
 
     /// Up to the first hole, or the first mapping that does not allow it.
-    fn populate(&mut self, start: u64, end: u64, writes: bool, mem: &mut dyn UserMemory) -> Answer {
+    fn populate(
+        &mut self,
+        start: u64,
+        end: u64,
+        writes: bool,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         let Self { space, files, .. } = self;
         let mut at = start;
         while at < end {
-            let part = space.area_at(at).map(|area| area.part(at, end)).ok_or(ENOMEM)?;
+            let part = space.vma_at(at).map(|vma| vma.part(at, end)).ok_or(ENOMEM)?;
             space.populate(&part, writes, files, mem)?;
             at = part.end;
         }
@@ -85,7 +91,7 @@ impl Process {
         len: u64,
         out: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         if !start.is_multiple_of(PAGE) {
             return Err(EINVAL.into());
         }
@@ -97,8 +103,8 @@ impl Process {
             let mut states = [0; PAGE_SIZE];
             let mut count = 0;
             while count < states.len() && done + (count as u64) < pages {
-                let area = self.space.area_at(at).ok_or(ENOMEM)?;
-                states[count] = u8::from(self.is_resident(area, at, mem));
+                let vma = self.space.vma_at(at).ok_or(ENOMEM)?;
+                states[count] = u8::from(self.is_resident(vma, at, mem));
                 count += 1;
                 at += PAGE;
             }
@@ -109,16 +115,16 @@ impl Process {
     }
 
     /// Whether a page is in memory: a file's always is.
-    fn is_resident(&self, area: &Area, at: u64, mem: &dyn UserMemory) -> bool {
-        match area.backing {
-            Backing::File { .. } => at < area.backed_end(&self.files),
+    fn is_resident(&self, vma: &Vma, at: u64, mem: &dyn UserMemory) -> bool {
+        match vma.backing {
+            Backing::File { .. } => at < vma.backed_end(&self.files),
             _ => mem.next_mapped(Gva(at), Gva(at).wrapping_add(PAGE)).is_some(),
         }
     }
 
     /// Whether the process may lock anything at all (`can_do_mlock`).
     pub(crate) fn check_may_lock(&self) -> Result<(), Errno> {
-        if self.room().locked == 0 { Err(EPERM) } else { Ok(()) }
+        if self.memory_rlimits().locked == 0 { Err(EPERM) } else { Ok(()) }
     }
 
     /// `mlock`, `mlock2`.
@@ -128,35 +134,35 @@ impl Process {
         len: u64,
         flags: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let on_fault = u64::from(libc::MLOCK_ONFAULT);
         if flags as u32 as u64 & !on_fault != 0 {
             return Err(EINVAL.into());
         }
         self.check_may_lock()?;
         let (start, end) = lock_range(start, len)?;
-        let room = self.room();
-        if room.locked != u64::MAX {
+        let rlimits = self.memory_rlimits();
+        if rlimits.locked != u64::MAX {
             let parts = self.space.overlapping(start, end).iter();
-            let locked = parts.filter(|area| area.is(AreaFlags::LOCKED));
-            let locked: u64 = locked.map(|area| area.part(start, end).bytes()).sum();
+            let locked = parts.filter(|vma| vma.is(VmaFlags::LOCKED));
+            let locked: u64 = locked.map(|vma| vma.part(start, end).bytes()).sum();
             let total = self.space.locked_bytes().saturating_add(end - start);
-            if total.saturating_sub(locked) > room.locked {
+            if total.saturating_sub(locked) > rlimits.locked {
                 return Err(ENOMEM.into());
             }
         }
-        let mut wanted = AreaFlags::LOCKED;
-        wanted.set(AreaFlags::LOCKED_ON_FAULT, flags & on_fault != 0);
+        let mut wanted = VmaFlags::LOCKED;
+        wanted.set(VmaFlags::LOCKED_ON_FAULT, flags & on_fault != 0);
         self.set_locks(start, end, wanted)?;
-        if wanted.contains(AreaFlags::LOCKED_ON_FAULT) {
+        if wanted.contains(VmaFlags::LOCKED_ON_FAULT) {
             return Ok(0);
         }
         Ok(self.populate_locked(start, end, mem).map(|()| 0)?)
     }
 
-    pub(crate) fn unlock(&mut self, start: u64, len: u64) -> Answer {
+    pub(crate) fn unlock(&mut self, start: u64, len: u64) -> SyscallResult {
         let (start, end) = lock_range(start, len)?;
-        self.set_locks(start, end, AreaFlags::empty())?;
+        self.set_locks(start, end, VmaFlags::empty())?;
         Ok(0)
     }
 
@@ -168,8 +174,8 @@ impl Process {
         mem: &mut dyn UserMemory,
     ) -> Result<(), Errno> {
         let Self { space, files, .. } = self;
-        for area in space.overlapping(start, end) {
-            let part = area.part(start, end);
+        for vma in space.overlapping(start, end) {
+            let part = vma.part(start, end);
             if part.prot.is_empty() {
                 return Err(ENOMEM);
             }
@@ -182,26 +188,26 @@ impl Process {
     }
 
     /// Sets the lock flags of all mappings in a range, up to a hole.
-    fn set_locks(&mut self, start: u64, end: u64, wanted: AreaFlags) -> Result<(), Errno> {
+    fn set_locks(&mut self, start: u64, end: u64, wanted: VmaFlags) -> Result<(), Errno> {
         let mut at = start;
         while at < end {
-            let area = *self.space.area_at(at).ok_or(ENOMEM)?;
-            let part = area.part(at, end);
+            let vma = *self.space.vma_at(at).ok_or(ENOMEM)?;
+            let part = vma.part(at, end);
             let flags = part.flags.difference(LOCK_FLAGS) | wanted;
             if flags != part.flags {
-                let cuts = usize::from(part.start > area.start) + usize::from(part.end < area.end);
+                let cuts = usize::from(part.start > vma.start) + usize::from(part.end < vma.end);
                 if !self.space.has_room(cuts) {
                     return Err(ENOMEM);
                 }
                 self.space.remove(part.start, part.end);
-                self.space.insert(Area { flags, ..part });
+                self.space.insert(Vma { flags, ..part });
             }
             at = part.end;
         }
         Ok(())
     }
 
-    pub(crate) fn lock_all(&mut self, flags: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn lock_all(&mut self, flags: u64, mem: &mut dyn UserMemory) -> SyscallResult {
         let flags = flags as i32;
         let known = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
         if flags & !known != 0 || flags & (libc::MCL_CURRENT | libc::MCL_FUTURE) == 0 {
@@ -209,36 +215,36 @@ impl Process {
         }
         self.check_may_lock()?;
         let locks_now = flags & libc::MCL_CURRENT != 0;
-        let total: u64 = self.space.areas().iter().map(Area::bytes).sum();
-        if locks_now && total > self.room().locked {
+        let total: u64 = self.space.vmas().iter().map(Vma::bytes).sum();
+        if locks_now && total > self.memory_rlimits().locked {
             return Err(ENOMEM.into());
         }
-        let mut wanted = AreaFlags::LOCKED;
-        wanted.set(AreaFlags::LOCKED_ON_FAULT, flags & libc::MCL_ONFAULT != 0);
+        let mut wanted = VmaFlags::LOCKED;
+        wanted.set(VmaFlags::LOCKED_ON_FAULT, flags & libc::MCL_ONFAULT != 0);
         let to_come = flags & libc::MCL_FUTURE != 0;
-        self.space.lock_future = if to_come { wanted } else { AreaFlags::empty() };
+        self.space.lock_future = if to_come { wanted } else { VmaFlags::empty() };
         if locks_now {
             self.set_all_locks(wanted);
-            if !wanted.contains(AreaFlags::LOCKED_ON_FAULT) {
+            if !wanted.contains(VmaFlags::LOCKED_ON_FAULT) {
                 let Self { space, files, .. } = self;
-                for area in space.areas() {
-                    space.populate_if_locked(area, files, mem);
+                for vma in space.vmas() {
+                    space.populate_if_locked(vma, files, mem);
                 }
             }
         }
         Ok(0)
     }
 
-    pub(crate) fn unlock_all(&mut self) -> Answer {
-        self.space.lock_future = AreaFlags::empty();
-        self.set_all_locks(AreaFlags::empty());
+    pub(crate) fn unlock_all(&mut self) -> SyscallResult {
+        self.space.lock_future = VmaFlags::empty();
+        self.set_all_locks(VmaFlags::empty());
         Ok(0)
     }
 
-    fn set_all_locks(&mut self, wanted: AreaFlags) {
-        let areas: Vec<(u64, u64)> =
-            self.space.areas().iter().map(|area| (area.start, area.end)).collect();
-        for (start, end) in areas {
+    fn set_all_locks(&mut self, wanted: VmaFlags) {
+        let vmas: Vec<(u64, u64)> =
+            self.space.vmas().iter().map(|vma| (vma.start, vma.end)).collect();
+        for (start, end) in vmas {
             // The mapping is there, and whole: no hole, no cut.
             let _ = self.set_locks(start, end, wanted);
         }
@@ -254,9 +260,9 @@ fn lock_range(start: u64, len: u64) -> Result<(u64, u64), Errno> {
 }
 
 /// Whether Linux takes `advice` for the mapping that `part` is of.
-fn check_advice(part: &Area, advice: i32) -> Result<(), Errno> {
-    let locked = part.is(AreaFlags::LOCKED);
-    let shared = part.is(AreaFlags::SHARED);
+fn check_advice(part: &Vma, advice: i32) -> Result<(), Errno> {
+    let locked = part.is(VmaFlags::LOCKED);
+    let shared = part.is(VmaFlags::SHARED);
     let is_file = matches!(part.backing, Backing::File { .. });
     let refused = match advice {
         libc::MADV_DONTNEED | libc::MADV_COLD | libc::MADV_PAGEOUT => locked,
@@ -269,7 +275,7 @@ fn check_advice(part: &Area, advice: i32) -> Result<(), Errno> {
     if refused {
         return Err(EINVAL);
     }
-    if advice == libc::MADV_REMOVE && !(shared && part.is(AreaFlags::MAY_WRITE)) {
+    if advice == libc::MADV_REMOVE && !(shared && part.is(VmaFlags::MAY_WRITE)) {
         return Err(EACCES);
     }
     Ok(())

@@ -8,7 +8,7 @@ use crate::linux::abi::syscall::SystemCall;
 use crate::linux::cpu::Cpu;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::Answer;
+use crate::linux::sched::stop::SyscallResult;
 
 /// Whether a system call neither looks at a file's bytes nor changes them or what is mapped. Any
 /// other may.
@@ -61,7 +61,7 @@ impl Process {
         call: &SystemCall,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
-    ) -> Answer {
+    ) -> SyscallResult {
         if !self.space.shows_files || minds_no_file(call.nr) {
             return self.dispatch(call, mem, cpu);
         }

@@ -7,12 +7,10 @@ use crate::linux::abi::ids::PROCESS_ID;
 use crate::linux::cpu::Cpu;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::Answer;
+use crate::linux::sched::stop::SyscallResult;
 use crate::linux::sched::wait::{Cause, Wait};
-use crate::linux::signal::action::UNBLOCKABLE;
-use crate::linux::signal::action::bit;
-use crate::linux::signal::action::{Action, SIGNAL_MAX};
-use crate::linux::signal::siginfo::{INFO_BYTES, Info, SI_TKILL, SI_USER};
+use crate::linux::signal::action::{SIGNAL_MAX, SigAction, UNBLOCKABLE, bit};
+use crate::linux::signal::siginfo::{INFO_BYTES, SI_TKILL, SI_USER, SigInfo};
 use crate::linux::signal::stack::{AlternateStack, SS_AUTODISARM};
 
 /// Bytes of the kernel's `sigset_t`.
@@ -32,7 +30,7 @@ impl Process {
         old: u64,
         set_bytes: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let signal = signal_of(signal).filter(|signal| *signal != 0).ok_or(EINVAL)?;
         if set_bytes != SET_BYTES || new != 0 && bit(signal) & UNBLOCKABLE != 0 {
             return Err(EINVAL.into());
@@ -46,7 +44,7 @@ impl Process {
                 *word = user.read_u64(Gva(new.wrapping_add(i as u64 * 8)))?;
             }
             let [handler, flags, restorer, mask] = words;
-            let action = Action { handler, flags, restorer, mask: mask & !UNBLOCKABLE };
+            let action = SigAction { handler, flags, restorer, mask: mask & !UNBLOCKABLE };
             if let Some(slot) = self.settings.actions.get_mut(index) {
                 *slot = action;
             }
@@ -66,7 +64,12 @@ impl Process {
     }
 
     /// A signal set of the caller's, without what cannot be blocked.
-    pub(crate) fn read_set(&mut self, at: u64, set_bytes: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn read_set(
+        &mut self,
+        at: u64,
+        set_bytes: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         if set_bytes != SET_BYTES {
             return Err(EINVAL.into());
         }
@@ -80,7 +83,7 @@ impl Process {
         old: u64,
         set_bytes: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         if set_bytes != SET_BYTES {
             return Err(EINVAL.into());
         }
@@ -103,7 +106,12 @@ impl Process {
         Ok(0)
     }
 
-    pub(crate) fn pending(&mut self, at: u64, set_bytes: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn pending(
+        &mut self,
+        at: u64,
+        set_bytes: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         if set_bytes > SET_BYTES {
             return Err(EINVAL.into());
         }
@@ -122,7 +130,7 @@ impl Process {
         old: u64,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
-    ) -> Answer {
+    ) -> SyscallResult {
         let present = self.threads.current().alternate_stack;
         let is_on_it = present.holds(cpu.registers().rsp);
         let mut user = self.user(mem);
@@ -155,7 +163,7 @@ impl Process {
         Ok(0)
     }
 
-    pub(crate) fn kill(&mut self, process: u64, signal: u64) -> Answer {
+    pub(crate) fn kill(&mut self, process: u64, signal: u64) -> SyscallResult {
         let signal = signal_of(signal).ok_or(EINVAL)?;
         match process as i32 as i64 {
             // This process, its group, or everyone.
@@ -167,7 +175,7 @@ impl Process {
         }
     }
 
-    pub(crate) fn kill_thread(&mut self, process: u64, thread: u64, signal: u64) -> Answer {
+    pub(crate) fn kill_thread(&mut self, process: u64, thread: u64, signal: u64) -> SyscallResult {
         if process as i32 <= 0 {
             return Err(EINVAL.into());
         }
@@ -178,7 +186,7 @@ impl Process {
     }
 
     /// `tkill`.
-    pub(crate) fn send_signal(&mut self, thread: u64, signal: u64) -> Answer {
+    pub(crate) fn send_signal(&mut self, thread: u64, signal: u64) -> SyscallResult {
         let id = thread as i32;
         if id <= 0 {
             return Err(EINVAL.into());
@@ -190,9 +198,9 @@ impl Process {
         self.send_number(signal, SI_TKILL, Some(id as u64))
     }
 
-    fn send_number(&mut self, signal: u8, code: i32, thread: Option<u64>) -> Answer {
+    fn send_number(&mut self, signal: u8, code: i32, thread: Option<u64>) -> SyscallResult {
         if signal != 0 {
-            self.send(Info::sent(signal, code, PROCESS_ID), thread)?;
+            self.send(SigInfo::sent(signal, code, PROCESS_ID), thread)?;
         }
         Ok(0)
     }
@@ -201,7 +209,7 @@ impl Process {
     pub(crate) fn send_broken_pipe(&mut self) {
         let (id, signal) = (self.threads.current().id, libc::SIGPIPE as u8);
         // One too many is one that waits already.
-        let _ = self.send(Info::sent(signal, SI_USER, PROCESS_ID), Some(id));
+        let _ = self.send(SigInfo::sent(signal, SI_USER, PROCESS_ID), Some(id));
     }
 
     /// `rt_sigqueueinfo`, and with a thread `rt_tgsigqueueinfo`.
@@ -212,7 +220,7 @@ impl Process {
         signal: u64,
         info: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let mut bytes = [0; INFO_BYTES];
         self.user(mem).read(Gva(info), &mut bytes)?;
         let signal = signal_of(signal).ok_or(EINVAL)?;
@@ -222,13 +230,18 @@ impl Process {
             return Err(ESRCH.into());
         }
         if signal != 0 {
-            self.send(Info::from_bytes(signal, &bytes), thread)?;
+            self.send(SigInfo::from_bytes(signal, &bytes), thread)?;
         }
         Ok(0)
     }
 
     /// `rt_sigsuspend`: waits for a signal under another mask.
-    pub(crate) fn suspend(&mut self, set: u64, set_bytes: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn suspend(
+        &mut self,
+        set: u64,
+        set_bytes: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         let set = self.read_set(set, set_bytes, mem)?;
         self.set_mask_for_call(set);
         Err(Wait::for_time(None).into())
@@ -249,7 +262,7 @@ impl Process {
         timeout: u64,
         set_bytes: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let set = self.read_set(set, set_bytes, mem)?;
         let timeout_ns = match timeout {
             0 => None,

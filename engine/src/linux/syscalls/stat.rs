@@ -8,10 +8,10 @@ use crate::linux::fs::table::Target;
 use crate::linux::fs::tree::{BOOT_NS, Device, Kind, NodeId};
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::{Answer, Stop};
+use crate::linux::sched::stop::{SyscallResult, SyscallStop};
 
 /// What `stat` tells.
-struct Facts {
+struct Attributes {
     inode: u64,
     mode: u32,
     links: u64,
@@ -24,8 +24,8 @@ struct Facts {
 /// Flags of the `stat` calls that change nothing here.
 const IGNORED: u64 = (libc::AT_NO_AUTOMOUNT | libc::AT_STATX_SYNC_TYPE) as u64;
 
-fn facts(files: &Files, target: Target) -> Result<Facts, Errno> {
-    let pipe = |inode| Facts {
+fn attributes_of(files: &Files, target: Target) -> Result<Attributes, Errno> {
+    let pipe = |inode| Attributes {
         inode,
         mode: libc::S_IFIFO | 0o600,
         links: 1,
@@ -44,7 +44,7 @@ fn facts(files: &Files, target: Target) -> Result<Facts, Errno> {
         }
         // No type of file (fs/anon_inodes.c).
         Target::Event(_) | Target::Watch(_) => {
-            return Ok(Facts { mode: 0o600, ..pipe(4 << 32) });
+            return Ok(Attributes { mode: 0o600, ..pipe(4 << 32) });
         }
     };
     let node = files.tree.node(id).ok_or(ENOENT)?;
@@ -73,7 +73,7 @@ fn facts(files: &Files, target: Target) -> Result<Facts, Errno> {
         held @ 2.. if id == NodeId::INPUT => held - 1,
         links => links,
     };
-    Ok(Facts {
+    Ok(Attributes {
         inode: u64::from(id.0) + 1,
         mode: kind | node.mode,
         links: u64::from(links.max(u32::from(node.is_directory()) * 2)),
@@ -84,7 +84,7 @@ fn facts(files: &Files, target: Target) -> Result<Facts, Errno> {
     })
 }
 
-impl Facts {
+impl Attributes {
     fn modified(&self) -> (u64, u64) {
         (self.modified_ns / 1_000_000_000, self.modified_ns % 1_000_000_000)
     }
@@ -164,8 +164,8 @@ impl Process {
     pub(crate) fn told_by_the_shim(&self) -> [([u8; 144], [u8; 256]); 3] {
         let targets = [Target::Node(NodeId::INPUT), Target::Stdout, Target::Stderr];
         // The input's node is never freed.
-        let told = |facts: Facts| (facts.stat(), facts.statx());
-        targets.map(|target| facts(&self.files, target).map_or(([0; 144], [0; 256]), told))
+        let told = |facts: Attributes| (facts.stat(), facts.statx());
+        targets.map(|target| attributes_of(&self.files, target).map_or(([0; 144], [0; 256]), told))
     }
 
     /// What is at a path, for the calls that take a descriptor, a path and flags.
@@ -175,13 +175,13 @@ impl Process {
         path: u64,
         flags: u64,
         mem: &mut dyn UserMemory,
-    ) -> Result<Facts, Stop> {
+    ) -> Result<Attributes, SyscallStop> {
         let known = (libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH) as u64 | IGNORED;
         if flags & !known != 0 {
             return Err(EINVAL.into());
         }
         let target = self.locate(fd, path, flags, mem)?;
-        Ok(facts(&self.files, target)?)
+        Ok(attributes_of(&self.files, target)?)
     }
 
     pub(crate) fn stat_path(
@@ -191,15 +191,20 @@ impl Process {
         out: u64,
         flags: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let stat = self.facts_at(fd, path, flags, mem)?.stat();
         self.user(mem).write(Gva(out), &stat)?;
         Ok(0)
     }
 
-    pub(crate) fn stat_open(&mut self, fd: u64, out: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn stat_open(
+        &mut self,
+        fd: u64,
+        out: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         let target = self.files.table.get(fd)?.target;
-        let stat = facts(&self.files, target)?.stat();
+        let stat = attributes_of(&self.files, target)?.stat();
         self.user(mem).write(Gva(out), &stat)?;
         Ok(0)
     }
@@ -211,24 +216,34 @@ impl Process {
         flags: u64,
         out: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let statx = self.facts_at(fd, path, flags, mem)?.statx();
         self.user(mem).write(Gva(out), &statx)?;
         Ok(0)
     }
 
-    pub(crate) fn statfs_path(&mut self, path: u64, out: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn statfs_path(
+        &mut self,
+        path: u64,
+        out: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         self.locate(crate::linux::abi::syscall::AT_FDCWD, path, 0, mem)?;
         self.statfs(out, mem)
     }
 
-    pub(crate) fn statfs_open(&mut self, fd: u64, out: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn statfs_open(
+        &mut self,
+        fd: u64,
+        out: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         self.files.table.get(fd)?;
         self.statfs(out, mem)
     }
 
     /// A file system in memory, always with the same room.
-    fn statfs(&mut self, out: u64, mem: &mut dyn UserMemory) -> Answer {
+    fn statfs(&mut self, out: u64, mem: &mut dyn UserMemory) -> SyscallResult {
         let tmpfs = 0x0102_1994;
         let words = [tmpfs, 4096, 1 << 16, 1 << 15, 1 << 15, 1 << 16, 1 << 15, 0, 255, 4096];
         let mut bytes = [0; 120];
@@ -246,7 +261,7 @@ impl Process {
         mode: u64,
         flags: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let known = (libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH | libc::AT_EACCESS) as u64;
         if mode & !7 != 0 || flags & !known != 0 {
             return Err(EINVAL.into());

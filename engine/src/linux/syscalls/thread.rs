@@ -2,12 +2,12 @@
 
 use crate::address::Gva;
 use crate::linux::abi::errno::{EAGAIN, EINVAL, EPERM};
-use crate::linux::abi::syscall::Verdict;
+use crate::linux::abi::syscall::SyscallAction;
 use crate::linux::cpu::{Context, Cpu};
 use crate::linux::mm::bounds::USER_END;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::{Answer, Stop};
+use crate::linux::sched::stop::{SyscallResult, SyscallStop};
 use crate::linux::sched::wait::{Cause, Wait};
 
 /// What a thread shares with the one that makes it; without any of these it is another process.
@@ -44,7 +44,7 @@ impl Process {
         new: NewThread,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
-    ) -> Answer {
+    ) -> SyscallResult {
         let has = |flag: i32| new.flags & flag as u64 != 0;
         if has(libc::CLONE_THREAD) && !has(libc::CLONE_SIGHAND)
             || has(libc::CLONE_SIGHAND) && !has(libc::CLONE_VM)
@@ -52,7 +52,7 @@ impl Process {
             return Err(EINVAL.into());
         }
         if new.flags & SHARED != SHARED || new.flags & !KNOWN != 0 {
-            return Err(Stop::End(Verdict::Unsupported(name.to_owned())));
+            return Err(SyscallStop::End(SyscallAction::Unsupported(name.to_owned())));
         }
         if has(libc::CLONE_SETTLS) && new.fs_base >= USER_END {
             return Err(EPERM.into());
@@ -87,7 +87,7 @@ impl Process {
         bytes: u64,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
-    ) -> Answer {
+    ) -> SyscallResult {
         if !(CLONE_ARGS_BYTES_MIN..=4096).contains(&bytes) {
             return Err(EINVAL.into());
         }
@@ -106,14 +106,14 @@ impl Process {
     }
 
     /// `exit`: the end of the thread, and of the process if it is the last.
-    pub(crate) fn exit_thread(&mut self, status: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn exit_thread(&mut self, status: u64, mem: &mut dyn UserMemory) -> SyscallResult {
         let status = (status & 0xff) as u8;
         let thread = self.threads.current();
         let (id, is_first) = (thread.id, thread.id == crate::linux::abi::ids::PROCESS_ID);
         let (list, clear_id_at) = (thread.robust_list, thread.clear_id_at);
         if self.threads.is_single() {
             let status = if is_first { status } else { self.threads.status.unwrap_or(status) };
-            return Err(Stop::End(Verdict::Exit { status }));
+            return Err(SyscallStop::End(SyscallAction::Exit { status }));
         }
         if is_first {
             self.threads.status = Some(status);
@@ -126,17 +126,17 @@ impl Process {
         }
         self.threads.remove_current();
         self.threads.count_call();
-        Err(Stop::Ended)
+        Err(SyscallStop::Ended)
     }
 
-    pub(crate) fn set_id_address(&mut self, at: u64) -> Answer {
+    pub(crate) fn set_id_address(&mut self, at: u64) -> SyscallResult {
         if self.threads.current().clear_id_at != at {
             self.threads.current_mut().clear_id_at = at;
         }
         Ok(self.threads.current().id)
     }
 
-    pub(crate) fn set_robust_list(&mut self, at: u64, bytes: u64) -> Answer {
+    pub(crate) fn set_robust_list(&mut self, at: u64, bytes: u64) -> SyscallResult {
         if bytes != 24 {
             return Err(EINVAL.into());
         }
@@ -146,7 +146,7 @@ impl Process {
         Ok(0)
     }
 
-    pub(crate) fn yield_to_others(&mut self) -> Answer {
+    pub(crate) fn yield_to_others(&mut self) -> SyscallResult {
         if self.threads.is_single() {
             return Ok(0);
         }

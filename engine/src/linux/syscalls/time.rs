@@ -5,7 +5,7 @@ use crate::address::Gva;
 use crate::linux::abi::errno::EINVAL;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::{Answer, Stop};
+use crate::linux::sched::stop::{SyscallResult, SyscallStop};
 use crate::linux::sched::wait::Wait;
 
 /// Wall-clock time at boot: the start of 2024, UTC.
@@ -30,7 +30,7 @@ impl Process {
     }
 
     /// Where a clock stood at boot.
-    pub(crate) fn clock_start(clock: u64) -> Result<u64, Stop> {
+    pub(crate) fn clock_start(clock: u64) -> Result<u64, SyscallStop> {
         match clock as i32 {
             libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE | libc::CLOCK_TAI => {
                 Ok(EPOCH_SECONDS)
@@ -46,7 +46,12 @@ impl Process {
         }
     }
 
-    pub(crate) fn clock_get(&mut self, clock: u64, at: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn clock_get(
+        &mut self,
+        clock: u64,
+        at: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         let (seconds, ns) = self.now(Self::clock_start(clock)?);
         self.user(mem).write(Gva(at), &pair(seconds, ns))?;
         Ok(0)
@@ -57,7 +62,7 @@ impl Process {
         clock: u64,
         at: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         Self::clock_start(clock)?;
         if at != 0 {
             self.user(mem).write(Gva(at), &pair(0, 1))?;
@@ -65,7 +70,12 @@ impl Process {
         Ok(0)
     }
 
-    pub(crate) fn time_of_day(&mut self, at: u64, zone: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn time_of_day(
+        &mut self,
+        at: u64,
+        zone: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         let (seconds, ns) = self.now(EPOCH_SECONDS);
         if at != 0 {
             self.user(mem).write(Gva(at), &pair(seconds, ns / 1_000))?;
@@ -76,7 +86,7 @@ impl Process {
         Ok(0)
     }
 
-    pub(crate) fn time(&mut self, at: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn time(&mut self, at: u64, mem: &mut dyn UserMemory) -> SyscallResult {
         let (seconds, _) = self.now(EPOCH_SECONDS);
         if at != 0 {
             self.user(mem).write(Gva(at), &seconds.to_le_bytes())?;
@@ -84,7 +94,7 @@ impl Process {
         Ok(seconds)
     }
 
-    pub(crate) fn times(&mut self, at: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn times(&mut self, at: u64, mem: &mut dyn UserMemory) -> SyscallResult {
         let ticks = self.scalars.clock_ns / 10_000_000;
         if at != 0 {
             let busy = self.scalars.busy_ns() / 10_000_000;
@@ -94,7 +104,7 @@ impl Process {
         Ok(ticks)
     }
 
-    pub(crate) fn usage(&mut self, who: u64, at: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn usage(&mut self, who: u64, at: u64, mem: &mut dyn UserMemory) -> SyscallResult {
         if !matches!(who as i32, -1..=1) {
             return Err(EINVAL.into());
         }
@@ -108,7 +118,7 @@ impl Process {
     }
 
     /// A `timespec` as nanoseconds.
-    pub(crate) fn read_timespec(&mut self, at: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn read_timespec(&mut self, at: u64, mem: &mut dyn UserMemory) -> SyscallResult {
         self.read_timeout(at, 1, mem)
     }
 
@@ -118,7 +128,7 @@ impl Process {
         at: u64,
         unit_ns: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let mut user = self.user(mem);
         let seconds = user.read_u64(Gva(at))?;
         let fraction = user.read_u64(Gva(at.wrapping_add(8)))?;
@@ -128,14 +138,19 @@ impl Process {
         Ok(seconds.saturating_mul(NS_PER_SECOND).saturating_add(fraction * unit_ns))
     }
 
-    pub(crate) fn sleep(&mut self, at: u64, left_at: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn sleep(
+        &mut self,
+        at: u64,
+        left_at: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         let ns = self.read_timespec(at, mem)?;
         let until = self.scalars.clock_ns.saturating_add(ns);
         self.sleep_until(until, left_at, mem)
     }
 
     /// A signal that ends the sleep finds, at `left_at`, how much was left.
-    fn sleep_until(&mut self, until: u64, left_at: u64, mem: &mut dyn UserMemory) -> Answer {
+    fn sleep_until(&mut self, until: u64, left_at: u64, mem: &mut dyn UserMemory) -> SyscallResult {
         let left = until.saturating_sub(self.scalars.clock_ns);
         let timer = self.threads.timers.next().filter(|timer| *timer < until);
         if let (Some(timer), true) = (timer, left_at != 0) {
@@ -156,7 +171,7 @@ impl Process {
         at: u64,
         left_at: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let start = Self::clock_start(clock)?;
         let ns = self.read_timespec(at, mem)?;
         if flags & libc::TIMER_ABSTIME as u64 != 0 {

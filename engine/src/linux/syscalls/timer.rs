@@ -6,7 +6,7 @@ use crate::address::Gva;
 use crate::linux::abi::errno::{EAGAIN, EINVAL};
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::Answer;
+use crate::linux::sched::stop::SyscallResult;
 use crate::linux::sched::timers::{Created, Timer};
 use crate::linux::syscalls::time::NS_PER_SECOND;
 
@@ -16,7 +16,7 @@ const SIGEV_NONE: i32 = 1;
 const SIGEV_THREAD_ID: i32 = 4;
 
 impl Process {
-    pub(crate) fn alarm(&mut self, seconds: u64) -> Answer {
+    pub(crate) fn alarm(&mut self, seconds: u64) -> SyscallResult {
         let now = self.scalars.clock_ns;
         let (left_ns, _) = self.threads.timers.interval[0].left(now);
         let ns = u64::from(seconds as u32).saturating_mul(NS_PER_SECOND);
@@ -34,7 +34,12 @@ impl Process {
         if which == 0 { self.scalars.clock_ns } else { self.scalars.busy_ns() }
     }
 
-    pub(crate) fn get_interval(&mut self, which: u64, at: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn get_interval(
+        &mut self,
+        which: u64,
+        at: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         let which = which as u32 as usize;
         let timer = *self.threads.timers.interval.get(which).ok_or(EINVAL)?;
         let (left, interval) = timer.left(self.interval_now(which));
@@ -47,7 +52,7 @@ impl Process {
         new: u64,
         old: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let index = which as u32 as usize;
         if index > 2 {
             return Err(EINVAL.into());
@@ -79,7 +84,7 @@ impl Process {
         left: u64,
         unit_ns: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let mut bytes = [0; 32];
         let words = [interval, left].into_iter();
         let words = words.flat_map(|ns| [ns / NS_PER_SECOND, ns % NS_PER_SECOND / unit_ns]);
@@ -96,7 +101,7 @@ impl Process {
         event: u64,
         id_at: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let clock_start = Self::clock_start(clock)?;
         let (mut signal, mut value, mut thread) = (libc::SIGALRM as u8, None, None);
         if event != 0 {
@@ -151,7 +156,7 @@ impl Process {
         new: u64,
         old: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let created = self.timer_of(id)?;
         let interval = self.read_timespec(new, mem)?;
         let value = self.read_timespec(new.wrapping_add(16), mem)?;
@@ -170,16 +175,21 @@ impl Process {
         Ok(0)
     }
 
-    pub(crate) fn get_timer(&mut self, id: u64, at: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn get_timer(
+        &mut self,
+        id: u64,
+        at: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         let (left, interval) = self.timer_of(id)?.timer.left(self.scalars.clock_ns);
         self.write_setting(at, interval, left, 1, mem)
     }
 
-    pub(crate) fn timer_overrun(&mut self, id: u64) -> Answer {
+    pub(crate) fn timer_overrun(&mut self, id: u64) -> SyscallResult {
         Ok(u64::from(self.timer_of(id)?.overrun))
     }
 
-    pub(crate) fn delete_timer(&mut self, id: u64) -> Answer {
+    pub(crate) fn delete_timer(&mut self, id: u64) -> SyscallResult {
         let is_there = self.threads.timers.delete(u64::from(id as u32));
         if is_there { Ok(0) } else { Err(EINVAL.into()) }
     }

@@ -7,7 +7,7 @@ use crate::linux::fs::table::Target;
 use crate::linux::fs::tree::NodeId;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::{Answer, Stop};
+use crate::linux::sched::stop::{SyscallResult, SyscallStop};
 
 /// What an attribute call is about: what a path leads to, what lies there itself, what is open.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,7 @@ fn absent(name: &[u8]) -> Errno {
 }
 
 impl Process {
-    fn attribute_target(&self, of: Of, mem: &mut dyn UserMemory) -> Result<Target, Stop> {
+    fn attribute_target(&self, of: Of, mem: &mut dyn UserMemory) -> Result<Target, SyscallStop> {
         match of {
             Of::Path(at) => self.locate(crate::linux::abi::syscall::AT_FDCWD, at, 0, mem),
             Of::Link(at) => self.locate(
@@ -38,23 +38,33 @@ impl Process {
     }
 
     /// Why what is there has no attribute of the name at `name`.
-    fn absence(&self, of: Of, name: u64, mem: &mut dyn UserMemory) -> Result<Errno, Stop> {
+    fn absence(&self, of: Of, name: u64, mem: &mut dyn UserMemory) -> Result<Errno, SyscallStop> {
         let name = self.user(mem).read_path(name)?;
         self.attribute_target(of, mem)?;
         Ok(absent(name.as_bytes()))
     }
 
-    pub(crate) fn get_attribute(&self, of: Of, name: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn get_attribute(
+        &self,
+        of: Of,
+        name: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         Err(self.absence(of, name, mem)?.into())
     }
 
-    pub(crate) fn list_attributes(&self, of: Of, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn list_attributes(&self, of: Of, mem: &mut dyn UserMemory) -> SyscallResult {
         self.attribute_target(of, mem)?;
         Ok(0)
     }
 
     /// `setxattr` and `removexattr`.
-    pub(crate) fn set_attribute(&self, of: Of, name: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn set_attribute(
+        &self,
+        of: Of,
+        name: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         let errno = self.absence(of, name, mem)?;
         Err(if errno == ENODATA { EPERM } else { errno }.into())
     }
@@ -68,17 +78,17 @@ impl Process {
         group: u64,
         flags: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let target = self.locate(fd, path, flags, mem)?;
         self.own(target, owner, group)
     }
 
-    pub(crate) fn change_owner_open(&mut self, fd: u64, owner: u64, group: u64) -> Answer {
+    pub(crate) fn change_owner_open(&mut self, fd: u64, owner: u64, group: u64) -> SyscallResult {
         let target = self.files.table.get_usable(fd)?.target;
         self.own(target, owner, group)
     }
 
-    fn own(&self, target: Target, owner: u64, group: u64) -> Answer {
+    fn own(&self, target: Target, owner: u64, group: u64) -> SyscallResult {
         let keeps = |id: u64| matches!(id as u32, USER_ID | u32::MAX);
         let owned = match target {
             Target::Node(id) => self.files.tree.node(id).ok_or(ENOENT)?.owned,
@@ -98,17 +108,17 @@ impl Process {
         path: u64,
         mode: u64,
         mem: &mut dyn UserMemory,
-    ) -> Answer {
+    ) -> SyscallResult {
         let target = self.locate(fd, path, 0, mem)?;
         self.set_mode(target, mode)
     }
 
-    pub(crate) fn change_mode_open(&mut self, fd: u64, mode: u64) -> Answer {
+    pub(crate) fn change_mode_open(&mut self, fd: u64, mode: u64) -> SyscallResult {
         let target = self.files.table.get_usable(fd)?.target;
         self.set_mode(target, mode)
     }
 
-    fn set_mode(&mut self, target: Target, mode: u64) -> Answer {
+    fn set_mode(&mut self, target: Target, mode: u64) -> SyscallResult {
         let Target::Node(id) = target else { return Ok(0) };
         self.check_owned(id).map_err(|_| EPERM)?;
         if let Some(node) = self.files.tree.node_mut(id) {
@@ -118,7 +128,7 @@ impl Process {
     }
 
     /// `utimensat`: whatever time is asked for, the guest's clock decides.
-    pub(crate) fn touch(&mut self, fd: u64, path: u64, mem: &mut dyn UserMemory) -> Answer {
+    pub(crate) fn touch(&mut self, fd: u64, path: u64, mem: &mut dyn UserMemory) -> SyscallResult {
         let target = match path {
             0 => self.files.table.get(fd)?.target,
             path => self.locate(fd, path, 0, mem)?,

@@ -1,7 +1,7 @@
 //! `mmap` and its relatives, the break, and page faults.
 
 use crate::address::Gva;
-use crate::linux::abi::syscall::{FaultVerdict, Verdict};
+use crate::linux::abi::syscall::{FaultAction, SyscallAction};
 use crate::linux::loader::spec::ProcessSpec;
 use crate::linux::mm::bounds::ENGINE_RESERVE;
 use crate::linux::mm::user_memory::UserMemory;
@@ -17,7 +17,7 @@ impl Guest {
         self.ok(libc::SYS_mmap, [at, pages * PAGE, prot, flags, u64::MAX, 0])
     }
 
-    fn fault(&mut self, at: u64, access: Access) -> FaultVerdict {
+    fn fault(&mut self, at: u64, access: Access) -> FaultAction {
         self.process.page_fault(Gva(at), access, &mut self.mem)
     }
 }
@@ -37,7 +37,7 @@ fn gives_fresh_zeros_after_unmapping() {
     let at = guest.map(0, 2, READ_WRITE, ANONYMOUS);
     guest.mem.write(Gva(at + PAGE), b"secret").unwrap();
     guest.ok(libc::SYS_munmap, [at, 2 * PAGE]);
-    assert_eq!(guest.fault(at, Access::Read), FaultVerdict::Signal(Signal::SEGV));
+    assert_eq!(guest.fault(at, Access::Read), FaultAction::Signal(Signal::SEGV));
     assert_eq!(guest.map(at, 2, READ_WRITE, FIXED), at);
     assert_eq!(guest.word(at + PAGE), 0);
 }
@@ -86,10 +86,10 @@ fn reserves_huge_ranges_and_brings_pages_in_on_demand() {
     guest.ok(libc::SYS_mprotect, [reserve, 1 << 30, READ_WRITE]);
     assert_eq!(guest.mem.pages.len(), before);
     let at = reserve + (1 << 29);
-    assert_eq!(guest.fault(at, Access::Write), FaultVerdict::Retry);
+    assert_eq!(guest.fault(at, Access::Write), FaultAction::Retry);
     guest.mem.write(Gva(at), b"x").unwrap();
-    assert_eq!(guest.fault(at, Access::Execute), FaultVerdict::Signal(Signal::SEGV));
-    assert_eq!(guest.fault(reserve + (1 << 30), Access::Read), FaultVerdict::Signal(Signal::SEGV));
+    assert_eq!(guest.fault(at, Access::Execute), FaultAction::Signal(Signal::SEGV));
+    assert_eq!(guest.fault(reserve + (1 << 30), Access::Read), FaultAction::Signal(Signal::SEGV));
     assert!(guest.mem.pages.len() - before <= 64);
     // A system call brings pages in as the kernel would.
     let path = guest.text("/dev/zero");
@@ -102,8 +102,8 @@ fn runs_out_of_memory_without_an_errno() {
     let mut guest = Guest::simple();
     guest.mem.frames_max = guest.mem.pages.len() as u64;
     let at = guest.map(0, 100, READ_WRITE, ANONYMOUS);
-    assert_eq!(guest.fault(at, Access::Write), FaultVerdict::OutOfMemory);
-    assert_eq!(guest.verdict(libc::SYS_uname, [at]), Verdict::OutOfMemory);
+    assert_eq!(guest.fault(at, Access::Write), FaultAction::OutOfMemory);
+    assert_eq!(guest.verdict(libc::SYS_uname, [at]), SyscallAction::OutOfMemory);
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn protects_up_to_a_hole() {
     guest.err(libc::SYS_mprotect, [at + 1, PAGE, 1], libc::EINVAL);
     guest.err(libc::SYS_mprotect, [at, PAGE, 0x10], libc::EINVAL);
     guest.ok(libc::SYS_mprotect, [at, 0, 1]);
-    assert_eq!(guest.fault(at, Access::Write), FaultVerdict::Signal(Signal::SEGV));
+    assert_eq!(guest.fault(at, Access::Write), FaultAction::Signal(Signal::SEGV));
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn keeps_contents_through_prot_none() {
     let at = guest.map(0, 1, READ_WRITE, ANONYMOUS);
     guest.mem.write(Gva(at), b"kept").unwrap();
     guest.ok(libc::SYS_mprotect, [at, PAGE, 0]);
-    assert_eq!(guest.fault(at, Access::Read), FaultVerdict::Signal(Signal::SEGV));
+    assert_eq!(guest.fault(at, Access::Read), FaultAction::Signal(Signal::SEGV));
     guest.err(libc::SYS_uname, [at], libc::EFAULT);
     guest.ok(libc::SYS_mprotect, [at, PAGE, READ_WRITE]);
     assert_eq!(guest.get(at, 4), b"kept");
@@ -139,7 +139,7 @@ fn discards_to_zeros_and_to_file_contents() {
         let at = guest.map(0, pages, READ_WRITE, ANONYMOUS);
         guest.mem.write(Gva(at + PAGE), b"old").unwrap();
         guest.ok(libc::SYS_madvise, [at, pages * PAGE, libc::MADV_DONTNEED as u64]);
-        assert_eq!(guest.fault(at + PAGE, Access::Write), FaultVerdict::Retry);
+        assert_eq!(guest.fault(at + PAGE, Access::Write), FaultAction::Retry);
         assert_eq!(guest.word(at + PAGE), 0);
     }
     let at = guest.ok(libc::SYS_mmap, [0, PAGE, 3, libc::MAP_PRIVATE as u64, 0, 0]);
@@ -154,7 +154,7 @@ fn raises_sigbus_beyond_the_end_of_a_file() {
     let mut guest = Guest::simple();
     let at = guest.ok(libc::SYS_mmap, [0, 3 * PAGE, 1, libc::MAP_SHARED as u64, 0, 0]);
     assert_eq!(guest.get(at, 6), b"input\0");
-    assert_eq!(guest.fault(at + PAGE, Access::Read), FaultVerdict::Signal(Signal::BUS));
+    assert_eq!(guest.fault(at + PAGE, Access::Read), FaultAction::Signal(Signal::BUS));
     guest.err(libc::SYS_mprotect, [at, PAGE, 3], libc::EACCES);
 }
 
@@ -166,10 +166,10 @@ fn brings_in_a_large_file_around_the_fault() {
     let at = guest.ok(libc::SYS_mmap, [0, len, 3, libc::MAP_PRIVATE as u64, 0, 0]);
     let page = at + 1000 * PAGE;
     assert!(!guest.mem.allows(Gva(page), Access::Read));
-    assert_eq!(guest.fault(page + 5, Access::Read), FaultVerdict::Retry);
+    assert_eq!(guest.fault(page + 5, Access::Read), FaultAction::Retry);
     assert_eq!(guest.get(page, 1), [1000u32 as u8]);
     guest.mem.write(Gva(page), b"mine").unwrap();
-    assert_eq!(guest.fault(page + 200 * PAGE, Access::Read), FaultVerdict::Retry);
+    assert_eq!(guest.fault(page + 200 * PAGE, Access::Read), FaultAction::Retry);
     assert_eq!(guest.get(page, 4), b"mine", "present pages are left alone");
 }
 
@@ -184,10 +184,10 @@ fn grows_moves_and_shrinks_mappings() {
     assert_ne!(moved, at);
     assert_eq!(guest.get(moved + 3 * PAGE, 4), b"tail");
     assert_eq!(guest.word(moved + 7 * PAGE), 0);
-    assert_eq!(guest.fault(at, Access::Read), FaultVerdict::Signal(Signal::SEGV));
+    assert_eq!(guest.fault(at, Access::Read), FaultAction::Signal(Signal::SEGV));
     assert_eq!(guest.ok(libc::SYS_mremap, [moved, 8 * PAGE, 2 * PAGE, 0]), moved);
     let gone = moved + 2 * PAGE;
-    assert_eq!(guest.fault(gone, Access::Read), FaultVerdict::Signal(Signal::SEGV));
+    assert_eq!(guest.fault(gone, Access::Read), FaultAction::Signal(Signal::SEGV));
     assert_eq!(guest.ok(libc::SYS_mremap, [moved, 2 * PAGE, 4 * PAGE, 0]), moved, "in place");
     let to = 0x10_0000;
     let fixed = may_move | libc::MREMAP_FIXED as u64;
@@ -203,7 +203,7 @@ fn moves_the_program_break() {
     assert_eq!(guest.ok(libc::SYS_brk, [start + 10_000]), start + 10_000);
     guest.mem.write(Gva(start), b"heap").unwrap();
     assert_eq!(guest.ok(libc::SYS_brk, [start]), start);
-    assert_eq!(guest.fault(start, Access::Read), FaultVerdict::Signal(Signal::SEGV));
+    assert_eq!(guest.fault(start, Access::Read), FaultAction::Signal(Signal::SEGV));
     guest.ok(libc::SYS_brk, [start + 10_000]);
     assert_eq!(guest.word(start), 0);
     assert_eq!(guest.ok(libc::SYS_brk, [u64::MAX]), start + 10_000, "refused");
@@ -214,9 +214,9 @@ fn moves_the_program_break() {
 fn grows_the_stack_on_demand_down_to_its_limit() {
     let mut guest = Guest::simple();
     let top = 0x7fff_ffff_f000;
-    assert_eq!(guest.fault(top - (4 << 20), Access::Write), FaultVerdict::Retry);
+    assert_eq!(guest.fault(top - (4 << 20), Access::Write), FaultAction::Retry);
     let below = top - (8 << 20) - 1;
-    assert_eq!(guest.fault(below, Access::Write), FaultVerdict::Signal(Signal::SEGV));
+    assert_eq!(guest.fault(below, Access::Write), FaultAction::Signal(Signal::SEGV));
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn writes_through_a_shared_mapping_reach_the_file() {
     assert_eq!(guest.get(at, 10), b"012b401289");
     let snapshot = guest.process.clone();
     guest.ok(libc::SYS_ftruncate, [fd, 0]);
-    assert_eq!(guest.fault(at, Access::Read), FaultVerdict::Signal(Signal::BUS));
+    assert_eq!(guest.fault(at, Access::Read), FaultAction::Signal(Signal::BUS));
     guest.ok(libc::SYS_munmap, [at, 2 * PAGE]);
     guest.process.rewind_to(&snapshot);
     assert_eq!(guest.process.same_as(&snapshot), Vec::<String>::new());
@@ -290,11 +290,11 @@ fn a_system_call_makes_the_stack_grow_as_an_access_does() {
     let top = 0x7fff_ffff_f000;
     let far = top - (4 << 20);
     guest.ok(libc::SYS_uname, [far]);
-    assert_eq!(guest.fault(far + PAGE, Access::Write), FaultVerdict::Retry);
+    assert_eq!(guest.fault(far + PAGE, Access::Write), FaultAction::Retry);
     guest.err(libc::SYS_uname, [top - (8 << 20) - PAGE], libc::EFAULT);
     // Nothing is placed into the gap below, unless it must be.
     let near = (far & !0xffff) - 100 * PAGE;
     assert_ne!(guest.map(near, 1, READ_WRITE, ANONYMOUS), near);
     assert_eq!(guest.map(near, 1, READ_WRITE, FIXED), near);
-    assert_eq!(guest.fault(far - (1 << 16), Access::Read), FaultVerdict::Signal(Signal::SEGV));
+    assert_eq!(guest.fault(far - (1 << 16), Access::Read), FaultAction::Signal(Signal::SEGV));
 }

@@ -1,6 +1,6 @@
 //! Files, pipes, time, signals and identity.
 
-use crate::linux::abi::syscall::Verdict;
+use crate::linux::abi::syscall::SyscallAction;
 use crate::linux::loader::spec::{InputChannel, ProcessSpec};
 use crate::linux::tests::mock::{Guest, NOWHERE, PAGE};
 use crate::outcome::Signal;
@@ -35,7 +35,7 @@ fn captures_output_up_to_its_limit() {
     assert_eq!(guest.process.stdout(), b"hello");
     assert_eq!(guest.process.stderr(), b"error");
     let at = guest.scratch;
-    assert_eq!(guest.verdict(libc::SYS_write, [1, at, 6]), Verdict::OutOfMemory);
+    assert_eq!(guest.verdict(libc::SYS_write, [1, at, 6]), SyscallAction::OutOfMemory);
 }
 
 #[test]
@@ -229,13 +229,13 @@ fn pipes_bytes_to_itself_and_says_when_it_would_wait_for_ever() {
     let part = guest.put(64, &[out.to_le_bytes(), 1u64.to_le_bytes()].concat());
     let nowait = libc::RWF_NOWAIT as u64;
     guest.err(libc::SYS_preadv2, [3, part, 1, u64::MAX, 0, nowait], libc::EAGAIN);
-    assert_eq!(guest.verdict(libc::SYS_read, [3, out, 1]), Verdict::Hang);
+    assert_eq!(guest.verdict(libc::SYS_read, [3, out, 1]), SyscallAction::Hang);
     guest.ok(libc::SYS_close, [4]);
     assert_eq!(guest.read_text(3, 100), "");
     guest.ok(libc::SYS_pipe2, [out, libc::O_NONBLOCK as u64]);
     guest.err(libc::SYS_read, [4, out, 1], libc::EAGAIN);
     guest.ok(libc::SYS_close, [4]);
-    assert_eq!(guest.verdict(libc::SYS_write, [5, out, 1]), Verdict::Signal(Signal(13)));
+    assert_eq!(guest.verdict(libc::SYS_write, [5, out, 1]), SyscallAction::Signal(Signal(13)));
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn gives_the_same_random_bytes_for_the_same_seed() {
 #[test]
 fn ends_by_signals_to_itself_unless_ignored_or_blocked() {
     let mut guest = Guest::simple();
-    let abort = Verdict::Signal(Signal::ABRT);
+    let abort = SyscallAction::Signal(Signal::ABRT);
     assert_eq!(guest.verdict(libc::SYS_tgkill, [1000, 1000, 6]), abort);
     assert_eq!(guest.verdict(libc::SYS_kill, [0, 6]), abort);
     guest.ok(libc::SYS_kill, [1000, 0]);
@@ -285,7 +285,7 @@ fn ends_by_signals_to_itself_unless_ignored_or_blocked() {
     guest.ok(libc::SYS_rt_sigprocmask, [libc::SIG_BLOCK as u64, set, 0, 8]);
     guest.ok(libc::SYS_kill, [1000, 15]);
     let unblocked = guest.verdict(libc::SYS_rt_sigprocmask, [libc::SIG_UNBLOCK as u64, set, 0, 8]);
-    assert_eq!(unblocked, Verdict::Signal(Signal(15)));
+    assert_eq!(unblocked, SyscallAction::Signal(Signal(15)));
 }
 
 #[test]
@@ -293,12 +293,12 @@ fn hangs_where_only_a_second_thread_could_go_on() {
     let mut guest = Guest::simple();
     let word = guest.put(0, &7u64.to_le_bytes());
     guest.err(libc::SYS_futex, [word, 0, 8, 0], libc::EAGAIN);
-    assert_eq!(guest.verdict(libc::SYS_futex, [word, 0, 7, 0]), Verdict::Hang);
+    assert_eq!(guest.verdict(libc::SYS_futex, [word, 0, 7, 0]), SyscallAction::Hang);
     let timeout = guest.put(64, &[0; 16]);
     guest.err(libc::SYS_futex, [word, 0, 7, timeout], libc::ETIMEDOUT);
     assert_eq!(guest.ok(libc::SYS_futex, [word, 1, 1, 0]), 0);
-    assert_eq!(guest.verdict(libc::SYS_fork, []), Verdict::Unsupported("fork".to_owned()));
-    assert_eq!(guest.verdict(libc::SYS_exit_group, [259]), Verdict::Exit { status: 3 });
+    assert_eq!(guest.verdict(libc::SYS_fork, []), SyscallAction::Unsupported("fork".to_owned()));
+    assert_eq!(guest.verdict(libc::SYS_exit_group, [259]), SyscallAction::Exit { status: 3 });
 }
 
 #[test]

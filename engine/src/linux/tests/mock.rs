@@ -1,7 +1,7 @@
 //! A user memory that is a map, and a process to try system calls on.
 
 use crate::address::{Gva, PAGE_SIZE};
-use crate::linux::abi::syscall::{SystemCall, Verdict};
+use crate::linux::abi::syscall::{SyscallAction, SystemCall};
 use crate::linux::cpu::{Cpu, ExtendedLayout};
 use crate::linux::loader::spec::{ProcessSpec, Start};
 use crate::linux::mm::user_memory::{Inaccessible, OutOfFrames, PageRange, Prot, UserMemory};
@@ -246,7 +246,7 @@ impl Guest {
         Self::load(&ProcessSpec::new("/bin/true"), b"input")
     }
 
-    pub(crate) fn verdict(&mut self, nr: i64, args: impl AsRef<[u64]>) -> Verdict {
+    pub(crate) fn verdict(&mut self, nr: i64, args: impl AsRef<[u64]>) -> SyscallAction {
         let mut all = [0; 6];
         all[..args.as_ref().len()].copy_from_slice(args.as_ref());
         let [rdi, rsi, rdx, r10, r8, r9] = all;
@@ -259,7 +259,7 @@ impl Guest {
     /// The value a call returns, errors as negative numbers.
     pub(crate) fn call(&mut self, nr: i64, args: impl AsRef<[u64]>) -> i64 {
         match self.verdict(nr, args) {
-            Verdict::Return(value) => value as i64,
+            SyscallAction::Return(value) => value as i64,
             other => panic!("unexpected {other:?}"),
         }
     }

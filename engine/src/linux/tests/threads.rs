@@ -1,6 +1,6 @@
 //! Threads, waits, signals and timers, without a CPU that would run them.
 
-use crate::linux::abi::syscall::Verdict;
+use crate::linux::abi::syscall::SyscallAction;
 use crate::linux::sched::threads::THREADS_MAX;
 use crate::linux::tests::mock::{Guest, NOWHERE, PAGE};
 use crate::outcome::{Fault, MemoryAccess, Signal};
@@ -18,7 +18,7 @@ fn spawn(guest: &mut Guest, stack: u64) -> u64 {
 
 /// Makes a call after which another thread goes on, and tells what that one finds in RAX.
 fn switch(guest: &mut Guest, nr: i64, args: impl AsRef<[u64]>) -> i64 {
-    assert_eq!(guest.verdict(nr, args), Verdict::Resumed);
+    assert_eq!(guest.verdict(nr, args), SyscallAction::Resumed);
     guest.cpu.regs.rax as i64
 }
 
@@ -56,7 +56,7 @@ fn the_end_of_a_thread_wakes_who_joins_it() {
     switch(&mut guest, libc::SYS_futex, [id_at, WAIT, 1001, 0]);
     assert_eq!(switch(&mut guest, libc::SYS_exit, [3]), 0, "the join's wait is over");
     assert_eq!(guest.word(id_at), 0);
-    assert_eq!(guest.verdict(libc::SYS_exit, [4]), Verdict::Exit { status: 4 });
+    assert_eq!(guest.verdict(libc::SYS_exit, [4]), SyscallAction::Exit { status: 4 });
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn the_process_has_the_status_of_its_first_thread() {
     let mut guest = Guest::simple();
     spawn(&mut guest, 0);
     switch(&mut guest, libc::SYS_exit, [3]);
-    assert_eq!(guest.verdict(libc::SYS_exit, [4]), Verdict::Exit { status: 3 });
+    assert_eq!(guest.verdict(libc::SYS_exit, [4]), SyscallAction::Exit { status: 3 });
 }
 
 #[test]
@@ -90,13 +90,13 @@ fn a_wait_that_nothing_can_end_is_a_hang_and_a_timer_ends_one() {
     let word = guest.put(0, &7u64.to_le_bytes());
     let both = guest.clone();
     switch(&mut guest, libc::SYS_pause, []);
-    assert_eq!(guest.verdict(libc::SYS_futex, [word, WAIT, 7, 0]), Verdict::Hang);
+    assert_eq!(guest.verdict(libc::SYS_futex, [word, WAIT, 7, 0]), SyscallAction::Hang);
 
     let mut guest = both;
     handler_at(&mut guest, libc::SIGALRM, 0x40_0000, 0);
     guest.ok(libc::SYS_alarm, [1]);
     switch(&mut guest, libc::SYS_pause, []);
-    assert_eq!(guest.verdict(libc::SYS_futex, [word, WAIT, 7, 0]), Verdict::Resumed);
+    assert_eq!(guest.verdict(libc::SYS_futex, [word, WAIT, 7, 0]), SyscallAction::Resumed);
     assert_eq!(guest.cpu.regs.rip, 0x40_0000, "the handler, in the first thread");
     assert_eq!(guest.ok(libc::SYS_gettid, []), 1000);
 }
@@ -107,7 +107,7 @@ fn a_timer_whose_signal_is_ignored_ends_no_wait() {
     handler_at(&mut guest, libc::SIGALRM, libc::SIG_IGN as u64, 0);
     let often = guest.put(0, &[0u64, 1, 0, 1].map(u64::to_le_bytes).concat());
     guest.ok(libc::SYS_setitimer, [0, often, 0]);
-    assert_eq!(guest.verdict(libc::SYS_pause, []), Verdict::Hang);
+    assert_eq!(guest.verdict(libc::SYS_pause, []), SyscallAction::Hang);
 }
 
 #[test]
@@ -129,13 +129,13 @@ fn a_handler_returns_to_where_it_came_in() {
     handler_at(&mut guest, libc::SIGUSR1, 0x40_0000, 0);
     guest.cpu.extended[200] = 0x77;
     let (regs, extended) = (guest.cpu.regs, guest.cpu.extended.clone());
-    assert_eq!(guest.verdict(libc::SYS_kill, [1000, libc::SIGUSR1 as u64]), Verdict::Resumed);
+    assert_eq!(guest.verdict(libc::SYS_kill, [1000, libc::SIGUSR1 as u64]), SyscallAction::Resumed);
     assert_eq!((guest.cpu.regs.rip, guest.cpu.regs.rdi), (0x40_0000, 10));
     assert_ne!(guest.cpu.extended, extended, "a handler starts with a state of its own");
     assert_eq!(guest.word(guest.cpu.regs.rsp), 0x1234, "it returns to the restorer");
     // RET.
     guest.cpu.regs.rsp += 8;
-    assert_eq!(guest.verdict(libc::SYS_rt_sigreturn, []), Verdict::Resumed);
+    assert_eq!(guest.verdict(libc::SYS_rt_sigreturn, []), SyscallAction::Resumed);
     assert_eq!((guest.cpu.regs.rip, guest.cpu.regs.rsp), (regs.rip, regs.rsp));
     assert_eq!(guest.cpu.regs.rax, 0, "the call that sent the signal has succeeded");
     assert_eq!(guest.cpu.extended[200], 0x77);
@@ -147,11 +147,11 @@ fn a_frame_that_no_kernel_made_is_a_fault() {
         let mut guest = Guest::simple();
         guest.cpu.regs.rsp = rsp;
         let verdict = guest.verdict(libc::SYS_rt_sigreturn, []);
-        assert_eq!(verdict, Verdict::Signal(Signal::SEGV), "{rsp:#x}");
+        assert_eq!(verdict, SyscallAction::Signal(Signal::SEGV), "{rsp:#x}");
     }
     let mut guest = Guest::simple();
     guest.cpu.regs.rsp = guest.put(0, &[0xff; 2048]);
-    assert_eq!(guest.verdict(libc::SYS_rt_sigreturn, []), Verdict::Signal(Signal::SEGV));
+    assert_eq!(guest.verdict(libc::SYS_rt_sigreturn, []), SyscallAction::Signal(Signal::SEGV));
 }
 
 #[test]
@@ -168,5 +168,5 @@ fn a_fault_in_a_handler_without_a_stack_ends_the_process() {
         error_code: Some(6),
     };
     let verdict = guest.process.fault(&fault, NOWHERE, &mut guest.mem, &mut guest.cpu);
-    assert_eq!(verdict, Verdict::Signal(Signal::SEGV));
+    assert_eq!(verdict, SyscallAction::Signal(Signal::SEGV));
 }

@@ -23,8 +23,7 @@ use crate::guest::process::agent::Agent;
 use crate::guest::process::pages::ProcessPages;
 use crate::guest::process::trap;
 use crate::guest::process::trap::TrapFrame;
-use crate::linux::abi::syscall::SYSCALL_BYTES;
-use crate::linux::abi::syscall::{FaultVerdict, SystemCall, Verdict};
+use crate::linux::abi::syscall::{FaultAction, SYSCALL_BYTES, SyscallAction, SystemCall};
 use crate::linux::cpu::{Cpu as _, ExtendedLayout};
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
@@ -371,9 +370,11 @@ impl ProcessDriver {
         let verdict = process.fault(&fault, cr2, &mut pages, &mut cpu);
         let done = cpu.finish()?;
         match verdict {
-            Verdict::Resumed => self.go_elsewhere(hw, done),
-            Verdict::OutOfMemory => Ok(Flow::end(Outcome::OutOfMemory)),
-            Verdict::Signal(signal) => Ok(Flow::end(Outcome::Crashed(Fault { signal, ..fault }))),
+            SyscallAction::Resumed => self.go_elsewhere(hw, done),
+            SyscallAction::OutOfMemory => Ok(Flow::end(Outcome::OutOfMemory)),
+            SyscallAction::Signal(signal) => {
+                Ok(Flow::end(Outcome::Crashed(Fault { signal, ..fault })))
+            }
             _ => Ok(Flow::end(Outcome::Crashed(fault))),
         }
     }
@@ -430,12 +431,12 @@ impl ProcessDriver {
             return Ok(Flow::Continue);
         }
         match process.page_fault(Gva(at), kind, &mut pages) {
-            FaultVerdict::Retry => {
+            FaultAction::Retry => {
                 self.resume(hw, *back)?;
                 Ok(Flow::Continue)
             }
-            FaultVerdict::OutOfMemory => Ok(Flow::end(Outcome::OutOfMemory)),
-            FaultVerdict::Signal(signal) => self.fault(hw, back, of_page(signal, at, kind, frame)),
+            FaultAction::OutOfMemory => Ok(Flow::end(Outcome::OutOfMemory)),
+            FaultAction::Signal(signal) => self.fault(hw, back, of_page(signal, at, kind, frame)),
         }
     }
 }
@@ -456,17 +457,17 @@ enum Served {
 }
 
 /// What becomes of a program that stood at `rip`.
-fn served(verdict: Verdict, done: Done, rip: u64) -> Served {
+fn served(verdict: SyscallAction, done: Done, rip: u64) -> Served {
     let outcome = match verdict {
-        Verdict::Return(value) => return Served::Value(value),
-        Verdict::Resumed => return Served::Elsewhere(done),
-        Verdict::Exit { status } => Outcome::Exited { status },
-        Verdict::Signal(signal) => {
+        SyscallAction::Return(value) => return Served::Value(value),
+        SyscallAction::Resumed => return Served::Elsewhere(done),
+        SyscallAction::Exit { status } => Outcome::Exited { status },
+        SyscallAction::Signal(signal) => {
             Outcome::Crashed(Fault { signal, rip, access: None, vector: None, error_code: None })
         }
-        Verdict::OutOfMemory => Outcome::OutOfMemory,
-        Verdict::Hang => Outcome::TimedOut,
-        Verdict::Unsupported(name) => Outcome::Unsupported(Unsupported::SystemCall { name }),
+        SyscallAction::OutOfMemory => Outcome::OutOfMemory,
+        SyscallAction::Hang => Outcome::TimedOut,
+        SyscallAction::Unsupported(name) => Outcome::Unsupported(Unsupported::SystemCall { name }),
     };
     Served::End(outcome)
 }

@@ -14,7 +14,7 @@ mod code;
 mod hot;
 mod layout;
 mod shim;
-mod sites;
+mod syscall_patches;
 
 pub use code::AgentExit;
 pub use layout::{BATCH_BYTES_MAX, BATCH_MAX, INPUT_ALIGN};
@@ -22,8 +22,7 @@ pub use layout::{BATCH_BYTES_MAX, BATCH_MAX, INPUT_ALIGN};
 use crate::address::{Gpa, Gva, PAGE_SIZE, Pfn};
 use crate::guest::process::trap;
 use crate::guest::process::trap::engine_va;
-use crate::linux::abi::syscall::SYSCALL_BYTES;
-use crate::linux::abi::syscall::SystemCall;
+use crate::linux::abi::syscall::{SYSCALL_BYTES, SystemCall};
 use crate::linux::process::Process;
 use crate::memory::{GuestMemory, MemoryError, OutOfRam, PageFile};
 use crate::paging::{Frames, Tables, TablesFull, leaf_entry};
@@ -33,8 +32,8 @@ use layout::{
     CODE, FACTS, GATE_CODE, HOT, INPUT_BYTES, INPUTS, Part, SOURCE, STATE, STATUS, TABLES, facts,
     state,
 };
-use sites::{Sites, Surroundings};
 use std::hash::{BuildHasher, Hasher, RandomState};
+use syscall_patches::{PatchContext, SyscallPatches};
 
 /// What the hash of the exit statuses is multiplied with at each.
 const HASH_FACTOR: u64 = 31;
@@ -76,7 +75,7 @@ pub enum AgentError {
 
 /// What the agent needs to know of the snapshot.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment<'a> {
+pub struct AgentConfig<'a> {
     /// General registers.
     pub regs: &'a kvm_regs,
     /// XCR0.
@@ -96,7 +95,7 @@ pub struct Agent {
     /// does.
     pub tables: Tables,
     /// The guarded tables' bookkeeping at the snapshot.
-    pub then: Tables,
+    pub baseline: Tables,
     /// The slot that the program's pages are in.
     user_slot: usize,
     entries: code::Entries,
@@ -111,7 +110,7 @@ pub struct Agent {
     told: [u8; 144],
     /// Entries of pages that are no longer hot; kept for its capacity.
     cold: Vec<Gpa>,
-    sites: Sites,
+    patches: SyscallPatches,
     /// The first run of the batch shows its system calls to the host.
     is_learning: bool,
 }
@@ -140,15 +139,15 @@ impl Agent {
         memory: &mut GuestMemory,
         tables: &Tables,
         process: &Process,
-        moment: &Moment<'_>,
+        config: &AgentConfig<'_>,
     ) -> Result<Self, AgentError> {
         let first = Pfn::from(trap::USER_BASE);
-        let user = Frames::new(first, Pfn(first.0 + moment.user_pages));
+        let user = Frames::new(first, Pfn(first.0 + config.user_pages));
         let arena = Frames::new(TABLES.gpa(0).into(), TABLES.gpa(TABLES.bytes).into());
         let mut guarded = tables.guarded_copy(memory, arena, user)?;
         map(memory, &mut guarded)?;
-        let then = guarded.clone();
-        let blob = code::assemble(moment.call.is_some())?;
+        let baseline = guarded.clone();
+        let blob = code::assemble(config.call.is_some())?;
         memory.write_unmarked(GATE_CODE.gpa(0), &blob.gate)?;
         memory.write_unmarked(CODE.gpa(0), &blob.code)?;
         memory.write_unmarked(HOT.gpa(0), &[0; layout::HOT_ENTRY as usize])?;
@@ -156,7 +155,7 @@ impl Agent {
         let pristine = shim::export(process, cookie, true);
         let agent = Self {
             tables: guarded,
-            then,
+            baseline,
             user_slot: memory.layout().position(|slot| slot.start == trap::USER_BASE).unwrap_or(0),
             entries: blob.entries,
             cookie,
@@ -166,10 +165,10 @@ impl Agent {
             pristine,
             told: without_size(process),
             cold: Vec::new(),
-            sites: Sites::default(),
+            patches: SyscallPatches::default(),
             is_learning: false,
         };
-        agent.write_facts(memory, process, moment)?;
+        agent.write_facts(memory, process, config)?;
         Ok(agent)
     }
 
@@ -177,12 +176,12 @@ impl Agent {
         &self,
         memory: &mut GuestMemory,
         process: &Process,
-        moment: &Moment<'_>,
+        config: &AgentConfig<'_>,
     ) -> Result<(), OutOfRam> {
-        let r = moment.regs;
-        let rip = if moment.call.is_some() { r.rip.wrapping_add(SYSCALL_BYTES) } else { r.rip };
-        let [fs, gs] = moment.bases;
-        let head = [self.cookie, moment.xcr0, fs, gs, r.rflags, r.rsp, rip];
+        let r = config.regs;
+        let rip = if config.call.is_some() { r.rip.wrapping_add(SYSCALL_BYTES) } else { r.rip };
+        let [fs, gs] = config.bases;
+        let head = [self.cookie, config.xcr0, fs, gs, r.rflags, r.rsp, rip];
         write_words(memory, FACTS.gpa(facts::COOKIE), &head)?;
         let regs = [
             r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11,
@@ -248,7 +247,7 @@ impl Agent {
     /// Notes a system call that returns to `ret`, in case that its instruction can be replaced.
     pub fn note_call(&mut self, number: u64, ret: u64) {
         if code::serves(number) {
-            self.sites.note(ret.wrapping_sub(SYSCALL_BYTES));
+            self.patches.note(ret.wrapping_sub(SYSCALL_BYTES));
         }
     }
 
@@ -265,16 +264,16 @@ impl Agent {
         process: &Process,
         is_taken: &dyn Fn(u64) -> bool,
     ) -> Result<(), OutOfRam> {
-        if self.sites.has_news() {
+        if self.patches.has_news() {
             let exact = &self.tables;
-            let around = Surroundings { process, exact, entries: self.entries, is_taken };
-            self.sites.judge(memory, tables, &around)?;
+            let around = PatchContext { process, exact, entries: self.entries, is_taken };
+            self.patches.try_patch(memory, tables, &around)?;
             // Pages for moved code are there from now on.
-            self.then = tables.clone();
+            self.baseline = tables.clone();
         }
-        self.sites.install(memory, true)?;
+        self.patches.install(memory, true)?;
         let next = memory.read_u64(FACTS.gpa(facts::RIP))?;
-        write_words(memory, FACTS.gpa(facts::RESUME), &[self.sites.resume_of(next)])
+        write_words(memory, FACTS.gpa(facts::RESUME), &[self.patches.resume_of(next)])
     }
 
     /// Puts every SYSCALL instruction back.
@@ -282,12 +281,12 @@ impl Agent {
     /// # Errors
     /// The program's memory is missing.
     pub fn restore_calls(&mut self, memory: &mut GuestMemory) -> Result<(), OutOfRam> {
-        self.sites.install(memory, false)
+        self.patches.install(memory, false)
     }
 
     /// Looks at every SYSCALL instruction anew. None may be replaced at present.
     pub fn forget_calls(&mut self) {
-        self.sites.forget();
+        self.patches.forget();
     }
 
     /// Whether the system call `number`, just served, has mapped something where the agent has
@@ -301,25 +300,25 @@ impl Agent {
         process: &Process,
     ) -> bool {
         let maps = REMAPPING.iter().any(|call| *call as u64 == number);
-        maps && (self.sites.collide(process) || !self.sites.are_in_place(memory, tables))
+        maps && (self.patches.collide(process) || !self.patches.are_in_place(memory, tables))
     }
 
     /// Whether `rip` is in the program's code that was moved for a jump.
     #[must_use]
     pub fn is_moved_code(&self, rip: u64) -> bool {
-        self.sites.has_moved(rip)
+        self.patches.has_moved(rip)
     }
 
     /// Where the program goes on that would go on at `rip` alone, if it can.
     #[must_use]
     pub fn in_place_of(&self, rip: u64) -> Option<u64> {
-        self.sites.in_place_of(rip)
+        self.patches.in_place_of(rip)
     }
 
     /// Number of SYSCALL instructions that jump into the shim.
     #[must_use]
     pub fn calls_replaced(&self) -> usize {
-        self.sites.len()
+        self.patches.len()
     }
 
     /// Tells the agent how many runs the batch has.

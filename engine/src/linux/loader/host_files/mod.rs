@@ -1,7 +1,7 @@
 //! The host's system files that a program asked for: its data, modules and locales.
 //!
 //! A guest's system call never reaches the host. What a program looked for in vain is a list of
-//! names ([`Wanted`]); between two boots [`SystemFiles::take`] reads of those names what `policy`
+//! names ([`MissingPaths`]); between two boots [`HostFiles::take`] reads of those names what `policy`
 //! allows, and the next boot starts with it. Never follows a guest while it runs, and never reads
 //! what is outside of `policy::PREFIXES` or what another user of the host could not read.
 
@@ -22,7 +22,7 @@ const ENTRIES_MAX: usize = 32_768;
 
 /// What `stat` tells of a host file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Facts {
+pub(crate) struct HostStat {
     pub(crate) mode: u32,
     /// Nanoseconds since 1970.
     pub(crate) modified_ns: u64,
@@ -44,8 +44,8 @@ pub(crate) enum Entry {
 
 /// Host files that programs asked for, as they were when they were first asked for.
 #[derive(Clone, Debug, Default)]
-pub struct SystemFiles {
-    entries: BTreeMap<PathBuf, (Facts, Entry)>,
+pub struct HostFiles {
+    entries: BTreeMap<PathBuf, (HostStat, Entry)>,
     /// As bytes: a slash at the end makes a difference here, but not between paths.
     tried: BTreeSet<OsString>,
     bytes: u64,
@@ -54,19 +54,19 @@ pub struct SystemFiles {
 }
 
 /// What `stat` told.
-pub(crate) fn facts(metadata: &Metadata) -> Facts {
+pub(crate) fn host_stat(metadata: &Metadata) -> HostStat {
     let seconds = u64::try_from(metadata.mtime()).unwrap_or(0);
     let ns = u64::try_from(metadata.mtime_nsec()).unwrap_or(0);
-    Facts {
+    HostStat {
         mode: metadata.mode() & 0o777,
         modified_ns: seconds.saturating_mul(1_000_000_000).saturating_add(ns),
         size: metadata.len(),
     }
 }
 
-impl SystemFiles {
+impl HostFiles {
     /// The entries, a directory before what it holds.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Path, &Facts, &Entry)> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Path, &HostStat, &Entry)> {
         self.entries.iter().map(|(path, (facts, entry))| (&**path, facts, entry))
     }
 
@@ -89,7 +89,7 @@ impl SystemFiles {
     }
 
     /// Keeps what is known of a path now, if that is more than before and there is room; whether.
-    fn insert(&mut self, path: &Path, facts: Facts, entry: Entry) -> bool {
+    fn insert(&mut self, path: &Path, facts: HostStat, entry: Entry) -> bool {
         let better = match (self.entries.get(path).map(|(_, present)| present), &entry) {
             (None, _) => self.entries.len() < ENTRIES_MAX,
             (Some(Entry::Unread), Entry::File(_)) => true,

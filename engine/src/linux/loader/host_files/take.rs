@@ -1,9 +1,9 @@
 //! Reads of the host's files what a program wanted, and what lies beside it. Never while a guest
 //! runs, and never what `policy` does not allow.
 
-use crate::linux::fs::missing_paths::Wanted;
+use crate::linux::fs::missing_paths::MissingPaths;
 use crate::linux::loader::host_files::policy::{is_public, is_system_path};
-use crate::linux::loader::host_files::{BYTES_MAX, Entry, Facts, SystemFiles, facts};
+use crate::linux::loader::host_files::{BYTES_MAX, Entry, HostFiles, HostStat, host_stat};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
@@ -28,10 +28,10 @@ const LISTING_MAX: usize = 8192;
 /// Symbolic links followed on the way to one file.
 pub(crate) const LINKS_MAX: u32 = 40;
 
-impl SystemFiles {
+impl HostFiles {
     /// Reads of what a program `wanted` what is there and allowed: whether that is anything new,
     /// so that a program that starts anew would find more than it did.
-    pub fn take(&mut self, wanted: &Wanted) -> bool {
+    pub fn take(&mut self, wanted: &MissingPaths) -> bool {
         let mut found = false;
         let mut folders = BTreeSet::new();
         for path in wanted.paths() {
@@ -110,7 +110,8 @@ impl SystemFiles {
                     return found;
                 }
                 names.extend(names_reversed(&target));
-                found |= self.insert(&here, facts(&metadata), Entry::Link(target.clone().into()));
+                found |=
+                    self.insert(&here, host_stat(&metadata), Entry::Link(target.clone().into()));
                 if target.is_absolute() {
                     here = PathBuf::from("/");
                 } else {
@@ -122,7 +123,7 @@ impl SystemFiles {
                     return found;
                 }
                 let entry = Entry::Directory { complete: false };
-                found |= self.insert(&here, facts(&metadata), entry);
+                found |= self.insert(&here, host_stat(&metadata), entry);
                 if names.is_empty() && lists {
                     found |= self.list(&here, &metadata).is_some();
                 }
@@ -173,7 +174,7 @@ impl SystemFiles {
         }
         let size = bytes.len() as u64;
         let is_new =
-            self.insert(path, Facts { size, ..facts(metadata) }, Entry::File(bytes.into()));
+            self.insert(path, HostStat { size, ..host_stat(metadata) }, Entry::File(bytes.into()));
         self.bytes += if is_new { size } else { 0 };
         is_new
     }
@@ -197,19 +198,19 @@ impl SystemFiles {
         for (child, metadata) in &children {
             self.add_child(child, metadata);
         }
-        let is_new = self.insert(path, facts(metadata), Entry::Directory { complete: true });
+        let is_new = self.insert(path, host_stat(metadata), Entry::Directory { complete: true });
         is_new.then_some(children)
     }
 
     fn add_child(&mut self, path: &Path, metadata: &Metadata) {
         if metadata.is_symlink() {
             if let Ok(target) = fs::read_link(path) {
-                self.insert(path, facts(metadata), Entry::Link(target.into()));
+                self.insert(path, host_stat(metadata), Entry::Link(target.into()));
             }
         } else if metadata.is_dir() {
-            self.insert(path, facts(metadata), Entry::Directory { complete: false });
+            self.insert(path, host_stat(metadata), Entry::Directory { complete: false });
         } else if metadata.is_file() {
-            self.insert(path, facts(metadata), Entry::Unread);
+            self.insert(path, host_stat(metadata), Entry::Unread);
         }
     }
 }
@@ -230,15 +231,15 @@ pub(crate) fn names_reversed(path: &Path) -> Vec<OsString> {
 mod tests {
     use super::*;
 
-    fn wanted(paths: &[&str]) -> Wanted {
-        let mut wanted = Wanted::default();
+    fn wanted(paths: &[&str]) -> MissingPaths {
+        let mut wanted = MissingPaths::default();
         paths.iter().for_each(|path| wanted.remember(path.as_bytes()));
         wanted
     }
 
     #[test]
     fn takes_what_a_program_asked_for_once() {
-        let mut files = SystemFiles::default();
+        let mut files = HostFiles::default();
         let wanted = wanted(&["/etc/debian_version", "/usr/bin/env", "/usr/none"]);
         assert!(files.take(&wanted));
         assert!(files.files().any(|path| path == Path::new("/usr/bin/env")));
@@ -257,7 +258,7 @@ mod tests {
             "/etc/ssl/private/key.pem",
             "/etc/machine-id",
         ];
-        let mut files = SystemFiles::default();
+        let mut files = HostFiles::default();
         files.take(&wanted(&paths));
         assert_eq!(files.files().collect::<Vec<_>>(), Vec::<&Path>::new());
     }
@@ -266,7 +267,7 @@ mod tests {
     fn a_link_that_leaves_the_system_leads_nowhere() {
         // A process's view of another root, which no prefix covers.
         assert!(!is_system_path(Path::new("/proc/self/root/usr/bin/env")));
-        let mut files = SystemFiles::default();
+        let mut files = HostFiles::default();
         assert!(!files.take(&wanted(&["/etc/mtab"])));
     }
 
@@ -277,7 +278,7 @@ mod tests {
         let mut modules = files.map(|entry| entry.path()).filter(|path| path.is_dir());
         // Any package with modules in folders of their own will do.
         let Some(other) = modules.nth(TREE_AFTER as usize) else { return };
-        let mut files = SystemFiles::default();
+        let mut files = HostFiles::default();
         for time in 0..TREE_AFTER {
             assert!(files.entries().all(|(path, ..)| !path.starts_with(&other)), "after {time}");
             let listing = fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path());

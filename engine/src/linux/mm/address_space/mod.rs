@@ -1,4 +1,4 @@
-//! The address space as a list of areas (what Linux calls VMAs): who owns which addresses.
+//! The address space as a list of VMAs (what Linux calls VMAs): who owns which addresses.
 //!
 //! Around the list, `placement` says where free addresses are, `growth` what becomes of stacks, and
 //! `stored` what a list from a file must be like. Never touches page tables or file contents:
@@ -11,19 +11,17 @@ mod stored;
 use crate::linux::base::limits::Limits;
 use crate::linux::base::tracked::Rewind;
 use crate::linux::mm::bounds::in_user;
-use crate::linux::mm::vma::Area;
-use crate::linux::mm::vma::AreaFlags;
-use crate::linux::mm::vma::Object;
+use crate::linux::mm::vma::{Object, Vma, VmaFlags};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-use stored::StoredSpace;
+use stored::StoredAddressSpace;
 
-/// The areas of a process, sorted and disjoint, and its program break.
+/// The VMAs of a process, sorted and disjoint, and its program break.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "StoredSpace")]
-pub(crate) struct Space {
-    areas: Vec<Area>,
-    areas_max: usize,
+#[serde(try_from = "StoredAddressSpace")]
+pub(crate) struct AddressSpace {
+    vmas: Vec<Vma>,
+    vmas_max: usize,
     /// The most that one mapping can take of what is charged, as Linux's heuristic has it
     /// (`OVERCOMMIT_GUESS`, mm/util.c).
     pub(crate) commit_bytes_max: u64,
@@ -32,7 +30,7 @@ pub(crate) struct Space {
     /// The program break.
     pub(crate) break_end: u64,
     /// What `mlockall` said of mappings to come.
-    pub(crate) lock_future: AreaFlags,
+    pub(crate) lock_future: VmaFlags,
     /// What `membarrier` registered.
     pub(crate) barriers: u64,
     /// Anonymous shared mappings made.
@@ -41,15 +39,15 @@ pub(crate) struct Space {
     pub(crate) shows_files: bool,
 }
 
-impl Space {
+impl AddressSpace {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            areas: Vec::new(),
-            areas_max: limits.mappings,
+            vmas: Vec::new(),
+            vmas_max: limits.mappings,
             commit_bytes_max: limits.commit_bytes,
             break_start: 0,
             break_end: 0,
-            lock_future: AreaFlags::empty(),
+            lock_future: VmaFlags::empty(),
             barriers: 0,
             objects: 0,
             shows_files: false,
@@ -62,28 +60,28 @@ impl Space {
         Object { number: self.objects, offset: 0, bytes }
     }
 
-    pub(crate) fn areas(&self) -> &[Area] {
-        &self.areas
+    pub(crate) fn vmas(&self) -> &[Vma] {
+        &self.vmas
     }
 
-    /// Index of the first area that ends beyond `at`.
+    /// Index of the first VMA that ends beyond `at`.
     fn first_after(&self, at: u64) -> usize {
-        self.areas.partition_point(|area| area.end <= at)
+        self.vmas.partition_point(|vma| vma.end <= at)
     }
 
-    /// The area that owns `at`.
-    pub(crate) fn area_at(&self, at: u64) -> Option<&Area> {
-        self.areas.get(self.first_after(at)).filter(|area| area.start <= at)
+    /// The VMA that owns `at`.
+    pub(crate) fn vma_at(&self, at: u64) -> Option<&Vma> {
+        self.vmas.get(self.first_after(at)).filter(|vma| vma.start <= at)
     }
 
-    /// The areas that share an address with `start..end`, whole.
-    pub(crate) fn overlapping(&self, start: u64, end: u64) -> &[Area] {
-        self.areas.get(self.overlap(start, end)).unwrap_or_default()
+    /// The VMAs that share an address with `start..end`, whole.
+    pub(crate) fn overlapping(&self, start: u64, end: u64) -> &[Vma] {
+        self.vmas.get(self.overlap(start, end)).unwrap_or_default()
     }
 
     fn overlap(&self, start: u64, end: u64) -> Range<usize> {
         let first = self.first_after(start);
-        let past = self.areas.partition_point(|area| area.start < end);
+        let past = self.vmas.partition_point(|vma| vma.start < end);
         first..past.max(first)
     }
 
@@ -95,35 +93,35 @@ impl Space {
     /// Whether every address of `start..end` is mapped.
     pub(crate) fn is_covered(&self, start: u64, end: u64) -> bool {
         let mut at = start;
-        for area in self.overlapping(start, end) {
-            if area.start > at {
+        for vma in self.overlapping(start, end) {
+            if vma.start > at {
                 return false;
             }
-            at = area.end;
+            at = vma.end;
         }
         at >= end
     }
 
     /// Whether the limit on mappings (`vm.max_map_count`) leaves room for `count` more.
     pub(crate) fn has_room(&self, count: usize) -> bool {
-        self.areas.len().saturating_add(count) <= self.areas_max
+        self.vmas.len().saturating_add(count) <= self.vmas_max
     }
 
     /// Whether unmapping `start..end` stays within the limit on mappings: only cutting a hole
-    /// into one area adds another.
+    /// into one VMA adds another.
     pub(crate) fn may_remove(&self, start: u64, end: u64) -> bool {
         match self.overlapping(start, end) {
-            [area] if area.start < start && area.end > end => self.has_room(1),
+            [vma] if vma.start < start && vma.end > end => self.has_room(1),
             _ => true,
         }
     }
 
-    /// Takes `start..end` out of the list, cutting areas that reach beyond it.
+    /// Takes `start..end` out of the list, cutting VMAs that reach beyond it.
     pub(crate) fn remove(&mut self, start: u64, end: u64) {
         let range = self.overlap(start, end);
         let (Some(first), Some(last)) = (
-            self.areas.get(range.start).copied(),
-            self.areas.get(range.end.wrapping_sub(1)).copied(),
+            self.vmas.get(range.start).copied(),
+            self.vmas.get(range.end.wrapping_sub(1)).copied(),
         ) else {
             return;
         };
@@ -132,41 +130,41 @@ impl Space {
         }
         let head = (first.start < start).then(|| first.part(first.start, start));
         let tail = (last.end > end).then(|| last.part(end, last.end));
-        self.areas.splice(range, head.into_iter().chain(tail));
+        self.vmas.splice(range, head.into_iter().chain(tail));
     }
 
-    /// Adds an area where nothing is mapped, joining it with its neighbours where they match.
-    pub(crate) fn insert(&mut self, area: Area) {
-        if area.end <= area.start {
+    /// Adds a VMA where nothing is mapped, joining it with its neighbours where they match.
+    pub(crate) fn insert(&mut self, vma: Vma) {
+        if vma.end <= vma.start {
             return;
         }
-        let index = self.first_after(area.start);
-        self.areas.insert(index, area);
+        let index = self.first_after(vma.start);
+        self.vmas.insert(index, vma);
         self.join(index);
         if let Some(before) = index.checked_sub(1) {
             self.join(before);
         }
     }
 
-    /// Joins the area at `index` with the next one if they match.
+    /// Joins the VMA at `index` with the next one if they match.
     fn join(&mut self, index: usize) {
-        let (Some(area), Some(next)) = (self.areas.get(index), self.areas.get(index + 1)) else {
+        let (Some(vma), Some(next)) = (self.vmas.get(index), self.vmas.get(index + 1)) else {
             return;
         };
-        if area.continues_into(next) {
+        if vma.continues_into(next) {
             let end = next.end;
-            self.areas.remove(index + 1);
-            if let Some(area) = self.areas.get_mut(index) {
-                area.end = end;
+            self.vmas.remove(index + 1);
+            if let Some(vma) = self.vmas.get_mut(index) {
+                vma.end = end;
             }
         }
     }
 
     /// Names what differs from `other`.
     pub(crate) fn differences(&self, other: &Self, into: &mut Vec<String>) {
-        if self.areas != other.areas {
-            let (ours, theirs) = (self.areas.len(), other.areas.len());
-            let pair = self.areas.iter().zip(&other.areas).find(|(a, b)| a != b);
+        if self.vmas != other.vmas {
+            let (ours, theirs) = (self.vmas.len(), other.vmas.len());
+            let pair = self.vmas.iter().zip(&other.vmas).find(|(a, b)| a != b);
             into.push(match pair {
                 Some((ours, theirs)) => format!("mapping {ours} was {theirs}"),
                 None => format!("{ours} mappings were {theirs}"),
@@ -182,11 +180,11 @@ impl Space {
     }
 }
 
-impl Rewind for Space {
+impl Rewind for AddressSpace {
     fn rewind_to(&mut self, snapshot: &Self, _related: bool) {
-        let mut areas = std::mem::take(&mut self.areas);
-        areas.clone_from(&snapshot.areas);
-        *self = Self { areas, ..*snapshot };
+        let mut vmas = std::mem::take(&mut self.vmas);
+        vmas.clone_from(&snapshot.vmas);
+        *self = Self { vmas, ..*snapshot };
     }
 }
 
@@ -197,31 +195,31 @@ mod tests {
     use crate::linux::mm::user_memory::Prot;
     use crate::linux::mm::vma::Backing;
 
-    pub(crate) fn area(start: u64, end: u64) -> Area {
-        Area::anonymous(start, end, Prot::READ)
+    pub(crate) fn vma(start: u64, end: u64) -> Vma {
+        Vma::anonymous(start, end, Prot::READ)
     }
 
     #[test]
     fn joins_neighbours_and_cuts_holes() {
-        let mut space = Space::new(&Limits::default());
-        space.insert(area(0x10000, 0x11000));
-        space.insert(area(0x12000, 0x13000));
-        space.insert(area(0x11000, 0x12000));
-        assert_eq!(space.areas(), [area(0x10000, 0x13000)]);
+        let mut space = AddressSpace::new(&Limits::default());
+        space.insert(vma(0x10000, 0x11000));
+        space.insert(vma(0x12000, 0x13000));
+        space.insert(vma(0x11000, 0x12000));
+        assert_eq!(space.vmas(), [vma(0x10000, 0x13000)]);
         space.remove(0x11000, 0x12000);
-        assert_eq!(space.areas(), [area(0x10000, 0x11000), area(0x12000, 0x13000)]);
+        assert_eq!(space.vmas(), [vma(0x10000, 0x11000), vma(0x12000, 0x13000)]);
         space.remove(0x0, 0x20000);
-        assert!(space.areas().is_empty());
+        assert!(space.vmas().is_empty());
     }
 
     #[test]
     fn keeps_file_offsets_when_it_cuts() {
-        let mut space = Space::new(&Limits::default());
+        let mut space = AddressSpace::new(&Limits::default());
         let backing = |offset| Backing::File { node: NodeId::ROOT, offset };
-        space.insert(Area { backing: backing(0x5000), ..area(0x10000, 0x14000) });
+        space.insert(Vma { backing: backing(0x5000), ..vma(0x10000, 0x14000) });
         space.remove(0x11000, 0x12000);
-        assert_eq!(space.areas()[1], Area { backing: backing(0x7000), ..area(0x12000, 0x14000) });
-        space.insert(Area { backing: backing(0x6000), ..area(0x11000, 0x12000) });
-        assert_eq!(space.areas().len(), 1);
+        assert_eq!(space.vmas()[1], Vma { backing: backing(0x7000), ..vma(0x12000, 0x14000) });
+        space.insert(Vma { backing: backing(0x6000), ..vma(0x11000, 0x12000) });
+        assert_eq!(space.vmas().len(), 1);
     }
 }

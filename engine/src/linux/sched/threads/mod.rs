@@ -12,7 +12,7 @@ use crate::linux::base::tracked::Rewind;
 use crate::linux::cpu::Context;
 use crate::linux::sched::thread::Thread;
 use crate::linux::sched::timers::Timers;
-use crate::linux::signal::siginfo::Info;
+use crate::linux::signal::siginfo::SigInfo;
 use serde::{Deserialize, Serialize};
 use stored::Stored;
 
@@ -32,7 +32,7 @@ pub(crate) struct Threads {
     /// Calls made since there are several.
     calls: u64,
     /// Signals for whichever thread takes them first.
-    pub(crate) pending: Vec<Info>,
+    pub(crate) pending: Vec<SigInfo>,
     pub(crate) timers: Timers,
     /// The exit status of the first thread, once it has ended.
     pub(crate) status: Option<u8>,

@@ -5,7 +5,7 @@
 use crate::linux::sched::thread::Thread;
 use crate::linux::sched::threads::Threads;
 use crate::linux::signal::action::bit;
-use crate::linux::signal::siginfo::Info;
+use crate::linux::signal::siginfo::SigInfo;
 
 /// Signals that may wait for one thread, or for any (`RLIMIT_SIGPENDING`).
 pub(crate) const PENDING_MAX: usize = 256;
@@ -22,7 +22,7 @@ impl Threads {
 
     /// Puts a signal into line, for the thread with this id or for any; false if there are too
     /// many. A standard signal that waits already is not put there twice.
-    pub(crate) fn queue(&mut self, info: Info, thread: Option<u64>) -> bool {
+    pub(crate) fn queue(&mut self, info: SigInfo, thread: Option<u64>) -> bool {
         let queue = match thread.and_then(|id| self.list.iter_mut().find(|t| t.id == id)) {
             Some(thread) => &mut thread.pending,
             None => &mut self.pending,
@@ -39,7 +39,7 @@ impl Threads {
 
     /// Takes the next signal of `set` for the running thread: faults first, then by number; the
     /// thread's own first.
-    pub(crate) fn take_signal(&mut self, set: u64) -> Option<Info> {
+    pub(crate) fn take_signal(&mut self, set: u64) -> Option<SigInfo> {
         let own = next_in(&self.current().pending, set);
         if let Some(index) = own {
             return Some(self.current_mut().pending.remove(index));
@@ -57,8 +57,8 @@ impl Threads {
     }
 }
 
-fn next_in(queue: &[Info], set: u64) -> Option<usize> {
+fn next_in(queue: &[SigInfo], set: u64) -> Option<usize> {
     let allowed = queue.iter().enumerate().filter(|(_, info)| bit(info.signal) & set != 0);
-    let order = |info: &Info| (!SYNCHRONOUS.contains(&i32::from(info.signal)), info.signal);
+    let order = |info: &SigInfo| (!SYNCHRONOUS.contains(&i32::from(info.signal)), info.signal);
     allowed.min_by_key(|(_, info)| order(info)).map(|(index, _)| index)
 }

@@ -8,7 +8,7 @@ use crate::linux::sched::thread::Thread;
 use crate::linux::sched::threads::pending::PENDING_MAX;
 use crate::linux::sched::threads::{THREADS_MAX, Threads};
 use crate::linux::sched::timers::Timers;
-use crate::linux::signal::siginfo::Info;
+use crate::linux::signal::siginfo::SigInfo;
 use serde::Deserialize;
 
 /// [`Threads`] before they are checked.
@@ -18,7 +18,7 @@ pub(crate) struct Stored {
     current: usize,
     next_id: u64,
     calls: u64,
-    pending: Vec<Info>,
+    pending: Vec<SigInfo>,
     timers: Timers,
     status: Option<u8>,
 }

@@ -4,9 +4,7 @@
 
 use crate::linux::sched::thread::Thread;
 use crate::linux::sched::threads::Threads;
-use crate::linux::sched::wait::Cause;
-use crate::linux::sched::wait::Ready;
-use crate::linux::sched::wait::Wait;
+use crate::linux::sched::wait::{Cause, Ready, Wait};
 
 impl Threads {
     /// Wakes up to `count` threads that wait at a futex word; how many.

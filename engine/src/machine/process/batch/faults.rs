@@ -6,7 +6,7 @@ use super::{BatchParts, Next, Run, State};
 use crate::address::{Gpa, Gva};
 use crate::guest::process::pages::ProcessPages;
 use crate::guest::process::trap::TrapFrame;
-use crate::linux::abi::syscall::FaultVerdict;
+use crate::linux::abi::syscall::FaultAction;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::machine::process::fault::{access_of, of_page};
 use crate::machine::{Flow, MachineError, Stop};
@@ -35,16 +35,16 @@ impl Run<'_, '_> {
             return self.lost();
         }
         match self.resolve(Gva(at), access)? {
-            FaultVerdict::Retry => {
+            FaultAction::Retry => {
                 self.driver.resume(self.parts.hw, *back)?;
                 Ok(Next::Go)
             }
-            FaultVerdict::OutOfMemory => self.ended(Outcome::OutOfMemory),
-            FaultVerdict::Signal(_) if in_shim => self.take_over(back),
-            FaultVerdict::Signal(signal) if self.driver.state.process.handles(signal) => {
+            FaultAction::OutOfMemory => self.ended(Outcome::OutOfMemory),
+            FaultAction::Signal(_) if in_shim => self.take_over(back),
+            FaultAction::Signal(signal) if self.driver.state.process.handles(signal) => {
                 self.handle(back, of_page(signal, at, access, frame))
             }
-            FaultVerdict::Signal(signal) => {
+            FaultAction::Signal(signal) => {
                 self.ended(Outcome::Crashed(of_page(signal, at, access, frame)))
             }
         }
@@ -73,7 +73,7 @@ impl Run<'_, '_> {
     }
 
     /// Opens a page at its first write, or brings in one that is mapped lazily.
-    fn resolve(&mut self, at: Gva, access: Access) -> Result<FaultVerdict, MachineError> {
+    fn resolve(&mut self, at: Gva, access: Access) -> Result<FaultAction, MachineError> {
         let State { tables, memory, .. } = self.driver.split(self.parts.hw);
         let leaf = tables.leaf(memory, at).filter(|(_, entry)| entry & PRESENT != 0);
         if let (Some((slot, entry)), Access::Write) = (leaf, access)
@@ -85,7 +85,7 @@ impl Run<'_, '_> {
         let State { process, tables, memory } = self.driver.split(self.parts.hw);
         let mut pages = ProcessPages { memory, tables };
         if pages.allows(at, access) {
-            return Ok(FaultVerdict::Retry);
+            return Ok(FaultAction::Retry);
         }
         // What was mapped at the snapshot already may stay when it is brought in: the next run
         // need not fault there again.
@@ -97,10 +97,9 @@ impl Run<'_, '_> {
         let BatchParts { hw, snapshot, .. } = &mut self.parts;
         // Free frames are zeros in a snapshot, unless its file says otherwise.
         let is_zero = |pfn| snapshot.pages.page(pfn).is_none();
-        if stays && verdict == FaultVerdict::Retry && tables.frames_mapped(&hw.memory).all(is_zero)
-        {
+        if stays && verdict == FaultAction::Retry && tables.frames_mapped(&hw.memory).all(is_zero) {
             tables.keep_mapped(&mut hw.memory)?;
-            self.agent.then = tables.clone();
+            self.agent.baseline = tables.clone();
         } else {
             self.agent.set_touched(&mut self.parts.hw.memory, true)?;
         }
@@ -110,7 +109,7 @@ impl Run<'_, '_> {
 
     /// A guarded page's first write: the page is hot from now on if it is where a rewind has it;
     /// else it is open until the run is over.
-    fn open(&mut self, at: Gva, slot: Gpa, entry: u64) -> Result<FaultVerdict, MachineError> {
+    fn open(&mut self, at: Gva, slot: Gpa, entry: u64) -> Result<FaultAction, MachineError> {
         let page = at.page_floor();
         let pfn = frame_of(entry);
         let memory = &mut self.parts.hw.memory;
@@ -124,6 +123,6 @@ impl Run<'_, '_> {
             self.agent.set_touched(memory, true)?;
         }
         self.interruptions += 1;
-        Ok(FaultVerdict::Retry)
+        Ok(FaultAction::Retry)
     }
 }

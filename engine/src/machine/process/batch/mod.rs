@@ -6,7 +6,7 @@
 mod faults;
 
 use super::{Event, ProcessDriver, ProcessState, State, next_event, poked};
-use crate::guest::process::agent::{Agent, AgentError, AgentExit, Moment};
+use crate::guest::process::agent::{Agent, AgentConfig, AgentError, AgentExit};
 use crate::guest::process::trap;
 use crate::guest::process::trap::TrapFrame;
 use crate::kvm::clear_selectors;
@@ -156,14 +156,14 @@ fn install(
     Agent::add_memory(&mut hw.memory)?;
     let cpu = &snapshot.state;
     let user = snapshot.layout.iter().find(|slot| slot.start == trap::USER_BASE);
-    let moment = Moment {
+    let config = AgentConfig {
         regs: &cpu.regs,
         xcr0: cpu.xcr0(),
         bases: [cpu.sregs.fs.base, cpu.sregs.gs.base],
         call: then.call.as_ref(),
         user_pages: user.map_or(0, |slot| slot.pages() as u64),
     };
-    Ok(Box::new(Agent::install(&mut hw.memory, &then.tables, &then.process, &moment)?))
+    Ok(Box::new(Agent::install(&mut hw.memory, &then.tables, &then.process, &config)?))
 }
 
 /// Goes on in the agent at `rip`.
@@ -228,7 +228,7 @@ fn undo(
     let ran = Ran { ending, debug_exception };
     prepared.restore(&snapshot.state, &mut hw.vcpu, &hw.vm, ran, RewindMode::Lazy)?;
     driver.state.process.rewind_to(&then.process);
-    driver.state.tables.rewind_to(&mut hw.memory, &agent.then)?;
+    driver.state.tables.rewind_to(&mut hw.memory, &agent.baseline)?;
     driver.state.tables.mark_stale(&mut driver.stale);
     (driver.system_calls, driver.traps) = (0, 0);
     driver.hits.clear();

@@ -36,13 +36,13 @@ const FILLER: u8 = 0xcc;
 /// How far from an instruction its page may be: a jump reaches 2 GiB.
 const NEAR: Range<u64> = 0x2000_0000..0x7000_0000;
 /// Instructions that are replaced at most.
-const SITES_MAX: usize = 32;
+const PATCHES_MAX: usize = 32;
 /// Room for one of them in its page.
 const STRIDE: u64 = 128;
 
 /// One replaced instruction.
 #[derive(Debug)]
-struct Site {
+struct Patch {
     /// Where the program goes on after the call, and where it goes on now.
     next: u64,
     resume: u64,
@@ -60,20 +60,20 @@ struct Trampolines {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(super) struct Sites {
+pub(super) struct SyscallPatches {
     /// Addresses that runs used and that were not looked at yet.
     seen: Vec<u64>,
     /// Addresses that were looked at.
-    judged: Vec<u64>,
-    sites: Vec<Site>,
+    tried: Vec<u64>,
+    patches: Vec<Patch>,
     pages: Vec<Trampolines>,
     installed: bool,
-    /// Block starts of the images that sites lie in.
+    /// Block starts of the images that patches lie in.
     starts: Vec<(Range<u64>, Vec<u64>)>,
 }
 
-/// What a site must not touch, and what it is judged by.
-pub(super) struct Surroundings<'a> {
+/// What a patch must not touch, and what it is tried by.
+pub(super) struct PatchContext<'a> {
     pub(super) process: &'a Process,
     /// The snapshot's tables.
     pub(super) exact: &'a Tables,
@@ -82,11 +82,11 @@ pub(super) struct Surroundings<'a> {
     pub(super) is_taken: &'a dyn Fn(u64) -> bool,
 }
 
-impl Sites {
+impl SyscallPatches {
     /// Notes that a run made a system call by the instruction at `at`.
     pub(super) fn note(&mut self, at: u64) {
-        let known = self.judged.len() + self.seen.len() >= SITES_MAX
-            || self.judged.contains(&at)
+        let known = self.tried.len() + self.seen.len() >= PATCHES_MAX
+            || self.tried.contains(&at)
             || self.seen.contains(&at)
             || self.has_moved(at);
         if !known {
@@ -100,22 +100,22 @@ impl Sites {
     }
 
     /// Prepares the instructions that were noted, each at most once.
-    pub(super) fn judge(
+    pub(super) fn try_patch(
         &mut self,
         memory: &mut GuestMemory,
         tables: &mut Tables,
-        around: &Surroundings<'_>,
+        around: &PatchContext<'_>,
     ) -> Result<(), OutOfRam> {
         while let Some(at) = self.seen.pop() {
-            self.judged.push(at);
+            self.tried.push(at);
             // None of the reasons against it is an error: the instruction simply stays.
             if let Some(moved) = self.movable(memory, around, at)
-                && let Some(site) = self.place(memory, tables, around, at, &moved)?
+                && let Some(patch) = self.emit_trampoline(memory, tables, around, at, &moved)?
             {
                 if self.installed {
-                    site.write(memory, true)?;
+                    patch.write(memory, true)?;
                 }
-                self.sites.push(site);
+                self.patches.push(patch);
             }
         }
         Ok(())
@@ -125,7 +125,7 @@ impl Sites {
     fn movable(
         &mut self,
         memory: &GuestMemory,
-        around: &Surroundings<'_>,
+        around: &PatchContext<'_>,
         at: u64,
     ) -> Option<Vec<Instruction>> {
         let mut code = Vec::with_capacity(WINDOW);
@@ -181,14 +181,14 @@ impl Sites {
     }
 
     /// Writes the code that takes the place of the SYSCALL at `at`.
-    fn place(
+    fn emit_trampoline(
         &mut self,
         memory: &mut GuestMemory,
         tables: &mut Tables,
-        around: &Surroundings<'_>,
+        around: &PatchContext<'_>,
         at: u64,
         moved: &[Instruction],
-    ) -> Result<Option<Site>, OutOfRam> {
+    ) -> Result<Option<Patch>, OutOfRam> {
         let Some(page) = self.page_near(memory, tables, around.process, at) else {
             return Ok(None);
         };
@@ -202,7 +202,7 @@ impl Sites {
         }
         page.used += STRIDE;
         memory.write_unmarked(frame, &code)?;
-        Ok(Site::new(memory, around.exact, at, moved, va).map(|site| Site { resume, ..site }))
+        Ok(Patch::new(memory, around.exact, at, moved, va).map(|patch| Patch { resume, ..patch }))
     }
 
     /// A page with room that a jump at `at` reaches.
@@ -232,13 +232,13 @@ impl Sites {
             return Ok(());
         }
         self.installed = on;
-        self.sites.iter().try_for_each(|site| site.write(memory, on))
+        self.patches.iter().try_for_each(|patch| patch.write(memory, on))
     }
 
     /// Forgets all of them, but for the pages; they must not be installed.
     pub(super) fn forget(&mut self) {
-        self.seen.append(&mut self.judged);
-        self.sites.clear();
+        self.seen.append(&mut self.tried);
+        self.patches.clear();
         self.pages.iter_mut().for_each(|page| page.used = 0);
     }
 
@@ -251,10 +251,10 @@ impl Sites {
     /// where something else is mapped now, a system call must not go on behind the old
     /// instruction.
     pub(super) fn are_in_place(&self, memory: &GuestMemory, tables: &Tables) -> bool {
-        self.sites.iter().all(|site| {
-            let at = site.next.wrapping_sub(SYSCALL.len() as u64);
+        self.patches.iter().all(|patch| {
+            let at = patch.next.wrapping_sub(SYSCALL.len() as u64);
             let place = code_byte(memory, tables, at).map(|(place, _)| place);
-            place == site.bytes.first().map(|(place, ..)| *place)
+            place == patch.bytes.first().map(|(place, ..)| *place)
         })
     }
 
@@ -265,31 +265,31 @@ impl Sites {
 
     /// Where the program goes on after a system call that returns to `next`.
     pub(super) fn resume_of(&self, next: u64) -> u64 {
-        let site = self.sites.iter().find(|site| self.installed && site.next == next);
-        site.map_or(next, |site| site.resume)
+        let patch = self.patches.iter().find(|patch| self.installed && patch.next == next);
+        patch.map_or(next, |patch| patch.resume)
     }
 
     /// Where the program goes on that would go on at `rip` if nothing were replaced: a thread from
     /// the snapshot, or the code behind one of its handlers. `None` in the middle of what is
     /// replaced.
     pub(super) fn in_place_of(&self, rip: u64) -> Option<u64> {
-        let covers = |site: &&Site| {
-            let start = site.next.wrapping_sub(SYSCALL_BYTES);
-            self.installed && rip > start && rip < start.wrapping_add(site.bytes.len() as u64)
+        let covers = |patch: &&Patch| {
+            let start = patch.next.wrapping_sub(SYSCALL_BYTES);
+            self.installed && rip > start && rip < start.wrapping_add(patch.bytes.len() as u64)
         };
-        match self.sites.iter().find(covers) {
+        match self.patches.iter().find(covers) {
             None => Some(rip),
-            Some(site) => (site.next == rip).then_some(site.resume),
+            Some(patch) => (patch.next == rip).then_some(patch.resume),
         }
     }
 
     /// Number of instructions that are replaced.
     pub(super) fn len(&self) -> usize {
-        self.sites.len()
+        self.patches.len()
     }
 }
 
-impl Site {
+impl Patch {
     fn new(
         memory: &GuestMemory,
         exact: &Tables,
@@ -331,13 +331,13 @@ fn code_byte(memory: &GuestMemory, tables: &Tables, at: u64) -> Option<(Gpa, u8)
 
 /// The block starts of the image that `at` lies in, with the addresses that it has code at.
 fn starts_of_image_at(process: &Process, at: u64) -> Option<(Range<u64>, Vec<u64>)> {
-    let area = process.executable_area(at)?;
+    let vma = process.executable_area(at)?;
     let images = process.images();
     // The image that begins last before the address.
     let image = images.iter().filter(|image| image.base <= at).max_by_key(|image| image.base)?;
     let found = blocks::find(&image.bytes).ok()?;
     let starts = found.starts.iter().map(|start| start.wrapping_add(image.base)).collect();
-    Some((area, starts))
+    Some((vma, starts))
 }
 
 /// Maps one more page for moved code where the program has nothing.
@@ -431,10 +431,8 @@ impl Process {
 
     /// The addresses of the mapping around `at`, if its code may run.
     fn executable_area(&self, at: u64) -> Option<Range<u64>> {
-        let area = self.space.area_at(at)?;
-        area.prot
-            .contains(crate::linux::mm::user_memory::Prot::EXEC)
-            .then_some(area.start..area.end)
+        let vma = self.space.vma_at(at)?;
+        vma.prot.contains(crate::linux::mm::user_memory::Prot::EXEC).then_some(vma.start..vma.end)
     }
 }
 
