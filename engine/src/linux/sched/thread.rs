@@ -6,6 +6,11 @@ use crate::linux::signal::siginfo::SigInfo;
 use crate::linux::signal::stack::{AlternateStack, Trap};
 use serde::{Deserialize, Serialize};
 
+/// Threads that may exist at once.
+pub(crate) const THREADS_MAX: usize = 256;
+/// Signals that may wait for one thread, or for any (`RLIMIT_SIGPENDING`).
+pub(crate) const PENDING_MAX: usize = 256;
+
 /// A call that a signal has ended before its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Interrupted {

@@ -1,7 +1,7 @@
 //! Threads, waits, signals and timers, without a CPU that would run them.
 
 use crate::linux::abi::syscall::SyscallAction;
-use crate::linux::sched::threads::THREADS_MAX;
+use crate::linux::sched::thread::THREADS_MAX;
 use crate::linux::tests::mock::{Guest, NOWHERE, PAGE};
 use crate::outcome::{Fault, MemoryAccess, Signal};
 

@@ -8,6 +8,9 @@ use crate::address::{Gpa, Gva, PAGE_SIZE};
 use crate::guest::process::trap::ENGINE_BASE;
 use crate::memory::SlotSpec;
 
+/// What the hash of the exit statuses is multiplied with at each.
+pub(super) const HASH_FACTOR: u64 = 31;
+
 /// First guest-physical address of the slot: between the engine's pages and the 32-bit MMIO hole.
 const SLOT: Gpa = Gpa(0x1000_0000);
 const SLOT_BYTES: u64 = 0x300_0000;

@@ -29,14 +29,12 @@ use crate::paging::{Frames, Tables, TablesFull, leaf_entry};
 use hot::{HotPage, HotPages};
 use kvm_bindings::kvm_regs;
 use layout::{
-    CODE, FACTS, GATE_CODE, HOT, INPUT_BYTES, INPUTS, Part, SOURCE, STATE, STATUS, TABLES, facts,
-    state,
+    CODE, FACTS, GATE_CODE, HASH_FACTOR, HOT, INPUT_BYTES, INPUTS, Part, SOURCE, STATE, STATUS,
+    TABLES, facts, state,
 };
 use std::hash::{BuildHasher, Hasher, RandomState};
 use syscall_patches::{PatchContext, SyscallPatches};
 
-/// What the hash of the exit statuses is multiplied with at each.
-const HASH_FACTOR: u64 = 31;
 /// What the unused part of the agent's writable page holds.
 const PATTERN: u8 = 0xa5;
 /// The first word of that page.

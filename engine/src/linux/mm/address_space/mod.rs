@@ -8,13 +8,13 @@ mod growth;
 mod placement;
 mod stored;
 
-use crate::linux::base::limits::Limits;
+use crate::linux::base::limits::{Limits, Refused};
 use crate::linux::base::tracked::Rewind;
 use crate::linux::mm::bounds::in_user;
 use crate::linux::mm::vma::{Object, Vma, VmaFlags};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-use stored::StoredAddressSpace;
+use stored::{StoredAddressSpace, StoredAddressSpaceError};
 
 /// The VMAs of a process, sorted and disjoint, and its program break.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,36 @@ pub(crate) struct AddressSpace {
     objects: u64,
     /// Whether there may be shared mappings of files that the process can change.
     pub(crate) shows_files: bool,
+}
+
+impl TryFrom<StoredAddressSpace> for AddressSpace {
+    type Error = StoredAddressSpaceError;
+
+    fn try_from(stored: StoredAddressSpace) -> Result<Self, StoredAddressSpaceError> {
+        stored.check()?;
+        let StoredAddressSpace {
+            vmas,
+            vmas_max,
+            commit_bytes_max,
+            break_start,
+            break_end,
+            lock_future,
+            barriers,
+            objects,
+            shows_files,
+        } = stored;
+        Ok(Self {
+            vmas,
+            vmas_max,
+            commit_bytes_max,
+            break_start,
+            break_end,
+            lock_future,
+            barriers,
+            objects,
+            shows_files,
+        })
+    }
 }
 
 impl AddressSpace {
@@ -157,6 +187,17 @@ impl AddressSpace {
             if let Some(vma) = self.vmas.get_mut(index) {
                 vma.end = end;
             }
+        }
+    }
+
+    /// Checks a list that was read from a snapshot, beyond what decoding it has checked.
+    pub(crate) fn check_stored(&self, limits: &Limits) -> Result<(), Refused> {
+        match self.vmas_max <= limits.mappings
+            && self.vmas.len() <= self.vmas_max
+            && self.commit_bytes_max <= limits.commit_bytes
+        {
+            true => Ok(()),
+            false => Err("more mappings, or memory in them, than a program may have"),
         }
     }
 

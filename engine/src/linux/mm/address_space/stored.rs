@@ -3,26 +3,24 @@
 //! Never mends a list: one that no process can have is refused.
 
 use crate::address::PAGE_SIZE;
-use crate::linux::base::limits::{Limits, Refused};
-use crate::linux::mm::address_space::AddressSpace;
 use crate::linux::mm::bounds::{USER_END, in_user};
 use crate::linux::mm::vma::{Backing, Vma, VmaFlags};
 use serde::Deserialize;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// A [`AddressSpace`] before it is checked.
+/// An [`AddressSpace`](super::AddressSpace) before it is checked.
 #[derive(Deserialize)]
 pub(crate) struct StoredAddressSpace {
-    vmas: Vec<Vma>,
-    vmas_max: usize,
-    commit_bytes_max: u64,
-    break_start: u64,
-    break_end: u64,
-    lock_future: VmaFlags,
-    barriers: u64,
-    objects: u64,
-    shows_files: bool,
+    pub(super) vmas: Vec<Vma>,
+    pub(super) vmas_max: usize,
+    pub(super) commit_bytes_max: u64,
+    pub(super) break_start: u64,
+    pub(super) break_end: u64,
+    pub(super) lock_future: VmaFlags,
+    pub(super) barriers: u64,
+    pub(super) objects: u64,
+    pub(super) shows_files: bool,
 }
 
 /// A stored address space that no process can have.
@@ -30,36 +28,14 @@ pub(crate) struct StoredAddressSpace {
 #[error("read stored address space: {0}")]
 pub(crate) struct StoredAddressSpaceError(&'static str);
 
-impl TryFrom<StoredAddressSpace> for AddressSpace {
-    type Error = StoredAddressSpaceError;
-
-    fn try_from(stored: StoredAddressSpace) -> Result<Self, StoredAddressSpaceError> {
-        let StoredAddressSpace {
-            vmas,
-            vmas_max,
-            commit_bytes_max,
-            break_start,
-            break_end,
-            lock_future,
-            barriers,
-            objects,
-            shows_files,
-        } = stored;
-        check_vmas(&vmas)?;
-        if break_end < break_start || break_end > USER_END {
+impl StoredAddressSpace {
+    /// Checks everything that the address space's methods rely on.
+    pub(super) fn check(&self) -> Result<(), StoredAddressSpaceError> {
+        check_vmas(&self.vmas)?;
+        if self.break_end < self.break_start || self.break_end > USER_END {
             return Err(StoredAddressSpaceError("the program break is outside of user space"));
         }
-        Ok(Self {
-            vmas,
-            vmas_max,
-            commit_bytes_max,
-            break_start,
-            break_end,
-            lock_future,
-            barriers,
-            objects,
-            shows_files,
-        })
+        Ok(())
     }
 }
 
@@ -85,22 +61,10 @@ fn check_vmas(vmas: &[Vma]) -> Result<(), StoredAddressSpaceError> {
     Ok(())
 }
 
-impl AddressSpace {
-    /// Checks a list that was read from a snapshot, beyond what decoding it has checked.
-    pub(crate) fn check_stored(&self, limits: &Limits) -> Result<(), Refused> {
-        match self.vmas_max <= limits.mappings
-            && self.vmas.len() <= self.vmas_max
-            && self.commit_bytes_max <= limits.commit_bytes
-        {
-            true => Ok(()),
-            false => Err("more mappings, or memory in them, than a program may have"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::linux::mm::address_space::AddressSpace;
     use crate::linux::mm::address_space::tests::vma;
     use crate::linux::mm::bounds::ENGINE_RESERVE;
 

@@ -8,23 +8,21 @@ mod pending;
 mod stored;
 mod waiting;
 
+use crate::linux::base::limits::Refused;
 use crate::linux::base::tracked::Rewind;
 use crate::linux::cpu::Context;
-use crate::linux::sched::thread::Thread;
+use crate::linux::sched::thread::{THREADS_MAX, Thread};
 use crate::linux::sched::timers::Timers;
 use crate::linux::signal::siginfo::SigInfo;
 use serde::{Deserialize, Serialize};
-use stored::Stored;
-
-/// Threads that may exist at once.
-pub(crate) const THREADS_MAX: usize = 256;
+use stored::StoredThreads;
 
 /// Calls after which a thread lets the others go first.
 const TURN_CALLS: u64 = 1024;
 
 /// All threads, and what they share of signals and timers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Stored")]
+#[serde(try_from = "StoredThreads")]
 pub(crate) struct Threads {
     list: Vec<Thread>,
     current: usize,
@@ -36,6 +34,16 @@ pub(crate) struct Threads {
     pub(crate) timers: Timers,
     /// The exit status of the first thread, once it has ended.
     pub(crate) status: Option<u8>,
+}
+
+impl TryFrom<StoredThreads> for Threads {
+    type Error = Refused;
+
+    fn try_from(stored: StoredThreads) -> Result<Self, Refused> {
+        stored.check()?;
+        let StoredThreads { list, current, next_id, calls, pending, timers, status } = stored;
+        Ok(Self { list, current, next_id, calls, pending, timers, status })
+    }
 }
 
 impl Threads {

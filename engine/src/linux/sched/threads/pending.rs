@@ -2,13 +2,12 @@
 //!
 //! Never decides whose a signal is, nor what it does: `signals` does.
 
+use crate::linux::sched::thread::PENDING_MAX;
 use crate::linux::sched::thread::Thread;
 use crate::linux::sched::threads::Threads;
 use crate::linux::signal::action::bit;
 use crate::linux::signal::siginfo::SigInfo;
 
-/// Signals that may wait for one thread, or for any (`RLIMIT_SIGPENDING`).
-pub(crate) const PENDING_MAX: usize = 256;
 /// Signals that a fault raises; they are delivered before others (`SYNCHRONOUS_MASK`).
 const SYNCHRONOUS: [i32; 6] =
     [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGTRAP, libc::SIGFPE, libc::SIGSYS];

@@ -5,49 +5,20 @@
 //! everything it does the host could do, only later.
 
 mod asm;
+mod exits;
 mod services;
 
+pub use exits::AgentExit;
+pub(super) use exits::exit_at;
 pub(super) use services::serves;
 
 use super::layout::{CODE, FACTS, HOT, INPUTS, STATE, facts, shim, state};
 use crate::guest::process::trap;
-use crate::guest::process::trap::GATE_AT;
 use asm::{Asm, Emit};
+use exits::{BODY, EXIT_STRIDE, EXITS, Labels, exit_address, exit_code};
 use iced_x86::code_asm::*;
 use iced_x86::{Code, IcedError};
 use services::dispatch;
-
-/// Why the agent exits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AgentExit {
-    /// A system call that the shim does not serve; all registers are the program's, RCX and R11
-    /// as SYSCALL leaves them.
-    SystemCall,
-    /// The last run of the batch is over.
-    Done,
-    /// A run is over in which the host has changed something.
-    Touched,
-    /// A segment register is not what it was.
-    Segments,
-    /// Everything is put back, and there is no next input.
-    Idle,
-    /// The agent's own memory is not what the agent left there.
-    Scribbled,
-}
-
-const EXITS: [AgentExit; 6] = [
-    AgentExit::SystemCall,
-    AgentExit::Done,
-    AgentExit::Touched,
-    AgentExit::Segments,
-    AgentExit::Idle,
-    AgentExit::Scribbled,
-];
-
-/// Bytes from one exit's code to the next.
-const EXIT_STRIDE: u64 = 16;
-/// Where the code behind the exits starts.
-const BODY: u64 = EXIT_STRIDE * 8;
 
 /// Addresses that the host enters or recognises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,26 +41,6 @@ pub(super) struct Blob {
     /// For [`CODE`].
     pub(super) code: Vec<u8>,
     pub(super) entries: Entries,
-}
-
-/// Which exit's code `rip` is in or just behind; by range, because hosts differ in whether RIP
-/// has moved on when a store exits.
-pub(super) fn exit_at(rip: u64) -> Option<AgentExit> {
-    let offset = rip.checked_sub(CODE.va(0))?;
-    EXITS.get(usize::try_from(offset / EXIT_STRIDE).ok()?).copied()
-}
-
-fn exit_address(exit: AgentExit) -> u64 {
-    let index = EXITS.iter().position(|other| *other == exit).unwrap_or(EXITS.len());
-    CODE.va(index as u64 * EXIT_STRIDE)
-}
-
-/// `mov [gate], al; hlt`: the cheapest exit from CPL 3.
-fn exit_code() -> [u8; 10] {
-    let mut code = [0xf4; 10];
-    code[0] = 0xa2;
-    code[1..9].copy_from_slice(&GATE_AT.to_le_bytes());
-    code
 }
 
 /// Assembles everything. `by_call` tells whether a run starts with the system call that the
@@ -147,31 +98,6 @@ fn gate(shim: u64) -> Result<Vec<u8>, IcedError> {
     page.extend_from_slice(&trap::RETURNED_CODE);
     page.extend(asm.code.assemble(trap::returned_entry().0 + trap::RETURNED_CODE.len() as u64)?);
     Ok(page)
-}
-
-struct Labels {
-    batch: CodeLabel,
-    reset: CodeLabel,
-    shim: CodeLabel,
-    /// Back to the program, with RAX.
-    back: CodeLabel,
-    /// To the host, as if the shim had not been there.
-    forward: CodeLabel,
-    run_end: CodeLabel,
-}
-
-impl Labels {
-    fn new(asm: &mut Asm) -> Self {
-        let mut label = || asm.code.create_label();
-        Self {
-            batch: label(),
-            reset: label(),
-            shim: label(),
-            back: label(),
-            forward: label(),
-            run_end: label(),
-        }
-    }
 }
 
 const SEGMENTS: [AsmRegisterSegment; 4] = [ds, es, fs, gs];

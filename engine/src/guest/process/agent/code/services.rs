@@ -3,13 +3,12 @@
 //! The shim changes nothing of its own before the last access to the program's memory that may
 //! fault, so that the host can take a call over as if the shim had never seen it.
 
-use super::super::HASH_FACTOR;
-use super::super::layout::{BATCH_MAX, FACTS, STATE, STATUS, facts, shim, state};
+use super::super::layout::{BATCH_MAX, FACTS, HASH_FACTOR, STATE, STATUS, facts, shim, state};
 use super::super::shim::{
     CLOSE_ON_EXEC, FREE, INPUT, OUTPUT_MAX, STAT, STATX, STDERR, STDOUT, Told,
 };
 use super::asm::{Asm, Emit};
-use super::{AgentExit, Labels, exit_address};
+use super::exits::{AgentExit, Labels, exit_address};
 use crate::guest::process::trap;
 use crate::linux::abi::syscall::TRANSFER_BYTES_MAX;
 use iced_x86::Code;
