@@ -20,6 +20,8 @@ pub mod paging;
 pub mod rewind;
 pub mod snapshot;
 pub mod state;
+mod stored;
 pub mod symbols;
 mod text;
 pub mod vcpu;
+mod xsave;

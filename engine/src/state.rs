@@ -12,8 +12,7 @@ pub use classes::{Class, Ending, Entry, ORDER, Ran, Rule};
 pub use compare::Difference;
 pub use rewind::{Prepared, RewindMode};
 pub(crate) use xsave::{
-    HEADER_END, LEGACY, LEGACY_BYTES, keep_components, supported_xcr0, xcr0, xsave_bytes,
-    xsave_from,
+    LEGACY, LEGACY_BYTES, keep_components, supported_xcr0, xcr0, xsave_bytes, xsave_from,
 };
 pub use xsave::{XSAVE_BYTES, XSTATE_BV_AT, has_pkru, lies_elsewhere, xsave_layout};
 

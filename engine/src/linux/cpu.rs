@@ -6,7 +6,7 @@
 
 use crate::linux::abi::registers::Registers;
 use crate::linux::abi::syscall::SYSCALL_BYTES;
-use crate::state::LEGACY_BYTES;
+use crate::xsave::LEGACY_BYTES;
 use serde::{Deserialize, Serialize};
 
 /// The CPU's state as the program left it: after its system call, or at the instruction that

@@ -21,7 +21,7 @@ use crate::linux::process::settings::{Images, Scalars, Settings};
 use crate::linux::sched::threads::Threads;
 use crate::linux::strace;
 use crate::outcome::{Access, Outcome, Signal};
-use crate::snapshot::{Blob, HasBlobs};
+use crate::stored::{Blob, HasBlobs};
 use serde::{Deserialize, Serialize};
 
 /// A process as its kernel sees it: everything but registers and the contents of memory.

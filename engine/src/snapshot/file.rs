@@ -13,10 +13,10 @@ mod whole;
 
 pub use header::{MAGIC, VERSION};
 
-use super::blob;
 use super::{Snapshot, Stored, Unsound};
 use crate::address::{Gpa, PAGE_SIZE};
 use crate::memory::{Extent, MemoryError, PageFile, SharedBytes, SlotSpec};
+use crate::stored;
 use crate::text::OneLine;
 use header::{CPU, DATA_ALIGN, GUEST, Header, PREFIX_BYTES, STATE, StoredBlob};
 use serde::Serialize;
@@ -168,7 +168,7 @@ impl<G: Clone + Stored + Serialize + DeserializeOwned> Snapshot<G> {
     pub fn save(&self, path: &Path) -> Result<(), FileError> {
         // A clone shares the bytes.
         let mut guest = self.guest.clone();
-        let blobs = blob::number(&mut guest);
+        let blobs = stored::number(&mut guest);
         let mut header = Header {
             layout: self.layout.clone(),
             extents: self.pages.extents().to_vec(),
@@ -237,7 +237,7 @@ impl<G: Clone + Stored + Serialize + DeserializeOwned> Snapshot<G> {
         let mut guest: G = header.section(GUEST).map_err(damaged)?;
         guest.check(&header.layout).map_err(|Unsound(what)| damaged(Problem::Unsound { what }))?;
         let blobs = header.map_blobs(&file).map_err(damaged)?;
-        if !blob::fill(&mut guest, &blobs) {
+        if !stored::fill(&mut guest, &blobs) {
             return Err(damaged(Problem::Section { section: GUEST }));
         }
         let pages = PageFile::open(file, header.data_at, header.extents)

@@ -3,15 +3,10 @@
 //! Never touches a vCPU: capturing is the machine's work, going back is `rewind`'s. [`mod@file`] is
 //! the format on disk, and does not know what the state means.
 
-mod blob;
-mod bounded;
 mod cpu;
 pub mod file;
 
-pub use blob::{Blob, HasBlobs};
-#[cfg(test)]
-pub(crate) use blob::{fill, number};
-pub(crate) use bounded::list as bounded_list;
+pub use crate::stored::{Blob, HasBlobs};
 pub use cpu::CpuNeeds;
 pub use file::{FileError, Info};
 

@@ -4,20 +4,14 @@
 //! which never had MPX), so that CPUID leaf 0xD is asked (Intel SDM vol. 1, 13.2).
 
 use super::{CpuState, Difference};
+pub use crate::xsave::XSTATE_BV_AT;
+use crate::xsave::{HEADER_END, set_xstate_bv, xstate_bv};
+pub(crate) use crate::xsave::{LEGACY, LEGACY_BYTES, keep_components};
 use kvm_bindings as k;
 use std::ops::Range;
 
 /// Bytes of a standard-format XSAVE area that the engine keeps (`KVM_GET_XSAVE`).
 pub const XSAVE_BYTES: usize = 4096;
-/// Bytes of the legacy region, which is all that FXSAVE knows (Intel SDM vol. 1, 13.4.1).
-pub(crate) const LEGACY_BYTES: usize = 512;
-/// Offset of XSTATE_BV in an XSAVE area, the first word of the header (Intel SDM vol. 1, 13.4.2).
-pub const XSTATE_BV_AT: usize = LEGACY_BYTES;
-/// Where the header ends and the extended region begins.
-pub(crate) const HEADER_END: usize = XSTATE_BV_AT + 64;
-
-/// x87 and SSE, which cannot be turned off and have one place.
-pub(crate) const LEGACY: u64 = 3;
 /// Protection keys for user pages: in CR4's gift, not in XCR0's.
 const PKRU: u64 = 1 << 9;
 
@@ -103,29 +97,6 @@ impl CpuState {
         set_xstate_bv(&mut bytes, enabled);
         xsave_from(&bytes)
     }
-}
-
-fn xstate_bv(area: &[u8]) -> u64 {
-    area.get(XSTATE_BV_AT..XSTATE_BV_AT + 8)
-        .and_then(|b| b.try_into().ok())
-        .map_or(0, u64::from_le_bytes)
-}
-
-fn set_xstate_bv(area: &mut [u8], components: u64) {
-    if let Some(word) = area.get_mut(XSTATE_BV_AT..XSTATE_BV_AT + 8) {
-        word.copy_from_slice(&components.to_le_bytes());
-    }
-}
-
-/// Takes every component that is not `allowed` out of an area, so that XRSTOR loads it: a bit of
-/// XSTATE_BV that XCR0 has not faults, and so does what is not zero behind it in the header of a
-/// standard-format area, up to what is reserved there (Intel SDM vol. 1, 13.8.1).
-pub(crate) fn keep_components(area: &mut [u8], allowed: u64) {
-    let kept = xstate_bv(area) & allowed;
-    if let Some(header) = area.get_mut(XSTATE_BV_AT..HEADER_END) {
-        header.fill(0);
-    }
-    set_xstate_bv(area, kept);
 }
 
 /// An area's bytes, [`XSAVE_BYTES`] of them, from the words that KVM tells it in.

@@ -16,7 +16,7 @@ use crate::linux::signal::frame::{CONTEXT_BYTES, FramePlace, Parts};
 use crate::linux::signal::siginfo::SigInfo;
 use crate::linux::signal::stack::{AlternateStack, SS_AUTODISARM};
 use crate::outcome::Signal;
-use crate::state::LEGACY_BYTES;
+use crate::xsave::LEGACY_BYTES;
 
 /// DF, TF and RF: clear when a handler starts.
 const FLAGS_CLEARED: u64 = 1 << 10 | 1 << 8 | 1 << 16;

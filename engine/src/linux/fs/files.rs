@@ -7,8 +7,7 @@ use crate::linux::base::limits::{Limits, Refused};
 use crate::linux::base::tracked::{Rewind, Tracked};
 use crate::linux::fs::table::{Table, Target};
 use crate::linux::fs::tree::{Kind, NodeId, Tree};
-use crate::memory::SharedBytes;
-use crate::snapshot::{Blob, HasBlobs};
+use crate::stored::{Blob, HasBlobs, SharedBytes};
 use serde::{Deserialize, Serialize};
 
 /// Bytes the process wrote to standard output or error; only grows during a run.

@@ -5,7 +5,7 @@ use crate::linux::base::bytes::Bytes;
 use crate::linux::base::limits::{Limits, OPEN_FILES_MAX, Refused};
 use crate::linux::base::tracked::Rewind;
 use crate::linux::fs::tree::NodeId;
-use crate::snapshot::bounded_list;
+use crate::stored::bounded_list;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

@@ -10,7 +10,7 @@ use crate::linux::abi::errno::{
 use crate::linux::base::bytes::Bytes;
 use crate::linux::base::limits::{FILES_MAX, Limits, Refused};
 use crate::linux::base::tracked::Rewind;
-use crate::snapshot::{Blob, HasBlobs, bounded_list};
+use crate::stored::{Blob, HasBlobs, bounded_list};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

@@ -2,7 +2,7 @@
 
 use crate::linux::loader::elf;
 use crate::linux::process::Process;
-use crate::memory::SharedBytes;
+use crate::stored::SharedBytes;
 use std::path::PathBuf;
 
 /// An executable image in the process's address space.

@@ -7,7 +7,7 @@ use crate::linux::fs::tree::{Found, Kind, Node, NodeId, Tree};
 use crate::linux::loader::host_files::take::{LINKS_MAX, names_reversed};
 use crate::linux::loader::host_files::{Entry, HostFiles};
 use crate::linux::loader::spec::LoadError;
-use crate::memory::SharedBytes;
+use crate::stored::SharedBytes;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;

@@ -6,7 +6,7 @@ use crate::linux::abi::registers::Registers;
 use crate::linux::cpu::{ExtendedLayout, MXCSR_MASK, initial_extended};
 use crate::linux::signal::siginfo::{INFO_BYTES, SigInfo};
 use crate::linux::signal::stack::{AlternateStack, Trap};
-use crate::state::{HEADER_END, LEGACY, LEGACY_BYTES, XSTATE_BV_AT, keep_components};
+use crate::xsave::{HEADER_END, LEGACY, LEGACY_BYTES, XSTATE_BV_AT, keep_components};
 
 /// The return address and `struct ucontext`, up to `siginfo`.
 const CONTEXT_END: usize = 312;

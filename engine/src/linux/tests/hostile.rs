@@ -89,7 +89,7 @@ proptest! {
     ) {
         let config = bincode::config::standard().with_limit::<{ 64 << 20 }>();
         let mut guest = prepared();
-        let blobs = crate::snapshot::number(&mut guest.process);
+        let blobs = crate::stored::number(&mut guest.process);
         let mut bytes = bincode::serde::encode_to_vec(&guest.process, config).unwrap();
         let len = bytes.len();
         for (index, byte) in changes {
@@ -99,7 +99,7 @@ proptest! {
             bincode::serde::decode_from_slice(&bytes, config);
         if let Ok((mut process, _)) = decoded {
             // A number that is not there leaves an empty file, for a file to be refused by.
-            let _ = crate::snapshot::fill(&mut process, &blobs);
+            let _ = crate::stored::fill(&mut process, &blobs);
             guest.process = process;
             run(&mut guest, &calls);
             let _ = guest.process.images();

@@ -100,11 +100,11 @@ fn survives_a_snapshot_file() {
     let mut guest = with_file();
     live(&mut guest);
     let config = bincode::config::standard();
-    let blobs = crate::snapshot::number(&mut guest.process);
+    let blobs = crate::stored::number(&mut guest.process);
     let bytes = bincode::serde::encode_to_vec(&guest.process, config).unwrap();
     let (mut stored, _): (Process, usize) =
         bincode::serde::decode_from_slice(&bytes, config).unwrap();
-    assert!(crate::snapshot::fill(&mut stored, &blobs));
+    assert!(crate::stored::fill(&mut stored, &blobs));
     assert_eq!(stored.same_as(&guest.process), Vec::<String>::new());
     live_again(&mut guest, stored);
 }

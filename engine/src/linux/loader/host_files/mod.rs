@@ -8,7 +8,7 @@
 pub(crate) mod policy;
 pub(crate) mod take;
 
-use crate::memory::SharedBytes;
+use crate::stored::SharedBytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::Metadata;

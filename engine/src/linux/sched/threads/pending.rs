@@ -2,8 +2,7 @@
 //!
 //! Never decides whose a signal is, nor what it does: `signals` does.
 
-use crate::linux::sched::thread::PENDING_MAX;
-use crate::linux::sched::thread::Thread;
+use crate::linux::sched::thread::{PENDING_MAX, Thread};
 use crate::linux::sched::threads::Threads;
 use crate::linux::signal::action::bit;
 use crate::linux::signal::siginfo::SigInfo;
