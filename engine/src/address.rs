@@ -17,6 +17,15 @@ macro_rules! address {
         pub struct $name(pub u64);
 
         impl $name {
+            /// Address 0.
+            pub const NULL: Self = Self(0);
+
+            /// Whether this is address 0, by which a pointer says that there is nothing.
+            #[must_use]
+            pub const fn is_null(self) -> bool {
+                self.0 == 0
+            }
+
             /// The address `bytes` further on; wraps at 2^64, as the CPU's own arithmetic does.
             #[must_use]
             pub const fn wrapping_add(self, bytes: u64) -> Self {

@@ -4,6 +4,7 @@
 //! Never knows what a call does.
 
 pub(crate) mod errno;
+pub(crate) mod fd;
 pub(crate) mod ids;
 pub(crate) mod names;
 pub(crate) mod registers;

@@ -15,9 +15,6 @@ pub(crate) const TRANSFER_BYTES_MAX: u64 = 0x7fff_f000;
 /// no call may take seconds.
 pub(crate) const DEVICE_BYTES_MAX: u64 = (32 << 20) - 1;
 
-/// "The current directory" in a path call's descriptor argument.
-pub(crate) const AT_FDCWD: u64 = libc::AT_FDCWD as i64 as u64;
-
 /// A system call as the registers give it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SystemCall {

@@ -2,6 +2,7 @@
 //! wrote to standard output and error. Never touches guest memory and never the host's files.
 
 use crate::linux::abi::errno::Errno;
+use crate::linux::abi::fd::Fd;
 use crate::linux::base::bytes::Bytes;
 use crate::linux::base::limits::{Limits, Refused};
 use crate::linux::base::tracked::{Rewind, Tracked};
@@ -115,7 +116,7 @@ impl Files {
     }
 
     /// Closes a descriptor and frees what nothing leads to any more.
-    pub(crate) fn close(&mut self, fd: u64) -> Result<(), Errno> {
+    pub(crate) fn close(&mut self, fd: Fd) -> Result<(), Errno> {
         let closed = self.table.close(fd)?;
         self.forget(closed);
         Ok(())

@@ -1,6 +1,7 @@
 //! Descriptors, the open files behind them, and pipes. Never knows what a file contains.
 
 use crate::linux::abi::errno::{EBADF, EMFILE, Errno};
+use crate::linux::abi::fd::Fd;
 use crate::linux::base::bytes::Bytes;
 use crate::linux::base::limits::{Limits, OPEN_FILES_MAX, Refused};
 use crate::linux::base::tracked::Rewind;
@@ -90,7 +91,7 @@ pub(crate) struct Interest {
 }
 
 /// An `epoll` set: its interests by descriptor.
-pub(crate) type Interests = BTreeMap<u64, Interest>;
+pub(crate) type Interests = BTreeMap<Fd, Interest>;
 
 /// All descriptors of the process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -164,31 +165,29 @@ impl Table {
         self.descriptors_max
     }
 
-    fn descriptor(&self, fd: u64) -> Result<Descriptor, Errno> {
-        // A descriptor is an int: the upper half of the register does not count.
-        let index = (fd as u32) as usize;
-        self.descriptors.get(index).copied().flatten().ok_or(EBADF)
+    fn descriptor(&self, fd: Fd) -> Result<Descriptor, Errno> {
+        self.descriptors.get(fd.index()).copied().flatten().ok_or(EBADF)
     }
 
     /// The open file behind `fd`.
-    pub(crate) fn get(&self, fd: u64) -> Result<&Open, Errno> {
+    pub(crate) fn get(&self, fd: Fd) -> Result<&Open, Errno> {
         let index = self.descriptor(fd)?.open as usize;
         self.open.get(index).and_then(Option::as_ref).ok_or(EBADF)
     }
 
     /// The open file behind `fd`, for a call that `O_PATH` does not allow.
-    pub(crate) fn get_usable(&self, fd: u64) -> Result<&Open, Errno> {
+    pub(crate) fn get_usable(&self, fd: Fd) -> Result<&Open, Errno> {
         self.get(fd).and_then(|open| if open.is_path_only() { Err(EBADF) } else { Ok(open) })
     }
 
     /// The open file behind `fd`, to change.
-    pub(crate) fn get_mut(&mut self, fd: u64) -> Result<&mut Open, Errno> {
+    pub(crate) fn get_mut(&mut self, fd: Fd) -> Result<&mut Open, Errno> {
         let index = self.descriptor(fd)?.open as usize;
         self.open.get_mut(index).and_then(Option::as_mut).ok_or(EBADF)
     }
 
     /// Opens `target` under the lowest free descriptor.
-    pub(crate) fn open(&mut self, target: Target, flags: i32) -> Result<u64, Errno> {
+    pub(crate) fn open(&mut self, target: Target, flags: i32) -> Result<Fd, Errno> {
         let fd = self.free_descriptor(0)?;
         let open = free_slot(&mut self.open, 0);
         let status = flags & !(libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_CLOEXEC);
@@ -205,7 +204,7 @@ impl Table {
             }
             _ => {}
         }
-        Ok(fd as u64)
+        Fd::from_index(fd).ok_or(EMFILE)
     }
 
     /// The lowest free descriptor that is at least `from`, as a slot.
@@ -218,7 +217,7 @@ impl Table {
         Ok(free_slot(&mut self.descriptors, from))
     }
 
-    fn share(&mut self, fd: u64) -> Result<u32, Errno> {
+    fn share(&mut self, fd: Fd) -> Result<u32, Errno> {
         let open = self.descriptor(fd)?.open;
         let file = self.get_mut(fd)?;
         file.references = file.references.saturating_add(1);
@@ -228,27 +227,27 @@ impl Table {
     /// `dup`, `F_DUPFD`: the lowest free descriptor from `from` on.
     pub(crate) fn duplicate(
         &mut self,
-        fd: u64,
+        fd: Fd,
         from: usize,
         close_on_exec: bool,
-    ) -> Result<u64, Errno> {
+    ) -> Result<Fd, Errno> {
         self.descriptor(fd)?;
         let to = self.free_descriptor(from)?;
         let open = self.share(fd)?;
         put(&mut self.descriptors, to, Descriptor { open, close_on_exec });
-        Ok(to as u64)
+        Fd::from_index(to).ok_or(EMFILE)
     }
 
     /// `dup2` to a descriptor other than `fd`: the target that was closed for it, if its last
     /// descriptor went.
     pub(crate) fn duplicate_to(
         &mut self,
-        fd: u64,
-        to: u64,
+        fd: Fd,
+        to: Fd,
         close_on_exec: bool,
     ) -> Result<Option<Target>, Errno> {
         self.descriptor(fd)?;
-        let index = to as u32 as usize;
+        let index = to.index();
         if index >= self.descriptors_max {
             return Err(EBADF);
         }
@@ -262,9 +261,9 @@ impl Table {
     }
 
     /// Closes a descriptor: its target if that was its last one.
-    pub(crate) fn close(&mut self, fd: u64) -> Result<Option<Target>, Errno> {
+    pub(crate) fn close(&mut self, fd: Fd) -> Result<Option<Target>, Errno> {
         let open = self.descriptor(fd)?.open as usize;
-        if let Some(slot) = self.descriptors.get_mut(fd as u32 as usize) {
+        if let Some(slot) = self.descriptors.get_mut(fd.index()) {
             *slot = None;
         }
         let Some(slot) = self.open.get_mut(open) else { return Ok(None) };
@@ -289,21 +288,22 @@ impl Table {
         Ok(Some(target))
     }
 
-    pub(crate) fn is_close_on_exec(&self, fd: u64) -> Result<bool, Errno> {
+    pub(crate) fn is_close_on_exec(&self, fd: Fd) -> Result<bool, Errno> {
         self.descriptor(fd).map(|descriptor| descriptor.close_on_exec)
     }
 
-    pub(crate) fn set_close_on_exec(&mut self, fd: u64, on: bool) -> Result<(), Errno> {
+    pub(crate) fn set_close_on_exec(&mut self, fd: Fd, on: bool) -> Result<(), Errno> {
         self.descriptor(fd)?;
-        if let Some(Some(descriptor)) = self.descriptors.get_mut(fd as u32 as usize) {
+        if let Some(Some(descriptor)) = self.descriptors.get_mut(fd.index()) {
             descriptor.close_on_exec = on;
         }
         Ok(())
     }
 
     /// Descriptors in use, ascending.
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = u64> + '_ {
-        self.descriptors.iter().enumerate().filter(|(_, d)| d.is_some()).map(|(fd, _)| fd as u64)
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = Fd> + '_ {
+        let used = self.descriptors.iter().enumerate().filter(|(_, d)| d.is_some());
+        used.filter_map(|(index, _)| Fd::from_index(index))
     }
 
     /// Whether any open file leads to `node`.
@@ -318,7 +318,7 @@ impl Table {
     }
 
     /// Opens a new `eventfd`.
-    pub(crate) fn open_event(&mut self, event: Event, flags: i32) -> Result<u64, Errno> {
+    pub(crate) fn open_event(&mut self, event: Event, flags: i32) -> Result<Fd, Errno> {
         let index = free_slot(&mut self.events, 0);
         let target = Target::Event(u32::try_from(index).map_err(|_| EMFILE)?);
         let fd = self.open(target, flags)?;
@@ -335,7 +335,7 @@ impl Table {
     }
 
     /// Opens a new, empty `epoll` set.
-    pub(crate) fn open_watch(&mut self, flags: i32) -> Result<u64, Errno> {
+    pub(crate) fn open_watch(&mut self, flags: i32) -> Result<Fd, Errno> {
         let index = free_slot(&mut self.watches, 0);
         let target = Target::Watch(u32::try_from(index).map_err(|_| EMFILE)?);
         let fd = self.open(target, flags)?;
@@ -373,7 +373,7 @@ impl Table {
     /// Names what differs from `other`.
     pub(crate) fn differences(&self, other: &Self, into: &mut Vec<String>) {
         let count = self.descriptors.len().max(other.descriptors.len());
-        for fd in 0..count as u64 {
+        for fd in (0..count).filter_map(Fd::from_index) {
             let of = |table: &Self| (table.is_close_on_exec(fd).ok(), table.get(fd).ok().copied());
             if of(self) != of(other) {
                 into.push(format!("descriptor {fd} {:?} was {:?}", of(self), of(other)));

@@ -7,6 +7,7 @@
 use crate::linux::abi::errno::{
     EEXIST, EFBIG, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, Errno,
 };
+use crate::linux::abi::fd::Fd;
 use crate::linux::base::bytes::Bytes;
 use crate::linux::base::limits::{FILES_MAX, Limits, Refused};
 use crate::linux::base::tracked::Rewind;
@@ -131,7 +132,7 @@ pub(crate) enum Found<'a> {
     /// To something that exists.
     Node(NodeId),
     /// To an open descriptor, through `/proc/self/fd`.
-    Descriptor(u64),
+    Descriptor(Fd),
     /// To a free name in an existing directory.
     Missing {
         /// The directory.
@@ -408,6 +409,7 @@ impl Tree {
                 (Kind::Directory { entries, .. }, name) => entries.get(name).copied(),
                 (Kind::Descriptors, name) => {
                     let number = std::str::from_utf8(name).ok().and_then(|n| n.parse().ok());
+                    let number = number.map(Fd::from_register);
                     return match number {
                         Some(number) if last && !slash => Ok(Found::Descriptor(number)),
                         Some(_) => Err(ENOTDIR),

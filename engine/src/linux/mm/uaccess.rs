@@ -189,9 +189,9 @@ impl User<'_> {
     }
 
     /// Copies a NUL-terminated path.
-    pub(crate) fn read_path(&mut self, at: u64) -> Result<PathBuffer, UserError> {
+    pub(crate) fn read_path(&mut self, at: Gva) -> Result<PathBuffer, UserError> {
         let mut path = PathBuffer { bytes: [0; PATH_MAX], len: 0 };
-        for (here, range) in by_page(Gva(at), PATH_MAX) {
+        for (here, range) in by_page(at, PATH_MAX) {
             let start = range.start;
             let part = path.bytes.get_mut(range).unwrap_or_default();
             self.read(here, part)?;

@@ -1,5 +1,6 @@
 //! One thread: what it has of its own. Never knows the others.
 
+use crate::address::Gva;
 use crate::linux::cpu::Context;
 use crate::linux::sched::wait::{Cause, Wait};
 use crate::linux::signal::siginfo::SigInfo;
@@ -41,9 +42,9 @@ pub(crate) struct Thread {
     pub(crate) pending: Vec<SigInfo>,
     pub(crate) alternate_stack: AlternateStack,
     /// `CLONE_CHILD_CLEARTID` and `set_tid_address`.
-    pub(crate) clear_id_at: u64,
+    pub(crate) clear_id_at: Gva,
     /// `set_robust_list`.
-    pub(crate) robust_list: u64,
+    pub(crate) robust_list: Gva,
     pub(crate) trap: Trap,
     pub(crate) name: [u8; 16],
 }
@@ -62,8 +63,8 @@ impl Thread {
             blocked_before: None,
             pending: Vec::new(),
             alternate_stack: AlternateStack::default(),
-            clear_id_at: 0,
-            robust_list: 0,
+            clear_id_at: Gva::NULL,
+            robust_list: Gva::NULL,
             trap: Trap::default(),
             name,
         }

@@ -1,5 +1,6 @@
 //! A wait: what a thread waits for, and what its call returns then. Never ends one.
 
+use crate::address::Gva;
 use serde::{Deserialize, Serialize};
 
 /// What a thread waits for, besides a signal.
@@ -8,7 +9,7 @@ pub(crate) enum Cause {
     /// To be woken at a futex word, by a waker of one of these kinds.
     Futex {
         /// Address of the word.
-        at: u64,
+        at: Gva,
         /// `FUTEX_BITSET_*`.
         bits: u32,
     },

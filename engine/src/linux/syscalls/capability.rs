@@ -21,40 +21,63 @@ pub(crate) fn in_bounding_set(capability: u64) -> SyscallResult {
 }
 
 impl Process {
+    pub(crate) fn sys_setuid(&self, id: u64) -> SyscallResult {
+        self.set_id(id)
+    }
+
+    pub(crate) fn sys_setgid(&self, id: u64) -> SyscallResult {
+        self.set_id(id)
+    }
+
+    pub(crate) fn sys_getresuid(
+        &mut self,
+        real: Gva,
+        effective: Gva,
+        saved: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.get_ids([real, effective, saved], mem)
+    }
+
+    pub(crate) fn sys_getresgid(
+        &mut self,
+        real: Gva,
+        effective: Gva,
+        saved: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.get_ids([real, effective, saved], mem)
+    }
+
     /// `setuid`, `setgid`: to what it is already.
-    pub(crate) fn set_id(&self, id: u64) -> SyscallResult {
+    fn set_id(&self, id: u64) -> SyscallResult {
         if id as u32 == USER_ID { Ok(0) } else { Err(EPERM.into()) }
     }
 
-    pub(crate) fn get_ids(
-        &mut self,
-        real: u64,
-        effective: u64,
-        saved: u64,
-        mem: &mut dyn UserMemory,
-    ) -> SyscallResult {
-        for at in [real, effective, saved] {
-            self.user(mem).write(Gva(at), &USER_ID.to_le_bytes())?;
+    /// `getresuid`, `getresgid`: the same three times.
+    fn get_ids(&mut self, ids_at: [Gva; 3], mem: &mut dyn UserMemory) -> SyscallResult {
+        for at in ids_at {
+            self.user(mem).write(at, &USER_ID.to_le_bytes())?;
         }
         Ok(0)
     }
 
     /// `capget`.
-    pub(crate) fn get_capabilities(
+    pub(crate) fn sys_capget(
         &mut self,
-        header: u64,
-        sets: u64,
+        header: Gva,
+        sets: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let words = match self.capability_words(header, mem) {
             // How a program asks for the version.
-            Err(SyscallStop::Errno(EINVAL)) if sets == 0 => return Ok(0),
+            Err(SyscallStop::Errno(EINVAL)) if sets.is_null() => return Ok(0),
             words => words?,
         };
-        if sets == 0 {
+        if sets.is_null() {
             return Ok(0);
         }
-        let process = self.user(mem).read_u32(Gva(header.wrapping_add(4)))?;
+        let process = self.user(mem).read_u32(header.wrapping_add(4))?;
         match process as i32 {
             ..0 => return Err(EINVAL.into()),
             0 => {}
@@ -63,25 +86,25 @@ impl Process {
         }
         let none = [0; 4 * 2 * SETS as usize];
         let none = none.get(..(words * SETS * 4) as usize).unwrap_or_default();
-        self.user(mem).write(Gva(sets), none)?;
+        self.user(mem).write(sets, none)?;
         Ok(0)
     }
 
     /// `capset`: nothing but what it has, which is nothing.
-    pub(crate) fn set_capabilities(
+    pub(crate) fn sys_capset(
         &mut self,
-        header: u64,
-        sets: u64,
+        header: Gva,
+        sets: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let words = self.capability_words(header, mem)?;
-        let process = self.user(mem).read_u32(Gva(header.wrapping_add(4)))?;
+        let process = self.user(mem).read_u32(header.wrapping_add(4))?;
         if process != 0 && u64::from(process) != self.threads.current().id {
             return Err(EPERM.into());
         }
         let mut wanted = 0;
         for word in 0..words * SETS {
-            let at = Gva(sets.wrapping_add(word * 4));
+            let at = sets.wrapping_add(word * 4);
             // Those beyond the last are ignored.
             let known = if word < SETS { u32::MAX } else { (1 << (CAPABILITY_LAST - 31)) - 1 };
             wanted |= self.user(mem).read_u32(at)? & known;
@@ -90,13 +113,13 @@ impl Process {
     }
 
     /// How many times 32 capabilities the sets have; tells the caller the version if it names none.
-    fn capability_words(&mut self, header: u64, mem: &mut dyn UserMemory) -> SyscallResult {
+    fn capability_words(&mut self, header: Gva, mem: &mut dyn UserMemory) -> SyscallResult {
         let mut user = self.user(mem);
-        let version = user.read_u32(Gva(header))?;
+        let version = user.read_u32(header)?;
         if let Some((_, words)) = VERSIONS.iter().find(|known| known.0 == version) {
             return Ok(*words);
         }
-        user.write(Gva(header), &VERSIONS[2].0.to_le_bytes())?;
+        user.write(header, &VERSIONS[2].0.to_le_bytes())?;
         Err(EINVAL.into())
     }
 }

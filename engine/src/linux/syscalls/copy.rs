@@ -3,6 +3,7 @@
 
 use crate::address::{Gva, PAGE_SIZE};
 use crate::linux::abi::errno::{EBADF, EINVAL, EISDIR, Errno};
+use crate::linux::abi::fd::Fd;
 use crate::linux::abi::syscall::TRANSFER_BYTES_MAX;
 use crate::linux::fs::table::{Open, Target};
 use crate::linux::fs::tree::{Kind, NodeId};
@@ -11,12 +12,20 @@ use crate::linux::process::Process;
 use crate::linux::sched::stop::SyscallResult;
 use crate::linux::syscalls::file::moved;
 
+/// One end of a `copy_file_range`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CopyEnd {
+    pub(crate) fd: Fd,
+    /// Where its offset is; null for the file's own.
+    pub(crate) offset_at: Gva,
+}
+
 impl Process {
-    pub(crate) fn send_file(
+    pub(crate) fn sys_sendfile(
         &mut self,
-        out: u64,
-        input: u64,
-        offset_at: u64,
+        out: Fd,
+        input: Fd,
+        offset_at: Gva,
         len: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
@@ -31,14 +40,14 @@ impl Process {
             return Err(EINVAL.into());
         }
         let start = match offset_at {
-            0 => from.offset,
-            at => self.user(mem).read_u64(Gva(at))?,
+            Gva::NULL => from.offset,
+            at => self.user(mem).read_u64(at)?,
         };
         let done = self.copy_within((node, start), (to.target, to.offset), len)?;
         self.advance(out, done)?;
         match offset_at {
-            0 => self.advance(input, done)?,
-            at => self.user(mem).write(Gva(at), &start.saturating_add(done).to_le_bytes())?,
+            Gva::NULL => self.advance(input, done)?,
+            at => self.user(mem).write(at, &start.saturating_add(done).to_le_bytes())?,
         }
         Ok(done)
     }
@@ -66,21 +75,21 @@ impl Process {
         Ok(done)
     }
 
-    /// `copy_file_range`; `from` and `to` are a descriptor and where its offset is, if not its own.
-    pub(crate) fn copy_range(
+    pub(crate) fn sys_copy_file_range(
         &mut self,
-        from: (u64, u64),
-        to: (u64, u64),
+        from: CopyEnd,
+        to: CopyEnd,
         len: u64,
         flags: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
-        let (input, output) = (*self.files.table.get(from.0)?, *self.files.table.get(to.0)?);
-        let mut offset_of = |open: &Open, at: u64| match at {
-            0 => Ok(open.offset),
-            at => self.user(mem).read_u64(Gva(at)),
+        let input = *self.files.table.get(from.fd)?;
+        let output = *self.files.table.get(to.fd)?;
+        let mut offset_of = |open: &Open, at: Gva| match at {
+            Gva::NULL => Ok(open.offset),
+            at => self.user(mem).read_u64(at),
         };
-        let (start, end) = (offset_of(&input, from.1)?, offset_of(&output, to.1)?);
+        let (start, end) = (offset_of(&input, from.offset_at)?, offset_of(&output, to.offset_at)?);
         let (source, target) = (self.regular(&input)?, self.regular(&output)?);
         if flags != 0 || start > i64::MAX as u64 || end > i64::MAX as u64 {
             return Err(EINVAL.into());
@@ -94,10 +103,10 @@ impl Process {
             return Err(EINVAL.into());
         }
         let done = self.copy_within((source, start), (Target::Node(target), end), len)?;
-        for ((fd, at), start) in [(from, start), (to, end)] {
-            match at {
-                0 => self.advance(fd, done)?,
-                at => self.user(mem).write(Gva(at), &start.saturating_add(done).to_le_bytes())?,
+        for (CopyEnd { fd, offset_at }, start) in [(from, start), (to, end)] {
+            match offset_at {
+                Gva::NULL => self.advance(fd, done)?,
+                at => self.user(mem).write(at, &start.saturating_add(done).to_le_bytes())?,
             }
         }
         Ok(done)

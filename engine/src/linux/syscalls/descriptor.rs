@@ -2,17 +2,38 @@
 
 use crate::address::Gva;
 use crate::linux::abi::errno::{EBADF, EFBIG, EINVAL, ENODEV, ENOTTY, ENXIO, EOPNOTSUPP, ESPIPE};
+use crate::linux::abi::fd::Fd;
 use crate::linux::fs::table::{PIPE_BYTES_MAX, Target};
 use crate::linux::fs::tree::Kind;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
 use crate::linux::sched::stop::SyscallResult;
 
+/// Calls that change nothing here, and fail only where nothing is open.
+macro_rules! checks_only {
+    ($($name:ident)*) => {
+        impl Process {
+            $(pub(crate) fn $name(&self, fd: Fd) -> SyscallResult {
+                self.files.table.get_usable(fd)?;
+                Ok(0)
+            })*
+        }
+    };
+}
+
+checks_only! {
+    sys_syncfs sys_sync_file_range sys_readahead sys_fsync sys_fdatasync sys_flock sys_fadvise64
+}
+
 /// `O_LARGEFILE` as the kernel reports it; glibc defines it away.
 const LARGE_FILE: i32 = 0o100_000;
 
 impl Process {
-    pub(crate) fn seek(&mut self, fd: u64, offset: u64, whence: u64) -> SyscallResult {
+    pub(crate) fn sys_sync(&self) -> SyscallResult {
+        Ok(0)
+    }
+
+    pub(crate) fn sys_lseek(&mut self, fd: Fd, offset: u64, whence: u64) -> SyscallResult {
         let open = *self.files.table.get(fd)?;
         let Target::Node(node) = open.target else { return Err(ESPIPE.into()) };
         if open.is_path_only() {
@@ -42,17 +63,18 @@ impl Process {
         Ok(to as u64)
     }
 
-    pub(crate) fn close(&mut self, fd: u64) -> SyscallResult {
+    pub(crate) fn sys_close(&mut self, fd: Fd) -> SyscallResult {
         self.files.close(fd)?;
         Ok(0)
     }
 
-    pub(crate) fn close_range(&mut self, first: u64, last: u64, flags: u64) -> SyscallResult {
-        let (first, last) = (u64::from(first as u32), u64::from(last as u32));
+    pub(crate) fn sys_close_range(&mut self, first: u64, last: u64, flags: u64) -> SyscallResult {
+        let (first, last) = (first as u32 as usize, last as u32 as usize);
         if first > last || flags & !6 != 0 {
             return Err(EINVAL.into());
         }
-        for fd in first..=last.min(self.files.table.descriptors_max() as u64) {
+        let last = last.min(self.files.table.descriptors_max());
+        for fd in (first..=last).filter_map(Fd::from_index) {
             if flags & u64::from(libc::CLOSE_RANGE_CLOEXEC) != 0 {
                 let _ = self.files.table.set_close_on_exec(fd, true);
             } else {
@@ -63,29 +85,37 @@ impl Process {
         Ok(0)
     }
 
-    pub(crate) fn duplicate(&mut self, fd: u64) -> SyscallResult {
-        Ok(self.files.table.duplicate(fd, 0, false)?)
+    pub(crate) fn sys_dup(&mut self, fd: Fd) -> SyscallResult {
+        Ok(self.files.table.duplicate(fd, 0, false)?.into())
+    }
+
+    pub(crate) fn sys_dup2(&mut self, fd: Fd, to: Fd) -> SyscallResult {
+        self.duplicate_to(fd, to, None)
+    }
+
+    pub(crate) fn sys_dup3(&mut self, fd: Fd, to: Fd, flags: u64) -> SyscallResult {
+        self.duplicate_to(fd, to, Some(flags))
     }
 
     /// `dup2` without `flags`, `dup3` with.
-    pub(crate) fn duplicate_to(&mut self, fd: u64, to: u64, flags: Option<u64>) -> SyscallResult {
+    fn duplicate_to(&mut self, fd: Fd, to: Fd, flags: Option<u64>) -> SyscallResult {
         let close_on_exec = match flags {
             None | Some(0) => false,
             Some(flags) if flags == libc::O_CLOEXEC as u64 => true,
             Some(_) => return Err(EINVAL.into()),
         };
-        if fd as u32 == to as u32 {
+        if fd == to {
             self.files.table.get(fd)?;
-            return if flags.is_some() { Err(EINVAL.into()) } else { Ok(u64::from(to as u32)) };
+            return if flags.is_some() { Err(EINVAL.into()) } else { Ok(to.into()) };
         }
         let closed = self.files.table.duplicate_to(fd, to, close_on_exec)?;
         self.files.forget(closed);
-        Ok(u64::from(to as u32))
+        Ok(to.into())
     }
 
-    pub(crate) fn fcntl(
+    pub(crate) fn sys_fcntl(
         &mut self,
-        fd: u64,
+        fd: Fd,
         command: u64,
         arg: u64,
         mem: &mut dyn UserMemory,
@@ -98,7 +128,7 @@ impl Process {
                     return Err(EINVAL.into());
                 }
                 let close_on_exec = command as i32 == libc::F_DUPFD_CLOEXEC;
-                Ok(table.duplicate(fd, arg as usize, close_on_exec)?)
+                Ok(table.duplicate(fd, arg as usize, close_on_exec)?.into())
             }
             libc::F_GETFD => Ok(u64::from(table.is_close_on_exec(fd)?)),
             libc::F_SETFD => {
@@ -127,9 +157,9 @@ impl Process {
         }
     }
 
-    pub(crate) fn ioctl(
+    pub(crate) fn sys_ioctl(
         &mut self,
-        fd: u64,
+        fd: Fd,
         request: u64,
         arg: u64,
         mem: &mut dyn UserMemory,
@@ -168,7 +198,7 @@ impl Process {
         }
     }
 
-    pub(crate) fn truncate_open(&mut self, fd: u64, len: u64) -> SyscallResult {
+    pub(crate) fn sys_ftruncate(&mut self, fd: Fd, len: u64) -> SyscallResult {
         let open = *self.files.table.get_usable(fd)?;
         if len > i64::MAX as u64 {
             return Err(EINVAL.into());
@@ -182,7 +212,13 @@ impl Process {
         }
     }
 
-    pub(crate) fn allocate(&mut self, fd: u64, mode: u64, offset: u64, len: u64) -> SyscallResult {
+    pub(crate) fn sys_fallocate(
+        &mut self,
+        fd: Fd,
+        mode: u64,
+        offset: u64,
+        len: u64,
+    ) -> SyscallResult {
         let open = *self.files.table.get(fd)?;
         if len == 0 || len > i64::MAX as u64 || offset > i64::MAX as u64 {
             return Err(EINVAL.into());

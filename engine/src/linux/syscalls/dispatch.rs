@@ -1,22 +1,27 @@
-//! System calls: from a number to the function that carries it out.
+//! From a system call's number to the function that carries it out, the arguments decoded on the way:
+//! descriptors and addresses have types of their own from here on.
 //!
 //! Never carries one out.
 
-use crate::linux::abi::syscall::AT_FDCWD;
-use crate::linux::syscalls::getdents::Layout;
-use crate::linux::syscalls::identity;
-use crate::linux::syscalls::xattr::Of;
-
-use crate::linux::abi::errno::{EAFNOSUPPORT, EINVAL, ENOSYS, ENOTSOCK};
-use crate::linux::abi::ids::{PARENT_ID, PROCESS_ID, USER_ID};
-use crate::linux::abi::names::system_call_name;
-use crate::linux::abi::syscall::{SyscallAction, SystemCall};
+use crate::address::Gva;
+use crate::linux::abi::errno::ENOSYS;
+use crate::linux::abi::fd::Fd;
+use crate::linux::abi::syscall::SystemCall;
 use crate::linux::cpu::Cpu;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::{SyscallResult, SyscallStop};
-use crate::linux::sched::wait::Wait;
-use crate::linux::syscalls::thread::NewThread;
+use crate::linux::sched::stop::SyscallResult;
+use crate::linux::syscalls::copy::CopyEnd;
+
+/// An argument that is a descriptor.
+const fn fd(register: u64) -> Fd {
+    Fd::from_register(register)
+}
+
+/// An argument that is an address.
+const fn at(register: u64) -> Gva {
+    Gva(register)
+}
 
 impl Process {
     /// Makes one call. Every step before a wait can be made again.
@@ -27,241 +32,227 @@ impl Process {
         cpu: &mut dyn Cpu,
     ) -> SyscallResult {
         let [a, b, c, d, e, f] = call.args;
-        let cwd = AT_FDCWD;
         match call.nr as i64 {
-            libc::SYS_read => self.read(a, b, c, None, mem),
-            libc::SYS_pread64 => self.read(a, b, c, Some(d), mem),
-            libc::SYS_readv => self.read_vector(a, b, c, None, mem),
-            libc::SYS_preadv => self.read_vector(a, b, c, Some(d), mem),
-            libc::SYS_write => self.write(a, b, c, None, mem),
-            libc::SYS_pwrite64 => self.write(a, b, c, Some(d), mem),
-            libc::SYS_writev => self.write_vector(a, b, c, None, mem),
-            libc::SYS_pwritev => self.write_vector(a, b, c, Some(d), mem),
-            libc::SYS_lseek => self.seek(a, b, c),
-            libc::SYS_close => self.close(a),
-            libc::SYS_close_range => self.close_range(a, b, c),
-            libc::SYS_dup => self.duplicate(a),
-            libc::SYS_dup2 => self.duplicate_to(a, b, None),
-            libc::SYS_dup3 => self.duplicate_to(a, b, Some(c)),
-            libc::SYS_fcntl => self.fcntl(a, b, c, mem),
-            libc::SYS_ioctl => self.ioctl(a, b, c, mem),
-            libc::SYS_pipe => self.pipe(a, 0, mem),
-            libc::SYS_pipe2 => self.pipe(a, b, mem),
-            libc::SYS_ftruncate => self.truncate_open(a, b),
-            libc::SYS_fallocate => self.allocate(a, b, c, d),
-            libc::SYS_sendfile => self.send_file(a, b, c, d, mem),
-            libc::SYS_preadv2 => self.transfer_with_flags(call, false, mem),
-            libc::SYS_pwritev2 => self.transfer_with_flags(call, true, mem),
-            libc::SYS_copy_file_range => self.copy_range((a, b), (c, d), e, f, mem),
-            libc::SYS_memfd_create => self.memory_file(a, b, mem),
-            libc::SYS_eventfd => self.event_create(a, 0),
-            libc::SYS_eventfd2 => self.event_create(a, b),
-            libc::SYS_epoll_create if a as i32 <= 0 => Err(EINVAL.into()),
-            libc::SYS_epoll_create => self.poll_create(0),
-            libc::SYS_epoll_create1 => self.poll_create(a),
-            libc::SYS_epoll_ctl => self.poll_control(a, b, c, d, mem),
-            libc::SYS_epoll_wait | libc::SYS_epoll_pwait => {
-                let timeout_ms = u64::try_from(d as i32).ok();
-                self.poll_wait(a, b, c, timeout_ms.map(|ms| ms * 1_000_000), mem)
+            libc::SYS_read => self.sys_read(fd(a), at(b), c, mem),
+            libc::SYS_pread64 => self.sys_pread64(fd(a), at(b), c, d, mem),
+            libc::SYS_readv => self.sys_readv(fd(a), at(b), c, mem),
+            libc::SYS_preadv => self.sys_preadv(fd(a), at(b), c, d, mem),
+            libc::SYS_preadv2 => self.sys_preadv2(fd(a), at(b), c, d, f, mem),
+            libc::SYS_write => self.sys_write(fd(a), at(b), c, mem),
+            libc::SYS_pwrite64 => self.sys_pwrite64(fd(a), at(b), c, d, mem),
+            libc::SYS_writev => self.sys_writev(fd(a), at(b), c, mem),
+            libc::SYS_pwritev => self.sys_pwritev(fd(a), at(b), c, d, mem),
+            libc::SYS_pwritev2 => self.sys_pwritev2(fd(a), at(b), c, d, f, mem),
+            libc::SYS_sendfile => self.sys_sendfile(fd(a), fd(b), at(c), d, mem),
+            libc::SYS_copy_file_range => {
+                let from = CopyEnd { fd: fd(a), offset_at: at(b) };
+                let to = CopyEnd { fd: fd(c), offset_at: at(d) };
+                self.sys_copy_file_range(from, to, e, f, mem)
             }
-            libc::SYS_sync => Ok(0),
-            libc::SYS_syncfs
-            | libc::SYS_sync_file_range
-            | libc::SYS_readahead
-            | libc::SYS_fsync
-            | libc::SYS_fdatasync
-            | libc::SYS_flock
-            | libc::SYS_fadvise64 => {
-                self.files.table.get_usable(a)?;
-                Ok(0)
-            }
+            libc::SYS_pipe => self.sys_pipe(at(a), mem),
+            libc::SYS_pipe2 => self.sys_pipe2(at(a), b, mem),
+            libc::SYS_eventfd => self.sys_eventfd(a),
+            libc::SYS_eventfd2 => self.sys_eventfd2(a, b),
+            libc::SYS_memfd_create => self.sys_memfd_create(at(a), b, mem),
+            libc::SYS_epoll_create => self.sys_epoll_create(a),
+            libc::SYS_epoll_create1 => self.sys_epoll_create1(a),
+            libc::SYS_epoll_ctl => self.sys_epoll_ctl(fd(a), b, fd(c), at(d), mem),
+            libc::SYS_epoll_wait => self.sys_epoll_wait(fd(a), at(b), c, d, mem),
+            libc::SYS_epoll_pwait => self.sys_epoll_wait(fd(a), at(b), c, d, mem),
+            libc::SYS_poll => self.sys_poll(at(a), b, c, mem),
+            libc::SYS_ppoll => self.sys_ppoll(at(a), b, at(c), (at(d), e), mem),
+            libc::SYS_select => self.sys_select(a, [at(b), at(c), at(d)], at(e), mem),
+            libc::SYS_pselect6 => self.sys_pselect6(a, [at(b), at(c), at(d)], at(e), at(f), mem),
 
-            libc::SYS_open => self.open(cwd, a, b, c, mem),
-            libc::SYS_openat => self.open(a, b, c, d, mem),
-            libc::SYS_creat => {
-                let flags = (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) as u64;
-                self.open(cwd, a, flags, b, mem)
-            }
-            libc::SYS_stat => self.stat_path(cwd, a, b, 0, mem),
-            libc::SYS_lstat => self.stat_path(cwd, a, b, libc::AT_SYMLINK_NOFOLLOW as u64, mem),
-            libc::SYS_newfstatat => self.stat_path(a, b, c, d, mem),
-            libc::SYS_fstat => self.stat_open(a, b, mem),
-            libc::SYS_statx => self.statx(a, b, c, e, mem),
-            libc::SYS_statfs => self.statfs_path(a, b, mem),
-            libc::SYS_fstatfs => self.statfs_open(a, b, mem),
-            libc::SYS_access => self.access(cwd, a, b, 0, mem),
-            libc::SYS_faccessat => self.access(a, b, c, 0, mem),
-            libc::SYS_faccessat2 => self.access(a, b, c, d, mem),
-            libc::SYS_readlink => self.read_link(cwd, a, b, c, mem),
-            libc::SYS_readlinkat => self.read_link(a, b, c, d, mem),
-            libc::SYS_getcwd => self.getcwd(a, b, mem),
-            libc::SYS_chdir => self.chdir(a, mem),
-            libc::SYS_fchdir => self.fchdir(a),
-            libc::SYS_getdents64 => self.read_directory(a, b, c, Layout::New, mem),
-            libc::SYS_getdents => self.read_directory(a, b, c, Layout::Old, mem),
-            libc::SYS_mkdir => self.make_directory(cwd, a, b, mem),
-            libc::SYS_mkdirat => self.make_directory(a, b, c, mem),
-            libc::SYS_unlink => self.unlink(cwd, a, 0, mem),
-            libc::SYS_rmdir => self.unlink(cwd, a, libc::AT_REMOVEDIR as u64, mem),
-            libc::SYS_unlinkat => self.unlink(a, b, c, mem),
-            libc::SYS_rename => self.rename(cwd, a, cwd, b, 0, mem),
-            libc::SYS_renameat => self.rename(a, b, c, d, 0, mem),
-            libc::SYS_renameat2 => self.rename(a, b, c, d, e, mem),
-            libc::SYS_symlink => self.symlink(a, cwd, b, mem),
-            libc::SYS_symlinkat => self.symlink(a, b, c, mem),
-            libc::SYS_link => self.link(cwd, a, cwd, b, 0, mem),
-            libc::SYS_linkat => self.link(a, b, c, d, e, mem),
-            libc::SYS_truncate => self.truncate_path(a, b, mem),
-            libc::SYS_chmod => self.change_mode(cwd, a, b, mem),
-            libc::SYS_fchmodat => self.change_mode(a, b, c, mem),
-            libc::SYS_fchmod => self.change_mode_open(a, b),
-            libc::SYS_utimensat => self.touch(a, b, mem),
-            libc::SYS_chown => self.change_owner(cwd, a, b, c, 0, mem),
-            libc::SYS_lchown => {
-                self.change_owner(cwd, a, b, c, libc::AT_SYMLINK_NOFOLLOW as u64, mem)
-            }
-            libc::SYS_fchownat => self.change_owner(a, b, c, d, e, mem),
-            libc::SYS_fchown => self.change_owner_open(a, b, c),
-            libc::SYS_getxattr => self.get_attribute(Of::Path(a), b, mem),
-            libc::SYS_lgetxattr => self.get_attribute(Of::Link(a), b, mem),
-            libc::SYS_fgetxattr => self.get_attribute(Of::Descriptor(a), b, mem),
-            libc::SYS_listxattr => self.list_attributes(Of::Path(a), mem),
-            libc::SYS_llistxattr => self.list_attributes(Of::Link(a), mem),
-            libc::SYS_flistxattr => self.list_attributes(Of::Descriptor(a), mem),
-            libc::SYS_setxattr | libc::SYS_removexattr => self.set_attribute(Of::Path(a), b, mem),
-            libc::SYS_lsetxattr | libc::SYS_lremovexattr => self.set_attribute(Of::Link(a), b, mem),
-            libc::SYS_fsetxattr | libc::SYS_fremovexattr => {
-                self.set_attribute(Of::Descriptor(a), b, mem)
-            }
-            // No network and no other process: there is nothing to talk to.
-            libc::SYS_socket | libc::SYS_socketpair => Err(EAFNOSUPPORT.into()),
-            libc::SYS_connect
-            | libc::SYS_bind
-            | libc::SYS_listen
-            | libc::SYS_accept
-            | libc::SYS_accept4
-            | libc::SYS_sendto
-            | libc::SYS_recvfrom
-            | libc::SYS_sendmsg
-            | libc::SYS_recvmsg
-            | libc::SYS_shutdown
-            | libc::SYS_getsockname
-            | libc::SYS_getpeername
-            | libc::SYS_setsockopt
-            | libc::SYS_getsockopt => {
-                self.files.table.get(a)?;
-                Err(ENOTSOCK.into())
-            }
-            libc::SYS_umask => {
-                let old = self.files.table.umask;
-                self.files.table.umask = (a & 0o777) as u32;
-                Ok(u64::from(old))
-            }
-            libc::SYS_poll => self.poll(a, b, c, mem),
-            libc::SYS_ppoll => self.ppoll(a, b, c, (d, e), mem),
-            libc::SYS_select => self.select(a, [b, c, d], e, 1_000, mem),
-            libc::SYS_pselect6 => self.pselect(a, [b, c, d], e, f, mem),
+            libc::SYS_lseek => self.sys_lseek(fd(a), b, c),
+            libc::SYS_close => self.sys_close(fd(a)),
+            libc::SYS_close_range => self.sys_close_range(a, b, c),
+            libc::SYS_dup => self.sys_dup(fd(a)),
+            libc::SYS_dup2 => self.sys_dup2(fd(a), fd(b)),
+            libc::SYS_dup3 => self.sys_dup3(fd(a), fd(b), c),
+            libc::SYS_fcntl => self.sys_fcntl(fd(a), b, c, mem),
+            libc::SYS_ioctl => self.sys_ioctl(fd(a), b, c, mem),
+            libc::SYS_ftruncate => self.sys_ftruncate(fd(a), b),
+            libc::SYS_fallocate => self.sys_fallocate(fd(a), b, c, d),
+            libc::SYS_sync => self.sys_sync(),
+            libc::SYS_syncfs => self.sys_syncfs(fd(a)),
+            libc::SYS_sync_file_range => self.sys_sync_file_range(fd(a)),
+            libc::SYS_readahead => self.sys_readahead(fd(a)),
+            libc::SYS_fsync => self.sys_fsync(fd(a)),
+            libc::SYS_fdatasync => self.sys_fdatasync(fd(a)),
+            libc::SYS_flock => self.sys_flock(fd(a)),
+            libc::SYS_fadvise64 => self.sys_fadvise64(fd(a)),
 
-            libc::SYS_mmap => self.mmap(call.args, mem),
-            libc::SYS_munmap => self.munmap(a, b, mem),
-            libc::SYS_mprotect => self.mprotect(a, b, c, mem),
-            libc::SYS_mremap => self.mremap(call.args, mem),
-            libc::SYS_madvise => self.madvise(a, b, c, mem),
-            libc::SYS_mincore => self.mincore(a, b, c, mem),
-            libc::SYS_msync => self.msync(a, b, c),
-            libc::SYS_brk => self.brk(a, mem),
-            libc::SYS_mlock => self.lock(a, b, 0, mem),
-            libc::SYS_mlock2 => self.lock(a, b, c, mem),
-            libc::SYS_munlock => self.unlock(a, b),
-            libc::SYS_mlockall => self.lock_all(a, mem),
-            libc::SYS_munlockall => self.unlock_all(),
-            libc::SYS_membarrier => self.memory_barrier(a, b),
-            libc::SYS_pkey_mprotect => self.mprotect_with_key(call.args, mem),
-            // As on a CPU without protection keys.
-            libc::SYS_pkey_alloc | libc::SYS_pkey_free => Err(EINVAL.into()),
+            libc::SYS_open => self.sys_open(at(a), b, c, mem),
+            libc::SYS_openat => self.sys_openat(fd(a), at(b), c, d, mem),
+            libc::SYS_creat => self.sys_creat(at(a), b, mem),
+            libc::SYS_umask => self.sys_umask(a),
+            libc::SYS_stat => self.sys_stat(at(a), at(b), mem),
+            libc::SYS_lstat => self.sys_lstat(at(a), at(b), mem),
+            libc::SYS_newfstatat => self.sys_newfstatat(fd(a), at(b), at(c), d, mem),
+            libc::SYS_fstat => self.sys_fstat(fd(a), at(b), mem),
+            libc::SYS_statx => self.sys_statx(fd(a), at(b), c, at(e), mem),
+            libc::SYS_statfs => self.sys_statfs(at(a), at(b), mem),
+            libc::SYS_fstatfs => self.sys_fstatfs(fd(a), at(b), mem),
+            libc::SYS_access => self.sys_access(at(a), b, mem),
+            libc::SYS_faccessat => self.sys_faccessat(fd(a), at(b), c, mem),
+            libc::SYS_faccessat2 => self.sys_faccessat2(fd(a), at(b), c, d, mem),
+            libc::SYS_readlink => self.sys_readlink(at(a), at(b), c, mem),
+            libc::SYS_readlinkat => self.sys_readlinkat(fd(a), at(b), at(c), d, mem),
+            libc::SYS_getcwd => self.sys_getcwd(at(a), b, mem),
+            libc::SYS_chdir => self.sys_chdir(at(a), mem),
+            libc::SYS_fchdir => self.sys_fchdir(fd(a)),
+            libc::SYS_getdents => self.sys_getdents(fd(a), at(b), c, mem),
+            libc::SYS_getdents64 => self.sys_getdents64(fd(a), at(b), c, mem),
+            libc::SYS_mkdir => self.sys_mkdir(at(a), b, mem),
+            libc::SYS_mkdirat => self.sys_mkdirat(fd(a), at(b), c, mem),
+            libc::SYS_unlink => self.sys_unlink(at(a), mem),
+            libc::SYS_rmdir => self.sys_rmdir(at(a), mem),
+            libc::SYS_unlinkat => self.sys_unlinkat(fd(a), at(b), c, mem),
+            libc::SYS_rename => self.sys_rename(at(a), at(b), mem),
+            libc::SYS_renameat => self.sys_renameat(fd(a), at(b), fd(c), at(d), mem),
+            libc::SYS_renameat2 => self.sys_renameat2(fd(a), at(b), fd(c), at(d), e, mem),
+            libc::SYS_symlink => self.sys_symlink(at(a), at(b), mem),
+            libc::SYS_symlinkat => self.sys_symlinkat(at(a), fd(b), at(c), mem),
+            libc::SYS_link => self.sys_link(at(a), at(b), mem),
+            libc::SYS_linkat => self.sys_linkat(fd(a), at(b), fd(c), at(d), e, mem),
+            libc::SYS_truncate => self.sys_truncate(at(a), b, mem),
+            libc::SYS_chmod => self.sys_chmod(at(a), b, mem),
+            libc::SYS_fchmod => self.sys_fchmod(fd(a), b),
+            libc::SYS_fchmodat => self.sys_fchmodat(fd(a), at(b), c, mem),
+            libc::SYS_chown => self.sys_chown(at(a), b, c, mem),
+            libc::SYS_lchown => self.sys_lchown(at(a), b, c, mem),
+            libc::SYS_fchown => self.sys_fchown(fd(a), b, c),
+            libc::SYS_fchownat => self.sys_fchownat(fd(a), at(b), c, d, e, mem),
+            libc::SYS_utimensat => self.sys_utimensat(fd(a), at(b), mem),
+            libc::SYS_getxattr => self.sys_getxattr(at(a), at(b), mem),
+            libc::SYS_lgetxattr => self.sys_lgetxattr(at(a), at(b), mem),
+            libc::SYS_fgetxattr => self.sys_fgetxattr(fd(a), at(b), mem),
+            libc::SYS_listxattr => self.sys_listxattr(at(a), mem),
+            libc::SYS_llistxattr => self.sys_llistxattr(at(a), mem),
+            libc::SYS_flistxattr => self.sys_flistxattr(fd(a), mem),
+            libc::SYS_setxattr => self.sys_setxattr(at(a), at(b), mem),
+            libc::SYS_lsetxattr => self.sys_lsetxattr(at(a), at(b), mem),
+            libc::SYS_fsetxattr => self.sys_fsetxattr(fd(a), at(b), mem),
+            libc::SYS_removexattr => self.sys_removexattr(at(a), at(b), mem),
+            libc::SYS_lremovexattr => self.sys_lremovexattr(at(a), at(b), mem),
+            libc::SYS_fremovexattr => self.sys_fremovexattr(fd(a), at(b), mem),
 
-            libc::SYS_rt_sigaction => self.set_action(a, b, c, d, mem),
-            libc::SYS_rt_sigprocmask => self.set_mask(a, b, c, d, mem),
-            libc::SYS_rt_sigpending => self.pending(a, b, mem),
-            libc::SYS_sigaltstack => self.alternate_stack(a, b, mem, cpu),
-            libc::SYS_rt_sigreturn => Err(self.return_from_handler(mem, cpu)),
-            libc::SYS_rt_sigsuspend => self.suspend(a, b, mem),
-            libc::SYS_rt_sigtimedwait => self.take_signal(a, b, c, d, mem),
-            libc::SYS_rt_sigqueueinfo => self.queue_signal(a, None, b, c, mem),
-            libc::SYS_rt_tgsigqueueinfo => self.queue_signal(a, Some(b), c, d, mem),
-            libc::SYS_pause => Err(Wait::for_time(None).into()),
-            libc::SYS_kill => self.kill(a, b),
-            libc::SYS_tkill => self.send_signal(a, b),
-            libc::SYS_tgkill => self.kill_thread(a, b, c),
-            libc::SYS_futex => self.futex(call.args, mem),
-            libc::SYS_exit => self.exit_thread(a, mem),
-            libc::SYS_exit_group => {
-                Err(SyscallStop::End(SyscallAction::Exit { status: (a & 0xff) as u8 }))
-            }
-            libc::SYS_clone => {
-                let [flags, stack, parent_id_at, child_id_at, fs_base, _] = call.args;
-                let new = NewThread { flags, stack, parent_id_at, child_id_at, fs_base };
-                self.clone_thread("clone", new, mem, cpu)
-            }
-            libc::SYS_clone3 => self.clone3(a, b, mem, cpu),
-            libc::SYS_set_tid_address => self.set_id_address(a),
-            libc::SYS_set_robust_list => self.set_robust_list(a, b),
-            libc::SYS_sched_yield => self.yield_to_others(),
-            libc::SYS_gettid => Ok(self.threads.current().id),
+            libc::SYS_socket => self.sys_socket(),
+            libc::SYS_socketpair => self.sys_socketpair(),
+            libc::SYS_connect => self.sys_connect(fd(a)),
+            libc::SYS_bind => self.sys_bind(fd(a)),
+            libc::SYS_listen => self.sys_listen(fd(a)),
+            libc::SYS_accept => self.sys_accept(fd(a)),
+            libc::SYS_accept4 => self.sys_accept4(fd(a)),
+            libc::SYS_sendto => self.sys_sendto(fd(a)),
+            libc::SYS_recvfrom => self.sys_recvfrom(fd(a)),
+            libc::SYS_sendmsg => self.sys_sendmsg(fd(a)),
+            libc::SYS_recvmsg => self.sys_recvmsg(fd(a)),
+            libc::SYS_shutdown => self.sys_shutdown(fd(a)),
+            libc::SYS_getsockname => self.sys_getsockname(fd(a)),
+            libc::SYS_getpeername => self.sys_getpeername(fd(a)),
+            libc::SYS_setsockopt => self.sys_setsockopt(fd(a)),
+            libc::SYS_getsockopt => self.sys_getsockopt(fd(a)),
 
-            libc::SYS_clock_gettime => self.clock_get(a, b, mem),
-            libc::SYS_clock_getres => self.clock_resolution(a, b, mem),
-            libc::SYS_gettimeofday => self.time_of_day(a, b, mem),
-            libc::SYS_time => self.time(a, mem),
-            libc::SYS_times => self.times(a, mem),
-            libc::SYS_getrusage => self.usage(a, b, mem),
-            libc::SYS_nanosleep => self.sleep(a, b, mem),
-            libc::SYS_clock_nanosleep => self.clock_sleep(a, b, c, d, mem),
-            libc::SYS_alarm => self.alarm(a),
-            libc::SYS_setitimer => self.set_interval(a, b, c, mem),
-            libc::SYS_getitimer => self.get_interval(a, b, mem),
-            libc::SYS_timer_create => self.create_timer(a, b, c, mem),
-            libc::SYS_timer_settime => self.set_timer(a, b, c, d, mem),
-            libc::SYS_timer_gettime => self.get_timer(a, b, mem),
-            libc::SYS_timer_getoverrun => self.timer_overrun(a),
-            libc::SYS_timer_delete => self.delete_timer(a),
+            libc::SYS_brk => self.sys_brk(a, mem),
+            libc::SYS_mmap => self.sys_mmap(call.args, mem),
+            libc::SYS_munmap => self.sys_munmap(a, b, mem),
+            libc::SYS_mprotect => self.sys_mprotect(a, b, c, mem),
+            libc::SYS_pkey_mprotect => self.sys_pkey_mprotect(call.args, mem),
+            libc::SYS_pkey_alloc => self.sys_pkey_alloc(),
+            libc::SYS_pkey_free => self.sys_pkey_free(),
+            libc::SYS_mremap => self.sys_mremap(call.args, mem),
+            libc::SYS_msync => self.sys_msync(a, b, c),
+            libc::SYS_membarrier => self.sys_membarrier(a, b),
+            libc::SYS_madvise => self.sys_madvise(a, b, c, mem),
+            libc::SYS_mincore => self.sys_mincore(a, b, at(c), mem),
+            libc::SYS_mlock => self.sys_mlock(a, b, mem),
+            libc::SYS_mlock2 => self.sys_mlock2(a, b, c, mem),
+            libc::SYS_munlock => self.sys_munlock(a, b),
+            libc::SYS_mlockall => self.sys_mlockall(a, mem),
+            libc::SYS_munlockall => self.sys_munlockall(),
 
-            libc::SYS_arch_prctl => self.arch_prctl(a, b, mem, cpu),
-            libc::SYS_prctl => self.prctl(a, b, mem),
-            libc::SYS_getrandom => self.get_random(a, b, c, mem),
-            libc::SYS_uname => self.uname(a, mem),
-            libc::SYS_sysinfo => self.sysinfo(a, mem),
-            libc::SYS_prlimit64 => self.prlimit(a, b, c, d, mem),
-            libc::SYS_getrlimit => self.prlimit(0, a, 0, b, mem),
-            libc::SYS_setrlimit => self.prlimit(0, a, b, 0, mem),
-            libc::SYS_sched_getaffinity => self.get_affinity(a, b, c, mem),
-            libc::SYS_getcpu => self.get_cpu(a, b, mem),
-            libc::SYS_sched_setaffinity => Ok(0),
-            libc::SYS_sched_getscheduler => Ok(libc::SCHED_OTHER as u64),
-            libc::SYS_sched_getparam => self.get_scheduling(b, mem),
-            libc::SYS_sched_getattr => self.get_scheduling_attributes(b, c, mem),
-            libc::SYS_get_mempolicy => self.get_memory_policy(a, b, c, e, mem),
-            libc::SYS_sched_get_priority_max => identity::priority_of(a, 99),
-            libc::SYS_sched_get_priority_min => identity::priority_of(a, 1),
-            libc::SYS_getpid | libc::SYS_getpgrp | libc::SYS_getpgid | libc::SYS_getsid => {
-                Ok(PROCESS_ID)
-            }
-            libc::SYS_getppid => Ok(PARENT_ID),
-            libc::SYS_getuid | libc::SYS_geteuid | libc::SYS_getgid | libc::SYS_getegid => {
-                Ok(u64::from(USER_ID))
-            }
-            libc::SYS_getresuid | libc::SYS_getresgid => self.get_ids(a, b, c, mem),
-            libc::SYS_setuid | libc::SYS_setgid => self.set_id(a),
-            libc::SYS_capget => self.get_capabilities(a, b, mem),
-            libc::SYS_capset => self.set_capabilities(a, b, mem),
-            libc::SYS_getgroups => Ok(0),
-            libc::SYS_getpriority => Ok(20),
+            libc::SYS_rt_sigaction => self.sys_rt_sigaction(a, at(b), at(c), d, mem),
+            libc::SYS_rt_sigprocmask => self.sys_rt_sigprocmask(a, at(b), at(c), d, mem),
+            libc::SYS_rt_sigpending => self.sys_rt_sigpending(at(a), b, mem),
+            libc::SYS_rt_sigreturn => self.sys_rt_sigreturn(mem, cpu),
+            libc::SYS_rt_sigsuspend => self.sys_rt_sigsuspend(at(a), b, mem),
+            libc::SYS_rt_sigtimedwait => self.sys_rt_sigtimedwait(at(a), at(b), at(c), d, mem),
+            libc::SYS_rt_sigqueueinfo => self.sys_rt_sigqueueinfo(a, b, at(c), mem),
+            libc::SYS_rt_tgsigqueueinfo => self.sys_rt_tgsigqueueinfo(a, b, c, at(d), mem),
+            libc::SYS_sigaltstack => self.sys_sigaltstack(at(a), at(b), mem, cpu),
+            libc::SYS_pause => self.sys_pause(),
+            libc::SYS_kill => self.sys_kill(a, b),
+            libc::SYS_tkill => self.sys_tkill(a, b),
+            libc::SYS_tgkill => self.sys_tgkill(a, b, c),
+            libc::SYS_futex => self.sys_futex(call.args, mem),
+            libc::SYS_clone => self.sys_clone(call.args, mem, cpu),
+            libc::SYS_clone3 => self.sys_clone3(at(a), b, mem, cpu),
+            libc::SYS_exit => self.sys_exit(a, mem),
+            libc::SYS_exit_group => self.sys_exit_group(a),
+            libc::SYS_gettid => self.sys_gettid(),
+            libc::SYS_set_tid_address => self.sys_set_tid_address(at(a)),
+            libc::SYS_set_robust_list => self.sys_set_robust_list(at(a), b),
 
-            libc::SYS_fork | libc::SYS_vfork | libc::SYS_execve | libc::SYS_execveat => {
-                Err(SyscallStop::End(SyscallAction::Unsupported(system_call_name(call.nr))))
-            }
-            // glibc probes it at every start and does without.
-            libc::SYS_rseq => Err(ENOSYS.into()),
+            libc::SYS_clock_gettime => self.sys_clock_gettime(a, at(b), mem),
+            libc::SYS_clock_getres => self.sys_clock_getres(a, at(b), mem),
+            libc::SYS_gettimeofday => self.sys_gettimeofday(at(a), at(b), mem),
+            libc::SYS_time => self.sys_time(at(a), mem),
+            libc::SYS_times => self.sys_times(at(a), mem),
+            libc::SYS_getrusage => self.sys_getrusage(a, at(b), mem),
+            libc::SYS_nanosleep => self.sys_nanosleep(at(a), at(b), mem),
+            libc::SYS_clock_nanosleep => self.sys_clock_nanosleep(a, b, at(c), at(d), mem),
+            libc::SYS_alarm => self.sys_alarm(a),
+            libc::SYS_getitimer => self.sys_getitimer(a, at(b), mem),
+            libc::SYS_setitimer => self.sys_setitimer(a, at(b), at(c), mem),
+            libc::SYS_timer_create => self.sys_timer_create(a, at(b), at(c), mem),
+            libc::SYS_timer_settime => self.sys_timer_settime(a, b, at(c), at(d), mem),
+            libc::SYS_timer_gettime => self.sys_timer_gettime(a, at(b), mem),
+            libc::SYS_timer_getoverrun => self.sys_timer_getoverrun(a),
+            libc::SYS_timer_delete => self.sys_timer_delete(a),
+
+            libc::SYS_arch_prctl => self.sys_arch_prctl(a, b, mem, cpu),
+            libc::SYS_prctl => self.sys_prctl(a, b, mem),
+            libc::SYS_getrandom => self.sys_getrandom(at(a), b, c, mem),
+            libc::SYS_uname => self.sys_uname(at(a), mem),
+            libc::SYS_sysinfo => self.sys_sysinfo(at(a), mem),
+            libc::SYS_prlimit64 => self.sys_prlimit64(a, b, at(c), at(d), mem),
+            libc::SYS_getrlimit => self.sys_getrlimit(a, at(b), mem),
+            libc::SYS_setrlimit => self.sys_setrlimit(a, at(b), mem),
+            libc::SYS_getpid => self.sys_getpid(),
+            libc::SYS_getppid => self.sys_getppid(),
+            libc::SYS_getpgrp => self.sys_getpgrp(),
+            libc::SYS_getpgid => self.sys_getpgid(),
+            libc::SYS_getsid => self.sys_getsid(),
+            libc::SYS_getuid => self.sys_getuid(),
+            libc::SYS_geteuid => self.sys_geteuid(),
+            libc::SYS_getgid => self.sys_getgid(),
+            libc::SYS_getegid => self.sys_getegid(),
+            libc::SYS_getresuid => self.sys_getresuid(at(a), at(b), at(c), mem),
+            libc::SYS_getresgid => self.sys_getresgid(at(a), at(b), at(c), mem),
+            libc::SYS_getgroups => self.sys_getgroups(),
+            libc::SYS_setuid => self.sys_setuid(a),
+            libc::SYS_setgid => self.sys_setgid(a),
+            libc::SYS_capget => self.sys_capget(at(a), at(b), mem),
+            libc::SYS_capset => self.sys_capset(at(a), at(b), mem),
+            libc::SYS_sched_yield => self.sys_sched_yield(),
+            libc::SYS_sched_getaffinity => self.sys_sched_getaffinity(a, b, at(c), mem),
+            libc::SYS_sched_setaffinity => self.sys_sched_setaffinity(),
+            libc::SYS_sched_getscheduler => self.sys_sched_getscheduler(),
+            libc::SYS_sched_getparam => self.sys_sched_getparam(at(b), mem),
+            libc::SYS_sched_getattr => self.sys_sched_getattr(at(b), c, mem),
+            libc::SYS_sched_get_priority_max => self.sys_sched_get_priority_max(a),
+            libc::SYS_sched_get_priority_min => self.sys_sched_get_priority_min(a),
+            libc::SYS_getcpu => self.sys_getcpu(at(a), at(b), mem),
+            libc::SYS_getpriority => self.sys_getpriority(),
+            libc::SYS_get_mempolicy => self.sys_get_mempolicy(at(a), at(b), c, e, mem),
+            libc::SYS_rseq => self.sys_rseq(),
+            libc::SYS_fork => self.sys_fork(),
+            libc::SYS_vfork => self.sys_vfork(),
+            libc::SYS_execve => self.sys_execve(),
+            libc::SYS_execveat => self.sys_execveat(),
+
             _ => {
                 self.missing.remember(call.nr);
                 Err(ENOSYS.into())

@@ -3,6 +3,7 @@
 
 use crate::address::Gva;
 use crate::linux::abi::errno::{EBADF, EEXIST, EINVAL, ELOOP, ENAMETOOLONG, ENOENT, EPERM};
+use crate::linux::abi::fd::Fd;
 use crate::linux::base::bytes::Bytes;
 use crate::linux::fs::table::{Event, Interest, Open, Target};
 use crate::linux::fs::tree::{Kind, Node};
@@ -21,7 +22,11 @@ const EVENT_BYTES: u64 = 12;
 const ONE_SHOT: u32 = libc::EPOLLONESHOT as u32;
 
 impl Process {
-    pub(crate) fn event_create(&mut self, count: u64, flags: u64) -> SyscallResult {
+    pub(crate) fn sys_eventfd(&mut self, count: u64) -> SyscallResult {
+        self.sys_eventfd2(count, 0)
+    }
+
+    pub(crate) fn sys_eventfd2(&mut self, count: u64, flags: u64) -> SyscallResult {
         let known = libc::EFD_SEMAPHORE | libc::EFD_CLOEXEC | libc::EFD_NONBLOCK;
         if flags & !(known as u64) != 0 {
             return Err(EINVAL.into());
@@ -29,14 +34,14 @@ impl Process {
         let semaphore = flags & libc::EFD_SEMAPHORE as u64 != 0;
         let event = Event { count: u64::from(count as u32), semaphore };
         let flags = flags as i32 & !libc::EFD_SEMAPHORE | libc::O_RDWR;
-        Ok(self.files.table.open_event(event, flags)?)
+        Ok(self.files.table.open_event(event, flags)?.into())
     }
 
     pub(crate) fn event_read(
         &mut self,
         index: u32,
         open: Open,
-        at: u64,
+        at: Gva,
         len: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
@@ -49,7 +54,7 @@ impl Process {
         }
         let taken = if event.semaphore { 1 } else { event.count };
         let left = event.count - taken;
-        self.user(mem).write(Gva(at), &taken.to_le_bytes())?;
+        self.user(mem).write(at, &taken.to_le_bytes())?;
         if let Some(event) = self.files.table.event_mut(index) {
             event.count = left;
         }
@@ -60,14 +65,14 @@ impl Process {
         &mut self,
         index: u32,
         open: Open,
-        at: u64,
+        at: Gva,
         len: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         if len < 8 {
             return Err(EINVAL.into());
         }
-        let added = self.user(mem).read_u64(Gva(at))?;
+        let added = self.user(mem).read_u64(at)?;
         let event = self.files.table.event_mut(index).ok_or(EBADF)?;
         // The highest value is never reached (fs/eventfd.c).
         let sum = event.count.checked_add(added).filter(|sum| *sum < u64::MAX);
@@ -81,9 +86,9 @@ impl Process {
         }
     }
 
-    pub(crate) fn memory_file(
+    pub(crate) fn sys_memfd_create(
         &mut self,
-        name: u64,
+        name: Gva,
         flags: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
@@ -105,30 +110,36 @@ impl Process {
         if opened.is_err() {
             self.files.tree.free(node);
         }
-        Ok(opened?)
+        Ok(opened?.into())
     }
 
-    pub(crate) fn poll_create(&mut self, flags: u64) -> SyscallResult {
+    pub(crate) fn sys_epoll_create(&mut self, size: u64) -> SyscallResult {
+        if size as i32 <= 0 {
+            return Err(EINVAL.into());
+        }
+        self.sys_epoll_create1(0)
+    }
+
+    pub(crate) fn sys_epoll_create1(&mut self, flags: u64) -> SyscallResult {
         if flags & !(libc::EPOLL_CLOEXEC as u64) != 0 {
             return Err(EINVAL.into());
         }
-        Ok(self.files.table.open_watch(flags as i32 | libc::O_RDWR)?)
+        Ok(self.files.table.open_watch(flags as i32 | libc::O_RDWR)?.into())
     }
 
-    pub(crate) fn poll_control(
+    pub(crate) fn sys_epoll_ctl(
         &mut self,
-        watch: u64,
+        watch: Fd,
         operation: u64,
-        fd: u64,
-        at: u64,
+        fd: Fd,
+        at: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
-        let fd = u64::from(fd as u32);
         let wanted = match operation as i32 {
             libc::EPOLL_CTL_DEL => None,
             _ => {
-                let events = self.user(mem).read_u32(Gva(at))?;
-                let data = self.user(mem).read_u64(Gva(at.wrapping_add(4)))?;
+                let events = self.user(mem).read_u32(at)?;
+                let data = self.user(mem).read_u64(at.wrapping_add(4))?;
                 Some(Interest { events, data, armed: true })
             }
         };
@@ -137,7 +148,7 @@ impl Process {
             return Err(EINVAL.into());
         };
         match self.files.table.get(fd)?.target {
-            _ if watch as u32 == fd as u32 => return Err(EINVAL.into()),
+            _ if watch == fd => return Err(EINVAL.into()),
             // Always ready, and so not to be waited for.
             Target::Node(_) => return Err(EPERM.into()),
             // Sets within sets could be circles.
@@ -156,25 +167,27 @@ impl Process {
         Ok(0)
     }
 
-    pub(crate) fn poll_wait(
+    /// Also `epoll_pwait` without a signal set.
+    pub(crate) fn sys_epoll_wait(
         &mut self,
-        watch: u64,
-        at: u64,
+        watch: Fd,
+        at: Gva,
         count_max: u64,
-        timeout_ns: Option<u64>,
+        timeout_ms: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let count_max = u64::try_from(count_max as i32).ok().filter(|n| *n > 0).ok_or(EINVAL)?;
         let Target::Watch(index) = self.files.table.get(watch)?.target else {
             return Err(EINVAL.into());
         };
+        let timeout_ns = u64::try_from(timeout_ms as i32).ok().map(|ms| ms * 1_000_000);
         let always = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
         let mut count = 0;
-        let mut next = 0;
+        let mut next = Fd::from_register(0);
         while count < count_max {
             let interests = self.files.table.watch_mut(index).ok_or(EBADF)?;
             let Some((&fd, &interest)) = interests.range(next..).next() else { break };
-            next = fd + 1;
+            next = fd.next();
             let ready = self.ready_to_watch(fd) & (interest.events | always);
             if ready == 0 || !interest.armed {
                 continue;
@@ -182,7 +195,7 @@ impl Process {
             let mut event = [0; EVENT_BYTES as usize];
             event[..4].copy_from_slice(&ready.to_le_bytes());
             event[4..].copy_from_slice(&interest.data.to_le_bytes());
-            self.user(mem).write(Gva(at.wrapping_add(count * EVENT_BYTES)), &event)?;
+            self.user(mem).write(at.wrapping_add(count * EVENT_BYTES), &event)?;
             count += 1;
             if interest.events & ONE_SHOT != 0
                 && let Some(interests) = self.files.table.watch_mut(index)

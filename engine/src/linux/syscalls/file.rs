@@ -3,6 +3,7 @@
 
 use crate::address::{Gva, PAGE_SIZE};
 use crate::linux::abi::errno::{EBADF, EINVAL, EISDIR, ENOSPC, ESPIPE, Errno};
+use crate::linux::abi::fd::Fd;
 use crate::linux::abi::syscall::{DEVICE_BYTES_MAX, SyscallAction, TRANSFER_BYTES_MAX};
 use crate::linux::fs::table::{Open, Target};
 use crate::linux::fs::tree::{Device, Kind, NodeId};
@@ -20,10 +21,53 @@ pub(crate) fn moved(done: u64, stop: Option<SyscallStop>) -> SyscallResult {
 }
 
 impl Process {
-    pub(crate) fn read(
+    pub(crate) fn sys_read(
         &mut self,
-        fd: u64,
-        at: u64,
+        fd: Fd,
+        at: Gva,
+        len: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.read_at(fd, at, len, None, mem)
+    }
+
+    pub(crate) fn sys_pread64(
+        &mut self,
+        fd: Fd,
+        at: Gva,
+        len: u64,
+        position: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.read_at(fd, at, len, Some(position), mem)
+    }
+
+    pub(crate) fn sys_write(
+        &mut self,
+        fd: Fd,
+        at: Gva,
+        len: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.write_at(fd, at, len, None, mem)
+    }
+
+    pub(crate) fn sys_pwrite64(
+        &mut self,
+        fd: Fd,
+        at: Gva,
+        len: u64,
+        position: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.write_at(fd, at, len, Some(position), mem)
+    }
+
+    /// `read` without a position, `pread64` with one.
+    pub(crate) fn read_at(
+        &mut self,
+        fd: Fd,
+        at: Gva,
         len: u64,
         position: Option<u64>,
         mem: &mut dyn UserMemory,
@@ -40,7 +84,7 @@ impl Process {
     /// The open file behind `fd`, checked for what a read or write needs.
     pub(crate) fn for_transfer(
         &self,
-        fd: u64,
+        fd: Fd,
         position: Option<u64>,
         allowed: fn(&Open) -> bool,
     ) -> Result<Open, Errno> {
@@ -54,7 +98,7 @@ impl Process {
         if allowed(&open) { Ok(open) } else { Err(EBADF) }
     }
 
-    pub(crate) fn advance(&mut self, fd: u64, bytes: u64) -> Result<(), Errno> {
+    pub(crate) fn advance(&mut self, fd: Fd, bytes: u64) -> Result<(), Errno> {
         if bytes > 0 {
             let open = self.files.table.get_mut(fd)?;
             open.offset = open.offset.saturating_add(bytes);
@@ -66,7 +110,7 @@ impl Process {
         &mut self,
         open: Open,
         offset: u64,
-        at: u64,
+        at: Gva,
         len: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
@@ -84,7 +128,7 @@ impl Process {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
                 let rest = content.get(start..).unwrap_or_default();
                 let rest = rest.get(..rest.len().min(len as usize)).unwrap_or_default();
-                let (done, stop) = self.user(mem).write_some(Gva(at), rest);
+                let (done, stop) = self.user(mem).write_some(at, rest);
                 return moved(done as u64, stop.map(SyscallStop::from));
             }
             Some(Kind::Device(device)) => *device,
@@ -102,7 +146,7 @@ impl Process {
             if device == Device::Random {
                 self.scalars.fill_random(chunk);
             }
-            let (copied, stop) = self.user(mem).write_some(Gva(at.wrapping_add(done)), chunk);
+            let (copied, stop) = self.user(mem).write_some(at.wrapping_add(done), chunk);
             done += copied as u64;
             if stop.is_some() {
                 return moved(done, stop.map(SyscallStop::from));
@@ -111,10 +155,11 @@ impl Process {
         Ok(done)
     }
 
-    pub(crate) fn write(
+    /// `write` without a position, `pwrite64` with one.
+    pub(crate) fn write_at(
         &mut self,
-        fd: u64,
-        at: u64,
+        fd: Fd,
+        at: Gva,
         len: u64,
         position: Option<u64>,
         mem: &mut dyn UserMemory,
@@ -148,7 +193,7 @@ impl Process {
         }
         let mut done = 0;
         while done < len {
-            let here = Gva(at.wrapping_add(done));
+            let here = at.wrapping_add(done);
             let part = ((PAGE_SIZE - here.page_offset()) as u64).min(len - done);
             let mut page = [0; PAGE_SIZE];
             let page = page.get_mut(..part as usize).unwrap_or_default();

@@ -17,6 +17,11 @@ const FUTEX_WAITERS: u32 = 1 << 31;
 const FUTEX_OWNER_DIED: u32 = 1 << 30;
 const FUTEX_TID_MASK: u32 = FUTEX_OWNER_DIED - 1;
 
+/// Whether a futex word can be at `at`.
+const fn is_aligned(at: Gva) -> bool {
+    at.0.is_multiple_of(4)
+}
+
 /// `op` and `cmp` of `FUTEX_WAKE_OP`, packed in its last argument.
 struct WakeOperation(u32);
 
@@ -32,12 +37,12 @@ impl WakeOperation {
         let (argument, _) = self.arguments();
         let shifts = self.0 >> 31 == 1;
         let argument = if shifts { 1u32 << (argument & 31) } else { argument as u32 };
-        Some(match self.0 >> 28 & 7 {
-            0 => argument,
-            1 => old.wrapping_add(argument),
-            2 => old | argument,
-            3 => old & !argument,
-            4 => old ^ argument,
+        Some(match (self.0 >> 28 & 7) as i32 {
+            libc::FUTEX_OP_SET => argument,
+            libc::FUTEX_OP_ADD => old.wrapping_add(argument),
+            libc::FUTEX_OP_OR => old | argument,
+            libc::FUTEX_OP_ANDN => old & !argument,
+            libc::FUTEX_OP_XOR => old ^ argument,
             _ => return None,
         })
     }
@@ -45,42 +50,43 @@ impl WakeOperation {
     fn compare(&self, old: u32) -> Option<bool> {
         let (_, than) = self.arguments();
         let old = old as i32;
-        Some(match self.0 >> 24 & 0xf {
-            0 => old == than,
-            1 => old != than,
-            2 => old < than,
-            3 => old <= than,
-            4 => old > than,
-            5 => old >= than,
+        Some(match (self.0 >> 24 & 0xf) as i32 {
+            libc::FUTEX_OP_CMP_EQ => old == than,
+            libc::FUTEX_OP_CMP_NE => old != than,
+            libc::FUTEX_OP_CMP_LT => old < than,
+            libc::FUTEX_OP_CMP_LE => old <= than,
+            libc::FUTEX_OP_CMP_GT => old > than,
+            libc::FUTEX_OP_CMP_GE => old >= than,
             _ => return None,
         })
     }
 }
 
 impl Process {
-    pub(crate) fn futex(&mut self, args: [u64; 6], mem: &mut dyn UserMemory) -> SyscallResult {
+    pub(crate) fn sys_futex(&mut self, args: [u64; 6], mem: &mut dyn UserMemory) -> SyscallResult {
         let [at, operation, value, fourth, other, last] = args;
+        let (at, other) = (Gva(at), Gva(other));
         let flags = libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME;
         let operation = operation as i32;
         let command = operation & !flags;
-        if !at.is_multiple_of(4) {
+        if !is_aligned(at) {
             return Err(EINVAL.into());
         }
         match command {
-            libc::FUTEX_WAIT => self.futex_wait(at, value as u32, ANY, fourth, operation, mem),
+            libc::FUTEX_WAIT => self.futex_wait(at, value as u32, ANY, Gva(fourth), operation, mem),
             libc::FUTEX_WAIT_BITSET if last as u32 == 0 => Err(EINVAL.into()),
             libc::FUTEX_WAIT_BITSET => {
-                self.futex_wait(at, value as u32, last as u32, fourth, operation, mem)
+                self.futex_wait(at, value as u32, last as u32, Gva(fourth), operation, mem)
             }
             libc::FUTEX_WAKE => Ok(self.wake(at, ANY, value)),
             libc::FUTEX_WAKE_BITSET if last as u32 == 0 => Err(EINVAL.into()),
             libc::FUTEX_WAKE_BITSET => Ok(self.wake(at, last as u32, value)),
             libc::FUTEX_REQUEUE | libc::FUTEX_CMP_REQUEUE => {
-                if value as i32 | fourth as i32 <= -1 || !other.is_multiple_of(4) {
+                if value as i32 | fourth as i32 <= -1 || !is_aligned(other) {
                     return Err(EINVAL.into());
                 }
                 let is_compared = command == libc::FUTEX_CMP_REQUEUE;
-                if is_compared && self.user(mem).read_u32(Gva(at))? != last as u32 {
+                if is_compared && self.user(mem).read_u32(at)? != last as u32 {
                     return Err(EAGAIN.into());
                 }
                 let woken = self.wake(at, ANY, value & 0xffff_ffff);
@@ -95,7 +101,7 @@ impl Process {
         }
     }
 
-    fn wake(&mut self, at: u64, bits: u32, count: u64) -> u64 {
+    fn wake(&mut self, at: Gva, bits: u32, count: u64) -> u64 {
         if self.threads.is_single() {
             return 0;
         }
@@ -105,18 +111,18 @@ impl Process {
 
     fn futex_wait(
         &mut self,
-        at: u64,
+        at: Gva,
         value: u32,
         bits: u32,
-        timeout_at: u64,
+        timeout_at: Gva,
         operation: i32,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let timeout_ns = match timeout_at {
-            0 => None,
+            Gva::NULL => None,
             at => Some(self.read_timespec(at, mem)?),
         };
-        if self.user(mem).read_u32(Gva(at))? != value {
+        if self.user(mem).read_u32(at)? != value {
             return Err(EAGAIN.into());
         }
         // The bitset form gives a moment, the other a duration.
@@ -138,13 +144,14 @@ impl Process {
     /// `FUTEX_WAKE_OP`.
     fn wake_and_change(&mut self, args: [u64; 6], mem: &mut dyn UserMemory) -> SyscallResult {
         let [at, _, count, count_other, other, operation] = args;
-        if !other.is_multiple_of(4) {
+        let (at, other) = (Gva(at), Gva(other));
+        if !is_aligned(other) {
             return Err(EINVAL.into());
         }
         let operation = WakeOperation(operation as u32);
-        let old = self.user(mem).read_u32(Gva(other))?;
+        let old = self.user(mem).read_u32(other)?;
         let new = operation.apply(old).ok_or(ENOSYS)?;
-        self.user(mem).write(Gva(other), &new.to_le_bytes())?;
+        self.user(mem).write(other, &new.to_le_bytes())?;
         let wakes_other = operation.compare(old).ok_or(ENOSYS)?;
         let woken = self.wake(at, ANY, count);
         Ok(woken + if wakes_other { self.wake(other, ANY, count_other) } else { 0 })
@@ -152,37 +159,36 @@ impl Process {
 
     /// What Linux does with the futexes that a thread held when it ended (`exit_robust_list`).
     /// Its list may be anything.
-    pub(crate) fn release_robust_list(&mut self, head: u64, id: u64, mem: &mut dyn UserMemory) {
-        let word = |process: &Self, at: u64, mem: &mut dyn UserMemory| {
-            process.user(mem).read_u64(Gva(at)).ok()
-        };
+    pub(crate) fn release_robust_list(&mut self, head: Gva, id: u64, mem: &mut dyn UserMemory) {
+        let word =
+            |process: &Self, at: Gva, mem: &mut dyn UserMemory| process.user(mem).read_u64(at).ok();
         let Some(mut entry) = word(self, head, mem) else { return };
         let Some(offset) = word(self, head.wrapping_add(8), mem) else { return };
         let pending = word(self, head.wrapping_add(16), mem).unwrap_or(0);
         for _ in 0..ROBUST_MAX {
-            if entry == head {
+            if entry == head.0 {
                 break;
             }
             // The lowest bit marks a mutex with priority inheritance.
-            let next = word(self, entry & !1, mem);
+            let next = word(self, Gva(entry & !1), mem);
             if entry != pending {
-                self.release(entry.wrapping_add(offset) & !1, id, mem);
+                self.release(Gva(entry.wrapping_add(offset) & !1), id, mem);
             }
             let Some(next) = next else { break };
             entry = next;
         }
         if pending != 0 {
-            self.release(pending.wrapping_add(offset) & !1, id, mem);
+            self.release(Gva(pending.wrapping_add(offset) & !1), id, mem);
         }
     }
 
-    fn release(&mut self, at: u64, id: u64, mem: &mut dyn UserMemory) {
-        let Ok(value) = self.user(mem).read_u32(Gva(at)) else { return };
+    fn release(&mut self, at: Gva, id: u64, mem: &mut dyn UserMemory) {
+        let Ok(value) = self.user(mem).read_u32(at) else { return };
         if u64::from(value & FUTEX_TID_MASK) != id {
             return;
         }
         let released = value & FUTEX_WAITERS | FUTEX_OWNER_DIED;
-        let written = self.user(mem).write(Gva(at), &released.to_le_bytes());
+        let written = self.user(mem).write(at, &released.to_le_bytes());
         if written.is_ok() && value & FUTEX_WAITERS != 0 {
             self.wake(at, ANY, 1);
         }

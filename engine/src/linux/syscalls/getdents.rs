@@ -2,6 +2,7 @@
 
 use crate::address::Gva;
 use crate::linux::abi::errno::{EINVAL, ENOTDIR, Errno};
+use crate::linux::abi::fd::Fd;
 use crate::linux::fs::table::Target;
 use crate::linux::fs::tree::{Kind, NodeId};
 use crate::linux::mm::user_memory::UserMemory;
@@ -14,7 +15,7 @@ type Entries<'a> = Box<dyn Iterator<Item = (Cow<'a, [u8]>, Option<NodeId>)> + 'a
 
 /// How an entry is laid out (`struct linux_dirent64`, `struct linux_dirent`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Layout {
+enum Layout {
     /// Inode, offset, length, type, name.
     New,
     /// Inode, offset, length, name, and the type in the last byte.
@@ -52,10 +53,30 @@ impl Entry<'_> {
 }
 
 impl Process {
-    pub(crate) fn read_directory(
+    pub(crate) fn sys_getdents64(
         &mut self,
-        fd: u64,
-        out: u64,
+        fd: Fd,
+        out: Gva,
+        len: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.read_directory(fd, out, len, Layout::New, mem)
+    }
+
+    pub(crate) fn sys_getdents(
+        &mut self,
+        fd: Fd,
+        out: Gva,
+        len: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.read_directory(fd, out, len, Layout::Old, mem)
+    }
+
+    fn read_directory(
+        &mut self,
+        fd: Fd,
+        out: Gva,
         len: u64,
         layout: Layout,
         mem: &mut dyn UserMemory,
@@ -81,7 +102,7 @@ impl Process {
                 break;
             }
             let bytes = bytes.get(..bytes_len).unwrap_or_default();
-            self.user(mem).write(Gva(out.wrapping_add(done)), bytes)?;
+            self.user(mem).write(out.wrapping_add(done), bytes)?;
             done += bytes_len as u64;
             position += 1;
         }

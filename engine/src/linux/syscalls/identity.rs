@@ -2,15 +2,15 @@
 //! the same on every host.
 
 use crate::address::{Gva, PAGE_SIZE};
-use crate::linux::abi::errno::{EINVAL, EPERM, ESRCH};
-use crate::linux::abi::ids::PROCESS_ID;
-use crate::linux::abi::syscall::DEVICE_BYTES_MAX;
+use crate::linux::abi::errno::{EINVAL, ENOSYS, EPERM, ESRCH};
+use crate::linux::abi::ids::{PARENT_ID, PROCESS_ID, USER_ID};
+use crate::linux::abi::syscall::{DEVICE_BYTES_MAX, SyscallAction};
 use crate::linux::cpu::Cpu;
 use crate::linux::mm::bounds::USER_END;
 use crate::linux::mm::uaccess::UserError;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::linux::sched::stop::SyscallResult;
+use crate::linux::sched::stop::{SyscallResult, SyscallStop};
 use crate::linux::syscalls::capability;
 
 /// How late a timer may be by default (`init_task.timer_slack_ns`); none is late here.
@@ -21,17 +21,93 @@ const ARCH_SET_FS: u64 = 0x1002;
 const ARCH_GET_FS: u64 = 0x1003;
 const ARCH_GET_GS: u64 = 0x1004;
 
-/// A limit of a scheduling policy's priorities, `real_time` for the two that have any.
-pub(crate) fn priority_of(policy: u64, real_time: u64) -> SyscallResult {
-    match policy as i32 {
-        libc::SCHED_FIFO | libc::SCHED_RR => Ok(real_time),
-        libc::SCHED_OTHER | libc::SCHED_BATCH | libc::SCHED_IDLE => Ok(0),
-        _ => Err(EINVAL.into()),
-    }
+/// The end of a program that cannot go on without this call.
+fn unsupported(name: &str) -> SyscallStop {
+    SyscallStop::End(SyscallAction::Unsupported(name.to_owned()))
 }
 
 impl Process {
-    pub(crate) fn arch_prctl(
+    pub(crate) fn sys_getpid(&self) -> SyscallResult {
+        Ok(PROCESS_ID)
+    }
+
+    pub(crate) fn sys_getpgrp(&self) -> SyscallResult {
+        Ok(PROCESS_ID)
+    }
+
+    pub(crate) fn sys_getpgid(&self) -> SyscallResult {
+        Ok(PROCESS_ID)
+    }
+
+    pub(crate) fn sys_getsid(&self) -> SyscallResult {
+        Ok(PROCESS_ID)
+    }
+
+    pub(crate) fn sys_getppid(&self) -> SyscallResult {
+        Ok(PARENT_ID)
+    }
+
+    pub(crate) fn sys_getuid(&self) -> SyscallResult {
+        Ok(u64::from(USER_ID))
+    }
+
+    pub(crate) fn sys_geteuid(&self) -> SyscallResult {
+        Ok(u64::from(USER_ID))
+    }
+
+    pub(crate) fn sys_getgid(&self) -> SyscallResult {
+        Ok(u64::from(USER_ID))
+    }
+
+    pub(crate) fn sys_getegid(&self) -> SyscallResult {
+        Ok(u64::from(USER_ID))
+    }
+
+    /// `getgroups`: none beside its own.
+    pub(crate) fn sys_getgroups(&self) -> SyscallResult {
+        Ok(0)
+    }
+
+    pub(crate) fn sys_fork(&self) -> SyscallResult {
+        Err(unsupported("fork"))
+    }
+
+    pub(crate) fn sys_vfork(&self) -> SyscallResult {
+        Err(unsupported("vfork"))
+    }
+
+    pub(crate) fn sys_execve(&self) -> SyscallResult {
+        Err(unsupported("execve"))
+    }
+
+    pub(crate) fn sys_execveat(&self) -> SyscallResult {
+        Err(unsupported("execveat"))
+    }
+
+    /// `rseq`: glibc probes it at every start and does without.
+    pub(crate) fn sys_rseq(&self) -> SyscallResult {
+        Err(ENOSYS.into())
+    }
+
+    pub(crate) fn sys_getrlimit(
+        &mut self,
+        resource: u64,
+        old: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.sys_prlimit64(0, resource, Gva::NULL, old, mem)
+    }
+
+    pub(crate) fn sys_setrlimit(
+        &mut self,
+        resource: u64,
+        new: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.sys_prlimit64(0, resource, new, Gva::NULL, mem)
+    }
+
+    pub(crate) fn sys_arch_prctl(
         &mut self,
         operation: u64,
         base: u64,
@@ -50,7 +126,7 @@ impl Process {
         Ok(0)
     }
 
-    pub(crate) fn prctl(
+    pub(crate) fn sys_prctl(
         &mut self,
         operation: u64,
         arg: u64,
@@ -93,9 +169,9 @@ impl Process {
         }
     }
 
-    pub(crate) fn get_random(
+    pub(crate) fn sys_getrandom(
         &mut self,
-        at: u64,
+        at: Gva,
         len: u64,
         flags: u64,
         mem: &mut dyn UserMemory,
@@ -111,7 +187,7 @@ impl Process {
             let part = (len - done).min(PAGE_SIZE as u64) as usize;
             let chunk = chunk.get_mut(..part).unwrap_or_default();
             self.scalars.fill_random(chunk);
-            let (copied, stop) = self.user(mem).write_some(Gva(at.wrapping_add(done)), chunk);
+            let (copied, stop) = self.user(mem).write_some(at.wrapping_add(done), chunk);
             done += copied as u64;
             match stop {
                 Some(UserError::Errno(_)) if done > 0 => break,
@@ -122,7 +198,7 @@ impl Process {
         Ok(done)
     }
 
-    pub(crate) fn uname(&mut self, at: u64, mem: &mut dyn UserMemory) -> SyscallResult {
+    pub(crate) fn sys_uname(&mut self, at: Gva, mem: &mut dyn UserMemory) -> SyscallResult {
         const FIELD_BYTES: usize = 65;
         let fields = ["Linux", "dejavm", "6.1.0", "#1 SMP dejavm", "x86_64", "(none)"];
         let mut bytes = [0; FIELD_BYTES * 6];
@@ -131,11 +207,11 @@ impl Process {
                 *to = from;
             }
         }
-        self.user(mem).write(Gva(at), &bytes)?;
+        self.user(mem).write(at, &bytes)?;
         Ok(0)
     }
 
-    pub(crate) fn sysinfo(&mut self, at: u64, mem: &mut dyn UserMemory) -> SyscallResult {
+    pub(crate) fn sys_sysinfo(&mut self, at: Gva, mem: &mut dyn UserMemory) -> SyscallResult {
         let uptime = 1_000 + self.scalars.clock_ns / 1_000_000_000;
         let total = self.ram_bytes;
         let free = mem.frames_free().saturating_mul(PAGE_SIZE as u64).min(total);
@@ -144,17 +220,17 @@ impl Process {
         for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
         }
-        self.user(mem).write(Gva(at), &bytes)?;
+        self.user(mem).write(at, &bytes)?;
         Ok(0)
     }
 
     /// `prlimit64`; limits are recorded, and what the engine enforces does not depend on them.
-    pub(crate) fn prlimit(
+    pub(crate) fn sys_prlimit64(
         &mut self,
         process: u64,
         resource: u64,
-        new: u64,
-        old: u64,
+        new: Gva,
+        old: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         if process as u32 != 0 && u64::from(process as u32) != PROCESS_ID {
@@ -164,9 +240,9 @@ impl Process {
         let present = self.settings.resources.get(index).copied().ok_or(EINVAL)?;
         let mut user = self.user(mem);
         let mut wanted = None;
-        if new != 0 {
-            let soft = user.read_u64(Gva(new))?;
-            let hard = user.read_u64(Gva(new.wrapping_add(8)))?;
+        if !new.is_null() {
+            let soft = user.read_u64(new)?;
+            let hard = user.read_u64(new.wrapping_add(8))?;
             if soft > hard {
                 return Err(EINVAL.into());
             }
@@ -175,98 +251,12 @@ impl Process {
             }
             wanted = Some((soft, hard));
         }
-        if old != 0 {
-            user.write(Gva(old), &present.0.to_le_bytes())?;
-            user.write(Gva(old.wrapping_add(8)), &present.1.to_le_bytes())?;
+        if !old.is_null() {
+            user.write(old, &present.0.to_le_bytes())?;
+            user.write(old.wrapping_add(8), &present.1.to_le_bytes())?;
         }
         if let (Some(wanted), Some(slot)) = (wanted, self.settings.resources.get_mut(index)) {
             *slot = wanted;
-        }
-        Ok(0)
-    }
-
-    pub(crate) fn get_affinity(
-        &mut self,
-        thread: u64,
-        len: u64,
-        at: u64,
-        mem: &mut dyn UserMemory,
-    ) -> SyscallResult {
-        let thread = u64::from(thread as u32);
-        if thread != 0 && !self.threads.iter().any(|other| other.id == thread) {
-            return Err(ESRCH.into());
-        }
-        if len < 8 || !len.is_multiple_of(8) {
-            return Err(EINVAL.into());
-        }
-        self.user(mem).write(Gva(at), &1u64.to_le_bytes())?;
-        Ok(8)
-    }
-
-    /// `sched_getparam`: ordinary scheduling has no priority.
-    pub(crate) fn get_scheduling(&mut self, at: u64, mem: &mut dyn UserMemory) -> SyscallResult {
-        self.user(mem).write(Gva(at), &[0; 4])?;
-        Ok(0)
-    }
-
-    pub(crate) fn get_cpu(
-        &mut self,
-        cpu: u64,
-        node: u64,
-        mem: &mut dyn UserMemory,
-    ) -> SyscallResult {
-        for at in [cpu, node] {
-            if at != 0 {
-                self.user(mem).write(Gva(at), &[0; 4])?;
-            }
-        }
-        Ok(0)
-    }
-
-    /// `sched_getattr`: ordinary scheduling, in the fields of the structure's first version.
-    pub(crate) fn get_scheduling_attributes(
-        &mut self,
-        at: u64,
-        len: u64,
-        mem: &mut dyn UserMemory,
-    ) -> SyscallResult {
-        const FIRST_VERSION_BYTES: u32 = 48;
-        if !(FIRST_VERSION_BYTES.into()..=PAGE_SIZE as u64).contains(&len) {
-            return Err(EINVAL.into());
-        }
-        let mut bytes = [0; FIRST_VERSION_BYTES as usize];
-        bytes[..4].copy_from_slice(&FIRST_VERSION_BYTES.to_le_bytes());
-        self.user(mem).write(Gva(at), &bytes)?;
-        Ok(0)
-    }
-
-    /// `get_mempolicy`: the default one, on the only node.
-    pub(crate) fn get_memory_policy(
-        &mut self,
-        policy: u64,
-        nodes: u64,
-        nodes_max: u64,
-        flags: u64,
-        mem: &mut dyn UserMemory,
-    ) -> SyscallResult {
-        const MPOL_F_MEMS_ALLOWED: u64 = 4;
-        let allowed = match flags {
-            0 => 0u64,
-            MPOL_F_MEMS_ALLOWED => 1,
-            _ => return Err(EINVAL.into()),
-        };
-        let mut user = self.user(mem);
-        if policy != 0 {
-            user.write(Gva(policy), &[0; 4])?;
-        }
-        if nodes != 0 {
-            let bytes = nodes_max.div_ceil(64).saturating_mul(8);
-            if !(8..=PAGE_SIZE as u64).contains(&bytes) {
-                return Err(EINVAL.into());
-            }
-            let mut mask = vec![0; bytes as usize];
-            mask[..8].copy_from_slice(&allowed.to_le_bytes());
-            user.write(Gva(nodes), &mask)?;
         }
         Ok(0)
     }

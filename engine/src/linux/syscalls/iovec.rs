@@ -2,7 +2,8 @@
 
 use crate::address::Gva;
 use crate::linux::abi::errno::{EAGAIN, EFAULT, EINVAL, EOPNOTSUPP};
-use crate::linux::abi::syscall::{SystemCall, TRANSFER_BYTES_MAX};
+use crate::linux::abi::fd::Fd;
+use crate::linux::abi::syscall::TRANSFER_BYTES_MAX;
 use crate::linux::fs::table::Open;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
@@ -11,6 +12,10 @@ use crate::linux::syscalls::file::moved;
 
 /// Parts of one `readv` or `writev` (`UIO_MAXIOV`).
 const PARTS_MAX: usize = 1024;
+
+/// [`Process::read_iovec`] or [`Process::write_iovec`].
+type IovecTransfer =
+    fn(&mut Process, Fd, Gva, u64, Option<u64>, &mut dyn UserMemory) -> SyscallResult;
 
 /// The parts of a vectored transfer.
 struct Parts {
@@ -27,7 +32,7 @@ impl Parts {
 impl Process {
     fn read_parts(
         &self,
-        at: u64,
+        at: Gva,
         count: u64,
         mem: &mut dyn UserMemory,
     ) -> Result<Parts, SyscallStop> {
@@ -40,8 +45,8 @@ impl Process {
         let mut user = self.user(mem);
         for (i, part) in parts.parts.iter_mut().take(count).enumerate() {
             let here = at.wrapping_add(i as u64 * 16);
-            let base = user.read_u64(Gva(here))?;
-            let len = user.read_u64(Gva(here.wrapping_add(8)))?;
+            let base = user.read_u64(here)?;
+            let len = user.read_u64(here.wrapping_add(8))?;
             if len > i64::MAX as u64 {
                 return Err(EINVAL.into());
             }
@@ -51,10 +56,76 @@ impl Process {
         Ok(parts)
     }
 
-    pub(crate) fn read_vector(
+    pub(crate) fn sys_readv(
         &mut self,
-        fd: u64,
-        at: u64,
+        fd: Fd,
+        at: Gva,
+        count: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.read_iovec(fd, at, count, None, mem)
+    }
+
+    pub(crate) fn sys_preadv(
+        &mut self,
+        fd: Fd,
+        at: Gva,
+        count: u64,
+        position: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.read_iovec(fd, at, count, Some(position), mem)
+    }
+
+    pub(crate) fn sys_preadv2(
+        &mut self,
+        fd: Fd,
+        at: Gva,
+        count: u64,
+        position: u64,
+        flags: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.transfer_with_flags(Self::read_iovec, (fd, at, count), position, flags, mem)
+    }
+
+    pub(crate) fn sys_writev(
+        &mut self,
+        fd: Fd,
+        at: Gva,
+        count: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.write_iovec(fd, at, count, None, mem)
+    }
+
+    pub(crate) fn sys_pwritev(
+        &mut self,
+        fd: Fd,
+        at: Gva,
+        count: u64,
+        position: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.write_iovec(fd, at, count, Some(position), mem)
+    }
+
+    pub(crate) fn sys_pwritev2(
+        &mut self,
+        fd: Fd,
+        at: Gva,
+        count: u64,
+        position: u64,
+        flags: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.transfer_with_flags(Self::write_iovec, (fd, at, count), position, flags, mem)
+    }
+
+    fn read_iovec(
+        &mut self,
+        fd: Fd,
+        at: Gva,
         count: u64,
         position: Option<u64>,
         mem: &mut dyn UserMemory,
@@ -62,14 +133,14 @@ impl Process {
         self.for_transfer(fd, position, Open::may_read)?;
         let parts = self.read_parts(at, count, mem)?;
         each_part(parts.as_slice(), position, |at, len, position| {
-            self.read(fd, at, len, position, mem)
+            self.read_at(fd, Gva(at), len, position, mem)
         })
     }
 
-    pub(crate) fn write_vector(
+    fn write_iovec(
         &mut self,
-        fd: u64,
-        at: u64,
+        fd: Fd,
+        at: Gva,
         count: u64,
         position: Option<u64>,
         mem: &mut dyn UserMemory,
@@ -77,28 +148,25 @@ impl Process {
         self.for_transfer(fd, position, Open::may_write)?;
         let parts = self.read_parts(at, count, mem)?;
         each_part(parts.as_slice(), position, |at, len, position| {
-            self.write(fd, at, len, position, mem)
+            self.write_at(fd, Gva(at), len, position, mem)
         })
     }
 
     /// `preadv2` and `pwritev2`: an offset of -1 is the file's own.
-    pub(crate) fn transfer_with_flags(
+    fn transfer_with_flags(
         &mut self,
-        call: &SystemCall,
-        writes: bool,
+        transfer: IovecTransfer,
+        (fd, at, count): (Fd, Gva, u64),
+        offset: u64,
+        flags: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
-        let [fd, at, count, offset, _, flags] = call.args;
         let known = libc::RWF_HIPRI | libc::RWF_DSYNC | libc::RWF_SYNC | libc::RWF_NOWAIT;
         if flags & !(known as u64) != 0 {
             return Err(EOPNOTSUPP.into());
         }
         let position = (offset != u64::MAX).then_some(offset);
-        let answer = if writes {
-            self.write_vector(fd, at, count, position, mem)
-        } else {
-            self.read_vector(fd, at, count, position, mem)
-        };
+        let answer = transfer(self, fd, at, count, position, mem);
         match answer {
             Err(SyscallStop::Wait(_)) if flags & libc::RWF_NOWAIT as u64 != 0 => Err(EAGAIN.into()),
             answer => answer,

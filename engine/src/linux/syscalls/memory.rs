@@ -35,13 +35,23 @@ pub(crate) fn prot_from(bits: u64) -> Prot {
 }
 
 impl Process {
-    pub(crate) fn brk(&mut self, wanted: u64, mem: &mut dyn UserMemory) -> SyscallResult {
+    /// `pkey_alloc`: as on a CPU without protection keys.
+    pub(crate) fn sys_pkey_alloc(&self) -> SyscallResult {
+        Err(EINVAL.into())
+    }
+
+    /// `pkey_free`: likewise.
+    pub(crate) fn sys_pkey_free(&self) -> SyscallResult {
+        Err(EINVAL.into())
+    }
+
+    pub(crate) fn sys_brk(&mut self, wanted: u64, mem: &mut dyn UserMemory) -> SyscallResult {
         let rlimits = self.memory_rlimits();
         let Self { space, files, .. } = self;
         Ok(space.set_break(wanted, &rlimits, files, mem))
     }
 
-    pub(crate) fn munmap(
+    pub(crate) fn sys_munmap(
         &mut self,
         start: u64,
         len: u64,
@@ -62,7 +72,7 @@ impl Process {
         Ok(0)
     }
 
-    pub(crate) fn mprotect(
+    pub(crate) fn sys_mprotect(
         &mut self,
         start: u64,
         len: u64,
@@ -100,18 +110,18 @@ impl Process {
     }
 
     /// `pkey_mprotect` on a CPU without protection keys: as `mprotect` with no key.
-    pub(crate) fn mprotect_with_key(
+    pub(crate) fn sys_pkey_mprotect(
         &mut self,
         [start, len, bits, key, ..]: [u64; 6],
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         match key as i32 {
-            -1 => self.mprotect(start, len, bits, mem),
+            -1 => self.sys_mprotect(start, len, bits, mem),
             _ => Err(EINVAL.into()),
         }
     }
 
-    pub(crate) fn mremap(
+    pub(crate) fn sys_mremap(
         &mut self,
         [start, old_len, new_len, flags, to, _]: [u64; 6],
         mem: &mut dyn UserMemory,
@@ -153,7 +163,7 @@ impl Process {
         Ok(space.remap(call, &rlimits, files, mem)?)
     }
 
-    pub(crate) fn msync(&self, start: u64, len: u64, flags: u64) -> SyscallResult {
+    pub(crate) fn sys_msync(&self, start: u64, len: u64, flags: u64) -> SyscallResult {
         let both = (libc::MS_ASYNC | libc::MS_SYNC) as u64;
         let known = both | libc::MS_INVALIDATE as u64;
         if flags & !known != 0 || !start.is_multiple_of(PAGE) || flags & both == both {
@@ -172,7 +182,7 @@ impl Process {
     }
 
     /// `membarrier`: there is one CPU, and every system call is a barrier.
-    pub(crate) fn memory_barrier(&mut self, command: u64, flags: u64) -> SyscallResult {
+    pub(crate) fn sys_membarrier(&mut self, command: u64, flags: u64) -> SyscallResult {
         let command = u64::from(command as u32);
         if flags as u32 != 0 {
             return Err(EINVAL.into());

@@ -1,7 +1,9 @@
 //! What a program looked for and did not find, for whoever boots it again. Never looks at a host
 //! path, and changes nothing that a program could notice.
 
-use crate::linux::abi::syscall::{AT_FDCWD, SystemCall};
+use crate::address::Gva;
+use crate::linux::abi::fd::Fd;
+use crate::linux::abi::syscall::SystemCall;
 use crate::linux::fs::table::Target;
 use crate::linux::fs::tree::NodeId;
 use crate::linux::mm::user_memory::UserMemory;
@@ -11,7 +13,7 @@ use crate::linux::process::Process;
 const OWN: [&[u8]; 3] = [b"/proc/", b"/sys/", b"/dev/"];
 
 /// The directory's descriptor and the path that `call` looks up.
-fn path_of(call: &SystemCall) -> Option<(u64, u64)> {
+fn path_of(call: &SystemCall) -> Option<(Fd, Gva)> {
     let [a, b, ..] = call.args;
     match call.nr as i64 {
         libc::SYS_open
@@ -20,13 +22,13 @@ fn path_of(call: &SystemCall) -> Option<(u64, u64)> {
         | libc::SYS_access
         | libc::SYS_readlink
         | libc::SYS_chdir
-        | libc::SYS_statfs => Some((AT_FDCWD, a)),
+        | libc::SYS_statfs => Some((Fd::CWD, Gva(a))),
         libc::SYS_openat
         | libc::SYS_newfstatat
         | libc::SYS_statx
         | libc::SYS_faccessat
         | libc::SYS_faccessat2
-        | libc::SYS_readlinkat => Some((a, b)),
+        | libc::SYS_readlinkat => Some((Fd::from_register(a), Gva(b))),
         _ => None,
     }
 }
@@ -62,8 +64,8 @@ impl Process {
         }
     }
 
-    fn base_of(&self, fd: u64) -> Option<NodeId> {
-        if fd as u32 == AT_FDCWD as u32 {
+    fn base_of(&self, fd: Fd) -> Option<NodeId> {
+        if fd == Fd::CWD {
             return Some(self.files.table.cwd);
         }
         match self.files.table.get(fd).ok()?.target {

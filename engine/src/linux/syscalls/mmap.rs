@@ -5,6 +5,7 @@ use crate::address::{PAGE_SIZE, page_ceil};
 use crate::linux::abi::errno::{
     EACCES, EBADF, EEXIST, EINVAL, ENODEV, ENOMEM, EOPNOTSUPP, EOVERFLOW, EPERM, Errno,
 };
+use crate::linux::abi::fd::Fd;
 use crate::linux::fs::table::Target;
 use crate::linux::fs::tree::{Device, Kind, NodeId};
 use crate::linux::mm::bounds::{MMAP_BASE, UNMAPPED_BASE, USER_END, USER_START, in_user};
@@ -42,8 +43,9 @@ const FLAGS_KNOWN: u64 = (libc::MAP_SHARED
     | 30 << 26;
 
 impl Process {
-    pub(crate) fn mmap(&mut self, args: [u64; 6], mem: &mut dyn UserMemory) -> SyscallResult {
+    pub(crate) fn sys_mmap(&mut self, args: [u64; 6], mem: &mut dyn UserMemory) -> SyscallResult {
         let [wish, len, prot, flags, fd, offset] = args;
+        let fd = Fd::from_register(fd);
         if !offset.is_multiple_of(PAGE) {
             return Err(EINVAL.into());
         }
@@ -140,7 +142,7 @@ impl Process {
         &mut self,
         vma: &mut Vma,
         flags: u64,
-        fd: u64,
+        fd: Fd,
         offset: u64,
     ) -> Result<(), Errno> {
         let open = *self.files.table.get(fd)?;

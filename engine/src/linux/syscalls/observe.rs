@@ -1,7 +1,8 @@
 //! Which system calls see the input: its bytes or its size. Opening it is not enough.
 
 use crate::address::{Gva, PAGE_SIZE};
-use crate::linux::abi::syscall::{AT_FDCWD, SystemCall};
+use crate::linux::abi::fd::Fd;
+use crate::linux::abi::syscall::SystemCall;
 use crate::linux::fs::table::Target;
 use crate::linux::fs::tree::NodeId;
 use crate::linux::mm::uaccess::PATH_MAX;
@@ -22,12 +23,12 @@ impl Process {
 fn observes_input(process: &Process, call: &SystemCall, mem: &dyn UserMemory) -> bool {
     let [a, b, c, d, e, _] = call.args;
     let is_input = |fd: u64| {
-        let open = process.files.table.get(fd);
+        let open = process.files.table.get(Fd::from_register(fd));
         open.is_ok_and(|open| open.target == Target::Node(NodeId::INPUT))
     };
-    let path_is_input = |fd: u64, path: u64, flags: u64| {
+    let path_is_input = |fd: Fd, path: u64, flags: u64| {
         let mut buffer = [0; PATH_MAX];
-        read_path(path, &mut buffer, mem).is_some_and(|path| {
+        read_path(Gva(path), &mut buffer, mem).is_some_and(|path| {
             locate(&process.files, fd, path, flags) == Ok(Target::Node(NodeId::INPUT))
         })
     };
@@ -47,23 +48,23 @@ fn observes_input(process: &Process, call: &SystemCall, mem: &dyn UserMemory) ->
             sees_size && is_input(a)
         }
         libc::SYS_ioctl => u64::from(b as u32) == libc::FIONREAD && is_input(a),
-        libc::SYS_stat => path_is_input(AT_FDCWD, a, 0),
-        libc::SYS_lstat => path_is_input(AT_FDCWD, a, no_follow),
-        libc::SYS_newfstatat => path_is_input(a, b, d),
-        libc::SYS_statx => path_is_input(a, b, c),
+        libc::SYS_stat => path_is_input(Fd::CWD, a, 0),
+        libc::SYS_lstat => path_is_input(Fd::CWD, a, no_follow),
+        libc::SYS_newfstatat => path_is_input(Fd::from_register(a), b, d),
+        libc::SYS_statx => path_is_input(Fd::from_register(a), b, c),
         _ => false,
     }
 }
 
 /// A path in present memory; one in memory yet to be brought in holds no file's name.
 fn read_path<'a>(
-    at: u64,
+    at: Gva,
     buffer: &'a mut [u8; PATH_MAX],
     mem: &dyn UserMemory,
 ) -> Option<&'a [u8]> {
     let mut done = 0;
     while done < PATH_MAX {
-        let here = Gva(at.wrapping_add(done as u64));
+        let here = at.wrapping_add(done as u64);
         let part = (PAGE_SIZE - here.page_offset()).min(PATH_MAX - done);
         let page = buffer.get_mut(done..done + part)?;
         mem.read(here, page).ok()?;

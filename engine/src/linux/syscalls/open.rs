@@ -1,9 +1,10 @@
 //! `open` in all its forms, and where relative paths start.
 
+use crate::address::Gva;
 use crate::linux::abi::errno::{
     EACCES, EBADF, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, Errno,
 };
-use crate::linux::abi::syscall::AT_FDCWD;
+use crate::linux::abi::fd::Fd;
 use crate::linux::base::bytes::Bytes;
 use crate::linux::fs::files::Files;
 use crate::linux::fs::table::Target;
@@ -13,14 +14,14 @@ use crate::linux::process::Process;
 use crate::linux::sched::stop::SyscallResult;
 
 /// The directory in which `path`, given with descriptor `fd`, starts.
-pub(crate) fn base_directory(files: &Files, fd: u64, path: &[u8]) -> Result<NodeId, Errno> {
+pub(crate) fn base_directory(files: &Files, fd: Fd, path: &[u8]) -> Result<NodeId, Errno> {
     if path.is_empty() {
         return Err(ENOENT);
     }
     if path.first() == Some(&b'/') {
         return Ok(NodeId::ROOT);
     }
-    if fd as u32 == AT_FDCWD as u32 {
+    if fd == Fd::CWD {
         return Ok(files.table.cwd);
     }
     let Target::Node(node) = files.table.get(fd)?.target else { return Err(ENOTDIR) };
@@ -31,10 +32,36 @@ pub(crate) fn base_directory(files: &Files, fd: u64, path: &[u8]) -> Result<Node
 }
 
 impl Process {
-    pub(crate) fn open(
+    pub(crate) fn sys_open(
         &mut self,
-        fd: u64,
-        path: u64,
+        path: Gva,
+        flags: u64,
+        mode: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.sys_openat(Fd::CWD, path, flags, mode, mem)
+    }
+
+    pub(crate) fn sys_creat(
+        &mut self,
+        path: Gva,
+        mode: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        let flags = (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) as u64;
+        self.sys_openat(Fd::CWD, path, flags, mode, mem)
+    }
+
+    pub(crate) fn sys_umask(&mut self, mask: u64) -> SyscallResult {
+        let old = self.files.table.umask;
+        self.files.table.umask = (mask & 0o777) as u32;
+        Ok(u64::from(old))
+    }
+
+    pub(crate) fn sys_openat(
+        &mut self,
+        fd: Fd,
+        path: Gva,
         flags: u64,
         mode: u64,
         mem: &mut dyn UserMemory,
@@ -67,7 +94,7 @@ impl Process {
             Found::Descriptor(number) => {
                 match self.files.table.get(number).map_err(|_| ENOENT)?.target {
                     Target::Node(node) => self.open_node(node, flags),
-                    target => Ok(self.files.table.open(target, flags)?),
+                    target => Ok(self.files.table.open(target, flags)?.into()),
                 }
             }
             Found::Missing { .. } if !creates => Err(ENOENT.into()),
@@ -104,7 +131,7 @@ impl Process {
         if opened.is_err() {
             self.files.forget(Some(Target::Node(node)));
         }
-        Ok(opened?)
+        Ok(opened?.into())
     }
 
     pub(crate) fn check_writable_directory(&self, id: NodeId) -> Result<(), Errno> {
@@ -149,14 +176,14 @@ impl Process {
             Kind::Unread(_) => return Err(ENOENT.into()),
             _ => {}
         }
-        Ok(self.files.table.open(Target::Node(id), flags)?)
+        Ok(self.files.table.open(Target::Node(id), flags)?.into())
     }
 
     /// A path argument's node, with `AT_EMPTY_PATH` and `AT_SYMLINK_NOFOLLOW` as in Linux.
     pub(crate) fn locate(
         &self,
-        fd: u64,
-        path: u64,
+        fd: Fd,
+        path: Gva,
         flags: u64,
         mem: &mut dyn UserMemory,
     ) -> Result<Target, crate::linux::sched::stop::SyscallStop> {
@@ -166,9 +193,9 @@ impl Process {
 }
 
 /// What a path, given with descriptor `fd` and `AT_*` flags, leads to.
-pub(crate) fn locate(files: &Files, fd: u64, path: &[u8], flags: u64) -> Result<Target, Errno> {
+pub(crate) fn locate(files: &Files, fd: Fd, path: &[u8], flags: u64) -> Result<Target, Errno> {
     if path.is_empty() && flags & libc::AT_EMPTY_PATH as u64 != 0 {
-        return match fd as u32 == AT_FDCWD as u32 {
+        return match fd == Fd::CWD {
             true => Ok(Target::Node(files.table.cwd)),
             false => Ok(files.table.get(fd)?.target),
         };

@@ -4,6 +4,7 @@ use crate::address::Gva;
 use crate::linux::abi::errno::{
     EBUSY, EEXIST, EINVAL, EISDIR, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, ERANGE, Errno,
 };
+use crate::linux::abi::fd::Fd;
 use crate::linux::fs::table::Target;
 use crate::linux::fs::tree::{Found, Kind, Node, NodeId};
 use crate::linux::mm::uaccess::PathBuffer;
@@ -29,7 +30,7 @@ fn has_no_name(stop: &SyscallStop) -> bool {
 impl Process {
     /// Splits a path at its last name without following a link there. The names that stand for
     /// no entry of their own fail as `rmdir` does; see [`has_no_name`].
-    fn slot_of(&self, fd: u64, path: &PathBuffer) -> Result<DirectorySlot, Errno> {
+    fn slot_of(&self, fd: Fd, path: &PathBuffer) -> Result<DirectorySlot, Errno> {
         let path = path.as_bytes();
         let base = base_directory(&self.files, fd, path)?;
         let slash = path.last() == Some(&b'/');
@@ -61,20 +62,85 @@ impl Process {
 
     fn read_slot(
         &self,
-        fd: u64,
-        path: u64,
+        fd: Fd,
+        path: Gva,
         mem: &mut dyn UserMemory,
     ) -> Result<DirectorySlot, SyscallStop> {
         let path = self.user(mem).read_path(path)?;
         Ok(self.slot_of(fd, &path)?)
     }
 
-    /// Copies `text` out, cut to `len` bytes, without a NUL.
-    pub(crate) fn read_link(
+    pub(crate) fn sys_readlink(
         &mut self,
-        fd: u64,
-        path: u64,
-        out: u64,
+        path: Gva,
+        out: Gva,
+        len: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.sys_readlinkat(Fd::CWD, path, out, len, mem)
+    }
+
+    pub(crate) fn sys_mkdir(
+        &mut self,
+        path: Gva,
+        mode: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.sys_mkdirat(Fd::CWD, path, mode, mem)
+    }
+
+    pub(crate) fn sys_unlink(&mut self, path: Gva, mem: &mut dyn UserMemory) -> SyscallResult {
+        self.sys_unlinkat(Fd::CWD, path, 0, mem)
+    }
+
+    pub(crate) fn sys_rmdir(&mut self, path: Gva, mem: &mut dyn UserMemory) -> SyscallResult {
+        self.sys_unlinkat(Fd::CWD, path, libc::AT_REMOVEDIR as u64, mem)
+    }
+
+    pub(crate) fn sys_rename(
+        &mut self,
+        old: Gva,
+        new: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.sys_renameat2(Fd::CWD, old, Fd::CWD, new, 0, mem)
+    }
+
+    pub(crate) fn sys_renameat(
+        &mut self,
+        old_fd: Fd,
+        old: Gva,
+        new_fd: Fd,
+        new: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.sys_renameat2(old_fd, old, new_fd, new, 0, mem)
+    }
+
+    pub(crate) fn sys_symlink(
+        &mut self,
+        text: Gva,
+        path: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.sys_symlinkat(text, Fd::CWD, path, mem)
+    }
+
+    pub(crate) fn sys_link(
+        &mut self,
+        old: Gva,
+        new: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.sys_linkat(Fd::CWD, old, Fd::CWD, new, 0, mem)
+    }
+
+    /// Copies `text` out, cut to `len` bytes, without a NUL.
+    pub(crate) fn sys_readlinkat(
+        &mut self,
+        fd: Fd,
+        path: Gva,
+        out: Gva,
         len: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
@@ -114,26 +180,31 @@ impl Process {
             Found::Missing { .. } => return Err(ENOENT.into()),
         };
         let text = text.get(..text.len().min(len as usize)).unwrap_or_default();
-        self.user(mem).write(Gva(out), text)?;
+        self.user(mem).write(out, text)?;
         Ok(text.len() as u64)
     }
 
-    pub(crate) fn getcwd(&mut self, out: u64, len: u64, mem: &mut dyn UserMemory) -> SyscallResult {
+    pub(crate) fn sys_getcwd(
+        &mut self,
+        out: Gva,
+        len: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         let mut path = self.files.tree.path_of(self.files.table.cwd).ok_or(ENOENT)?;
         path.push(0);
         if (path.len() as u64) > len {
             return Err(ERANGE.into());
         }
-        self.user(mem).write(Gva(out), &path)?;
+        self.user(mem).write(out, &path)?;
         Ok(path.len() as u64)
     }
 
-    pub(crate) fn chdir(&mut self, path: u64, mem: &mut dyn UserMemory) -> SyscallResult {
-        let target = self.locate(crate::linux::abi::syscall::AT_FDCWD, path, 0, mem)?;
+    pub(crate) fn sys_chdir(&mut self, path: Gva, mem: &mut dyn UserMemory) -> SyscallResult {
+        let target = self.locate(Fd::CWD, path, 0, mem)?;
         self.enter(target)
     }
 
-    pub(crate) fn fchdir(&mut self, fd: u64) -> SyscallResult {
+    pub(crate) fn sys_fchdir(&mut self, fd: Fd) -> SyscallResult {
         let target = self.files.table.get(fd)?.target;
         self.enter(target)
     }
@@ -149,10 +220,10 @@ impl Process {
         }
     }
 
-    pub(crate) fn make_directory(
+    pub(crate) fn sys_mkdirat(
         &mut self,
-        fd: u64,
-        path: u64,
+        fd: Fd,
+        path: Gva,
         mode: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
@@ -168,11 +239,11 @@ impl Process {
         self.enter_node(&place, Node::new(kind, mode, true))
     }
 
-    pub(crate) fn symlink(
+    pub(crate) fn sys_symlinkat(
         &mut self,
-        text: u64,
-        fd: u64,
-        path: u64,
+        text: Gva,
+        fd: Fd,
+        path: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let text = self.user(mem).read_path(text)?;
@@ -192,12 +263,12 @@ impl Process {
         self.enter_node(&place, Node::new(Kind::Link(text.as_bytes().to_vec()), 0o777, true))
     }
 
-    pub(crate) fn link(
+    pub(crate) fn sys_linkat(
         &mut self,
-        old_fd: u64,
-        old: u64,
-        new_fd: u64,
-        new: u64,
+        old_fd: Fd,
+        old: Gva,
+        new_fd: Fd,
+        new: Gva,
         flags: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
@@ -250,10 +321,10 @@ impl Process {
         self.files.tree.node(id).is_some_and(Node::is_directory)
     }
 
-    pub(crate) fn unlink(
+    pub(crate) fn sys_unlinkat(
         &mut self,
-        fd: u64,
-        path: u64,
+        fd: Fd,
+        path: Gva,
         flags: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
@@ -281,12 +352,12 @@ impl Process {
         Ok(0)
     }
 
-    pub(crate) fn rename(
+    pub(crate) fn sys_renameat2(
         &mut self,
-        old_fd: u64,
-        old: u64,
-        new_fd: u64,
-        new: u64,
+        old_fd: Fd,
+        old: Gva,
+        new_fd: Fd,
+        new: Gva,
         flags: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
@@ -345,16 +416,16 @@ impl Process {
         true
     }
 
-    pub(crate) fn truncate_path(
+    pub(crate) fn sys_truncate(
         &mut self,
-        path: u64,
+        path: Gva,
         len: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         if len > i64::MAX as u64 {
             return Err(EINVAL.into());
         }
-        let target = self.locate(crate::linux::abi::syscall::AT_FDCWD, path, 0, mem)?;
+        let target = self.locate(Fd::CWD, path, 0, mem)?;
         let Target::Node(id) = target else { return Err(EINVAL.into()) };
         self.check_owned(id)?;
         self.files.tree.set_len(id, len)?;

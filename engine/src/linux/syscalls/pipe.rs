@@ -9,7 +9,16 @@ use crate::linux::sched::stop::{SyscallResult, SyscallStop};
 use crate::linux::syscalls::file::moved;
 
 impl Process {
-    pub(crate) fn pipe(&mut self, at: u64, flags: u64, mem: &mut dyn UserMemory) -> SyscallResult {
+    pub(crate) fn sys_pipe(&mut self, at: Gva, mem: &mut dyn UserMemory) -> SyscallResult {
+        self.sys_pipe2(at, 0, mem)
+    }
+
+    pub(crate) fn sys_pipe2(
+        &mut self,
+        at: Gva,
+        flags: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         let known = libc::O_CLOEXEC | libc::O_NONBLOCK;
         if flags & !(known as u64) != 0 {
             return Err(EINVAL.into());
@@ -21,8 +30,8 @@ impl Process {
         let pipe = self.files.table.add_pipe();
         let reader = self.files.table.open(Target::PipeReader(pipe), flags | libc::O_RDONLY)?;
         let writer = self.files.table.open(Target::PipeWriter(pipe), flags | libc::O_WRONLY)?;
-        let pair = (reader & 0xffff_ffff) | writer << 32;
-        let copied = self.user(mem).write(Gva(at), &pair.to_le_bytes());
+        let pair = u64::from(reader) | u64::from(writer) << 32;
+        let copied = self.user(mem).write(at, &pair.to_le_bytes());
         if copied.is_err() {
             self.files.close(reader)?;
             self.files.close(writer)?;
@@ -34,7 +43,7 @@ impl Process {
         &mut self,
         index: u32,
         open: Open,
-        at: u64,
+        at: Gva,
         len: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
@@ -47,7 +56,7 @@ impl Process {
             return Err(self.not_yet(open));
         }
         let part = bytes.get(..bytes.len().min(len as usize)).unwrap_or_default();
-        let (done, stop) = self.user(mem).write_some(Gva(at), part);
+        let (done, stop) = self.user(mem).write_some(at, part);
         if let Some(pipe) = self.files.table.pipe_mut(index) {
             pipe.bytes.0.drain(..done);
         }

@@ -2,11 +2,15 @@
 
 use crate::address::Gva;
 use crate::linux::abi::errno::{EBADF, EINVAL};
+use crate::linux::abi::fd::Fd;
 use crate::linux::fs::table::{PIPE_ATOMIC_BYTES, PIPE_BYTES_MAX, Target};
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
 use crate::linux::sched::stop::{SyscallResult, SyscallStop};
 use crate::linux::sched::wait::Wait;
+
+/// What `timeval` counts beside seconds, in nanoseconds.
+const NS_PER_US: u64 = 1_000;
 
 const IN: u16 = libc::POLLIN as u16;
 const OUT: u16 = libc::POLLOUT as u16;
@@ -18,7 +22,7 @@ const NORMAL: u16 = (libc::POLLRDNORM | libc::POLLWRNORM) as u16;
 
 impl Process {
     /// What is ready on a descriptor of an `epoll` set; nothing on one that was closed.
-    pub(crate) fn ready_to_watch(&self, fd: u64) -> u32 {
+    pub(crate) fn ready_to_watch(&self, fd: Fd) -> u32 {
         match self.ready(fd) {
             INVALID => 0,
             ready => u32::from(ready),
@@ -26,7 +30,7 @@ impl Process {
     }
 
     /// What is ready on a descriptor.
-    fn ready(&self, fd: u64) -> u16 {
+    fn ready(&self, fd: Fd) -> u16 {
         let Ok(open) = self.files.table.get(fd) else { return INVALID };
         let pipe = |index| self.files.table.pipe(index);
         match open.target {
@@ -76,9 +80,9 @@ impl Process {
         (!is_over).then(|| wait.into())
     }
 
-    pub(crate) fn poll(
+    pub(crate) fn sys_poll(
         &mut self,
-        at: u64,
+        at: Gva,
         count: u64,
         timeout_ms: u64,
         mem: &mut dyn UserMemory,
@@ -87,19 +91,19 @@ impl Process {
         self.poll_for(at, count, timeout_ms.map(|ms| ms * 1_000_000), mem)
     }
 
-    pub(crate) fn ppoll(
+    pub(crate) fn sys_ppoll(
         &mut self,
-        at: u64,
+        at: Gva,
         count: u64,
-        timeout_at: u64,
-        (set, set_bytes): (u64, u64),
+        timeout_at: Gva,
+        (set, set_bytes): (Gva, u64),
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let timeout_ns = match timeout_at {
-            0 => None,
+            Gva::NULL => None,
             at => Some(self.read_timespec(at, mem)?),
         };
-        if set != 0 {
+        if !set.is_null() {
             let set = self.read_set(set, set_bytes, mem)?;
             self.set_mask_for_call(set);
         }
@@ -108,7 +112,7 @@ impl Process {
 
     fn poll_for(
         &mut self,
-        at: u64,
+        at: Gva,
         count: u64,
         timeout_ns: Option<u64>,
         mem: &mut dyn UserMemory,
@@ -119,12 +123,14 @@ impl Process {
         }
         let mut ready_count = 0;
         for i in 0..count {
-            let entry_at = Gva(at.wrapping_add(i * 8));
+            let entry_at = at.wrapping_add(i * 8);
             let entry = self.user(mem).read_u64(entry_at)?;
             let (fd, events) = (entry as u32, (entry >> 32) as u16);
             // A negative descriptor stands for an entry to skip.
             let happened = match i32::try_from(fd) {
-                Ok(_) => self.ready(u64::from(fd)) & (events | HUP | ERR | INVALID),
+                Ok(_) => {
+                    self.ready(Fd::from_register(u64::from(fd))) & (events | HUP | ERR | INVALID)
+                }
                 Err(_) => 0,
             };
             ready_count += u64::from(happened != 0);
@@ -140,32 +146,42 @@ impl Process {
         }
     }
 
-    /// `pselect6`, with the address of a signal set and its size at `set_at`.
-    pub(crate) fn pselect(
+    pub(crate) fn sys_select(
         &mut self,
         count: u64,
-        sets: [u64; 3],
-        timeout_at: u64,
-        set_at: u64,
+        sets: [Gva; 3],
+        timeout_at: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
-        if set_at != 0 {
-            let set = self.user(mem).read_u64(Gva(set_at))?;
-            let set_bytes = self.user(mem).read_u64(Gva(set_at.wrapping_add(8)))?;
-            if set != 0 {
+        self.select_for(count, sets, timeout_at, NS_PER_US, mem)
+    }
+
+    /// `pselect6`, with the address of a signal set and its size at `set_at`.
+    pub(crate) fn sys_pselect6(
+        &mut self,
+        count: u64,
+        sets: [Gva; 3],
+        timeout_at: Gva,
+        set_at: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        if !set_at.is_null() {
+            let set = Gva(self.user(mem).read_u64(set_at)?);
+            let set_bytes = self.user(mem).read_u64(set_at.wrapping_add(8))?;
+            if !set.is_null() {
                 let set = self.read_set(set, set_bytes, mem)?;
                 self.set_mask_for_call(set);
             }
         }
-        self.select(count, sets, timeout_at, 1, mem)
+        self.select_for(count, sets, timeout_at, 1, mem)
     }
 
     /// `select` and `pselect6`; `unit_ns` is what the timeout's second word counts.
-    pub(crate) fn select(
+    fn select_for(
         &mut self,
         count: u64,
-        sets: [u64; 3],
-        timeout_at: u64,
+        sets: [Gva; 3],
+        timeout_at: Gva,
         unit_ns: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
@@ -175,14 +191,14 @@ impl Process {
         }
         let words = count.min(self.files.table.descriptors_max() as u64).div_ceil(64);
         let timeout_ns = match timeout_at {
-            0 => None,
+            Gva::NULL => None,
             at => Some(self.read_timeout(at, unit_ns, mem)?),
         };
         let mut ready_count = 0;
         let mut answers = Vec::new();
         for (set, wanted) in sets.into_iter().zip([IN | HUP | ERR, OUT | ERR, 0]) {
-            for word in (0..words).filter(|_| set != 0) {
-                let at = Gva(set.wrapping_add(word * 8));
+            for word in (0..words).filter(|_| !set.is_null()) {
+                let at = set.wrapping_add(word * 8);
                 let asked = self.user(mem).read_u64(at)?;
                 let mut answer = 0u64;
                 for bit in (0..64).filter(|bit| asked >> bit & 1 == 1) {
@@ -190,7 +206,7 @@ impl Process {
                     if fd >= count {
                         continue;
                     }
-                    let ready = self.ready(fd);
+                    let ready = self.ready(Fd::from_register(fd));
                     if ready == INVALID {
                         return Err(EBADF.into());
                     }

@@ -19,7 +19,7 @@ const DONTNEED_LOCKED: i32 = 24;
 const COLLAPSE: i32 = 25;
 
 impl Process {
-    pub(crate) fn madvise(
+    pub(crate) fn sys_madvise(
         &mut self,
         start: u64,
         len: u64,
@@ -85,11 +85,11 @@ impl Process {
         Ok(0)
     }
 
-    pub(crate) fn mincore(
+    pub(crate) fn sys_mincore(
         &mut self,
         start: u64,
         len: u64,
-        out: u64,
+        out: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         if !start.is_multiple_of(PAGE) {
@@ -97,7 +97,7 @@ impl Process {
         }
         let end = start.checked_add(len).filter(|end| *end <= USER_END).ok_or(ENOMEM)?;
         let pages = (end - start).div_ceil(PAGE);
-        out.checked_add(pages).filter(|end| *end <= USER_END).ok_or(EFAULT)?;
+        out.checked_add(pages).filter(|end| end.0 <= USER_END).ok_or(EFAULT)?;
         let (mut at, mut done) = (start, 0);
         while done < pages {
             let mut states = [0; PAGE_SIZE];
@@ -108,7 +108,7 @@ impl Process {
                 count += 1;
                 at += PAGE;
             }
-            self.user(mem).write(Gva(out + done), &states[..count])?;
+            self.user(mem).write(out.wrapping_add(done), &states[..count])?;
             done += count as u64;
         }
         Ok(0)
@@ -118,7 +118,7 @@ impl Process {
     fn is_resident(&self, vma: &Vma, at: u64, mem: &dyn UserMemory) -> bool {
         match vma.backing {
             Backing::File { .. } => at < vma.backed_end(&self.files),
-            _ => mem.next_mapped(Gva(at), Gva(at).wrapping_add(PAGE)).is_some(),
+            _ => mem.next_mapped(Gva(at), Gva(at.wrapping_add(PAGE))).is_some(),
         }
     }
 
@@ -128,7 +128,16 @@ impl Process {
     }
 
     /// `mlock`, `mlock2`.
-    pub(crate) fn lock(
+    pub(crate) fn sys_mlock(
+        &mut self,
+        start: u64,
+        len: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.sys_mlock2(start, len, 0, mem)
+    }
+
+    pub(crate) fn sys_mlock2(
         &mut self,
         start: u64,
         len: u64,
@@ -160,7 +169,7 @@ impl Process {
         Ok(self.populate_locked(start, end, mem).map(|()| 0)?)
     }
 
-    pub(crate) fn unlock(&mut self, start: u64, len: u64) -> SyscallResult {
+    pub(crate) fn sys_munlock(&mut self, start: u64, len: u64) -> SyscallResult {
         let (start, end) = lock_range(start, len)?;
         self.set_locks(start, end, VmaFlags::empty())?;
         Ok(0)
@@ -207,7 +216,7 @@ impl Process {
         Ok(())
     }
 
-    pub(crate) fn lock_all(&mut self, flags: u64, mem: &mut dyn UserMemory) -> SyscallResult {
+    pub(crate) fn sys_mlockall(&mut self, flags: u64, mem: &mut dyn UserMemory) -> SyscallResult {
         let flags = flags as i32;
         let known = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
         if flags & !known != 0 || flags & (libc::MCL_CURRENT | libc::MCL_FUTURE) == 0 {
@@ -235,7 +244,7 @@ impl Process {
         Ok(0)
     }
 
-    pub(crate) fn unlock_all(&mut self) -> SyscallResult {
+    pub(crate) fn sys_munlockall(&mut self) -> SyscallResult {
         self.space.lock_future = VmaFlags::empty();
         self.set_all_locks(VmaFlags::empty());
         Ok(0)

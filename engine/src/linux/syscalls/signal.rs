@@ -23,25 +23,25 @@ fn signal_of(number: u64) -> Option<u8> {
 }
 
 impl Process {
-    pub(crate) fn set_action(
+    pub(crate) fn sys_rt_sigaction(
         &mut self,
         signal: u64,
-        new: u64,
-        old: u64,
+        new: Gva,
+        old: Gva,
         set_bytes: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let signal = signal_of(signal).filter(|signal| *signal != 0).ok_or(EINVAL)?;
-        if set_bytes != SET_BYTES || new != 0 && bit(signal) & UNBLOCKABLE != 0 {
+        if set_bytes != SET_BYTES || !new.is_null() && bit(signal) & UNBLOCKABLE != 0 {
             return Err(EINVAL.into());
         }
         let index = usize::from(signal) - 1;
         let present = self.settings.actions.get(index).copied().unwrap_or_default();
         let mut user = self.user(mem);
         let mut words = [0; 4];
-        if new != 0 {
+        if !new.is_null() {
             for (i, word) in words.iter_mut().enumerate() {
-                *word = user.read_u64(Gva(new.wrapping_add(i as u64 * 8)))?;
+                *word = user.read_u64(new.wrapping_add(i as u64 * 8))?;
             }
             let [handler, flags, restorer, mask] = words;
             let action = SigAction { handler, flags, restorer, mask: mask & !UNBLOCKABLE };
@@ -52,13 +52,13 @@ impl Process {
                 self.threads.forget_signal(signal);
             }
         }
-        if old != 0 {
+        if !old.is_null() {
             let words = [present.handler, present.flags, present.restorer, present.mask];
             let mut bytes = [0; 32];
             for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
                 to.copy_from_slice(&word.to_le_bytes());
             }
-            self.user(mem).write(Gva(old), &bytes)?;
+            self.user(mem).write(old, &bytes)?;
         }
         Ok(0)
     }
@@ -66,21 +66,21 @@ impl Process {
     /// A signal set of the caller's, without what cannot be blocked.
     pub(crate) fn read_set(
         &mut self,
-        at: u64,
+        at: Gva,
         set_bytes: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         if set_bytes != SET_BYTES {
             return Err(EINVAL.into());
         }
-        Ok(self.user(mem).read_u64(Gva(at))? & !UNBLOCKABLE)
+        Ok(self.user(mem).read_u64(at)? & !UNBLOCKABLE)
     }
 
-    pub(crate) fn set_mask(
+    pub(crate) fn sys_rt_sigprocmask(
         &mut self,
         how: u64,
-        new: u64,
-        old: u64,
+        new: Gva,
+        old: Gva,
         set_bytes: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
@@ -88,7 +88,7 @@ impl Process {
             return Err(EINVAL.into());
         }
         let before = self.threads.current().blocked;
-        if new != 0 {
+        if !new.is_null() {
             let set = self.read_set(new, set_bytes, mem)?;
             let after = match how as i32 {
                 libc::SIG_BLOCK => before | set,
@@ -100,15 +100,15 @@ impl Process {
                 self.threads.current_mut().blocked = after;
             }
         }
-        if old != 0 {
-            self.user(mem).write(Gva(old), &before.to_le_bytes())?;
+        if !old.is_null() {
+            self.user(mem).write(old, &before.to_le_bytes())?;
         }
         Ok(0)
     }
 
-    pub(crate) fn pending(
+    pub(crate) fn sys_rt_sigpending(
         &mut self,
-        at: u64,
+        at: Gva,
         set_bytes: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
@@ -120,14 +120,14 @@ impl Process {
         let set = all.fold(0, |set, info| set | bit(info.signal)) & thread.blocked;
         let bytes = set.to_le_bytes();
         let bytes = bytes.get(..set_bytes as usize).unwrap_or_default();
-        self.user(mem).write(Gva(at), bytes)?;
+        self.user(mem).write(at, bytes)?;
         Ok(0)
     }
 
-    pub(crate) fn alternate_stack(
+    pub(crate) fn sys_sigaltstack(
         &mut self,
-        new: u64,
-        old: u64,
+        new: Gva,
+        old: Gva,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
     ) -> SyscallResult {
@@ -135,10 +135,10 @@ impl Process {
         let is_on_it = present.holds(cpu.registers().rsp);
         let mut user = self.user(mem);
         let mut wanted = None;
-        if new != 0 {
-            let base = user.read_u64(Gva(new))?;
-            let flags = u64::from(user.read_u32(Gva(new.wrapping_add(8)))?);
-            let bytes = user.read_u64(Gva(new.wrapping_add(16)))?;
+        if !new.is_null() {
+            let base = user.read_u64(new)?;
+            let flags = u64::from(user.read_u32(new.wrapping_add(8))?);
+            let bytes = user.read_u64(new.wrapping_add(16))?;
             let disarms = flags & SS_AUTODISARM != 0;
             wanted = Some(match (flags & !SS_AUTODISARM) as i32 {
                 _ if is_on_it => return Err(EPERM.into()),
@@ -148,14 +148,14 @@ impl Process {
                 _ => return Err(EINVAL.into()),
             });
         }
-        if old != 0 {
+        if !old.is_null() {
             let on_it = if is_on_it { libc::SS_ONSTACK as u64 } else { 0 };
             let words = [present.base, present.flags() | on_it, present.bytes];
             let mut bytes = [0; 24];
             for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
                 to.copy_from_slice(&word.to_le_bytes());
             }
-            user.write(Gva(old), &bytes)?;
+            user.write(old, &bytes)?;
         }
         if let Some(wanted) = wanted.filter(|wanted| *wanted != present) {
             self.threads.current_mut().alternate_stack = wanted;
@@ -163,7 +163,7 @@ impl Process {
         Ok(0)
     }
 
-    pub(crate) fn kill(&mut self, process: u64, signal: u64) -> SyscallResult {
+    pub(crate) fn sys_kill(&mut self, process: u64, signal: u64) -> SyscallResult {
         let signal = signal_of(signal).ok_or(EINVAL)?;
         match process as i32 as i64 {
             // This process, its group, or everyone.
@@ -175,18 +175,18 @@ impl Process {
         }
     }
 
-    pub(crate) fn kill_thread(&mut self, process: u64, thread: u64, signal: u64) -> SyscallResult {
+    pub(crate) fn sys_tgkill(&mut self, process: u64, thread: u64, signal: u64) -> SyscallResult {
         if process as i32 <= 0 {
             return Err(EINVAL.into());
         }
         if u64::from(process as u32) != PROCESS_ID {
             return Err(ESRCH.into());
         }
-        self.send_signal(thread, signal)
+        self.sys_tkill(thread, signal)
     }
 
     /// `tkill`.
-    pub(crate) fn send_signal(&mut self, thread: u64, signal: u64) -> SyscallResult {
+    pub(crate) fn sys_tkill(&mut self, thread: u64, signal: u64) -> SyscallResult {
         let id = thread as i32;
         if id <= 0 {
             return Err(EINVAL.into());
@@ -212,17 +212,38 @@ impl Process {
         let _ = self.send(SigInfo::sent(signal, SI_USER, PROCESS_ID), Some(id));
     }
 
+    pub(crate) fn sys_rt_sigqueueinfo(
+        &mut self,
+        process: u64,
+        signal: u64,
+        info: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.queue_signal(process, None, signal, info, mem)
+    }
+
+    pub(crate) fn sys_rt_tgsigqueueinfo(
+        &mut self,
+        process: u64,
+        thread: u64,
+        signal: u64,
+        info: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.queue_signal(process, Some(thread), signal, info, mem)
+    }
+
     /// `rt_sigqueueinfo`, and with a thread `rt_tgsigqueueinfo`.
-    pub(crate) fn queue_signal(
+    fn queue_signal(
         &mut self,
         process: u64,
         thread: Option<u64>,
         signal: u64,
-        info: u64,
+        info: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let mut bytes = [0; INFO_BYTES];
-        self.user(mem).read(Gva(info), &mut bytes)?;
+        self.user(mem).read(info, &mut bytes)?;
         let signal = signal_of(signal).ok_or(EINVAL)?;
         let is_here = |thread: u64| self.threads.iter().any(|t| t.id == thread);
         let thread = thread.map(|thread| u64::from(thread as u32));
@@ -236,15 +257,27 @@ impl Process {
     }
 
     /// `rt_sigsuspend`: waits for a signal under another mask.
-    pub(crate) fn suspend(
+    pub(crate) fn sys_rt_sigsuspend(
         &mut self,
-        set: u64,
+        set: Gva,
         set_bytes: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let set = self.read_set(set, set_bytes, mem)?;
         self.set_mask_for_call(set);
         Err(Wait::for_time(None).into())
+    }
+
+    pub(crate) fn sys_pause(&self) -> SyscallResult {
+        Err(Wait::for_time(None).into())
+    }
+
+    pub(crate) fn sys_rt_sigreturn(
+        &mut self,
+        mem: &mut dyn UserMemory,
+        cpu: &mut dyn Cpu,
+    ) -> SyscallResult {
+        Err(self.return_from_handler(mem, cpu))
     }
 
     /// Blocks `set` until the call ends or a handler starts.
@@ -255,22 +288,22 @@ impl Process {
     }
 
     /// `rt_sigtimedwait`: takes a signal that is blocked.
-    pub(crate) fn take_signal(
+    pub(crate) fn sys_rt_sigtimedwait(
         &mut self,
-        set: u64,
-        info: u64,
-        timeout: u64,
+        set: Gva,
+        info: Gva,
+        timeout: Gva,
         set_bytes: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let set = self.read_set(set, set_bytes, mem)?;
         let timeout_ns = match timeout {
-            0 => None,
+            Gva::NULL => None,
             at => Some(self.read_timespec(at, mem)?),
         };
         if let Some(taken) = self.threads.take_signal(set) {
-            if info != 0 {
-                self.user(mem).write(Gva(info), &taken.to_bytes())?;
+            if !info.is_null() {
+                self.user(mem).write(info, &taken.to_bytes())?;
             }
             return Ok(u64::from(taken.signal));
         }

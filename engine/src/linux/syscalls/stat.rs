@@ -2,6 +2,7 @@
 
 use crate::address::Gva;
 use crate::linux::abi::errno::{EACCES, EINVAL, ENOENT, Errno};
+use crate::linux::abi::fd::Fd;
 use crate::linux::abi::ids::USER_ID;
 use crate::linux::fs::files::Files;
 use crate::linux::fs::table::Target;
@@ -171,8 +172,8 @@ impl Process {
     /// What is at a path, for the calls that take a descriptor, a path and flags.
     fn facts_at(
         &mut self,
-        fd: u64,
-        path: u64,
+        fd: Fd,
+        path: Gva,
         flags: u64,
         mem: &mut dyn UserMemory,
     ) -> Result<Attributes, SyscallStop> {
@@ -184,58 +185,76 @@ impl Process {
         Ok(attributes_of(&self.files, target)?)
     }
 
-    pub(crate) fn stat_path(
+    pub(crate) fn sys_stat(
         &mut self,
-        fd: u64,
-        path: u64,
-        out: u64,
+        path: Gva,
+        out: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.sys_newfstatat(Fd::CWD, path, out, 0, mem)
+    }
+
+    pub(crate) fn sys_lstat(
+        &mut self,
+        path: Gva,
+        out: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.sys_newfstatat(Fd::CWD, path, out, libc::AT_SYMLINK_NOFOLLOW as u64, mem)
+    }
+
+    pub(crate) fn sys_newfstatat(
+        &mut self,
+        fd: Fd,
+        path: Gva,
+        out: Gva,
         flags: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let stat = self.facts_at(fd, path, flags, mem)?.stat();
-        self.user(mem).write(Gva(out), &stat)?;
+        self.user(mem).write(out, &stat)?;
         Ok(0)
     }
 
-    pub(crate) fn stat_open(
+    pub(crate) fn sys_fstat(
         &mut self,
-        fd: u64,
-        out: u64,
+        fd: Fd,
+        out: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let target = self.files.table.get(fd)?.target;
         let stat = attributes_of(&self.files, target)?.stat();
-        self.user(mem).write(Gva(out), &stat)?;
+        self.user(mem).write(out, &stat)?;
         Ok(0)
     }
 
-    pub(crate) fn statx(
+    pub(crate) fn sys_statx(
         &mut self,
-        fd: u64,
-        path: u64,
+        fd: Fd,
+        path: Gva,
         flags: u64,
-        out: u64,
+        out: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let statx = self.facts_at(fd, path, flags, mem)?.statx();
-        self.user(mem).write(Gva(out), &statx)?;
+        self.user(mem).write(out, &statx)?;
         Ok(0)
     }
 
-    pub(crate) fn statfs_path(
+    pub(crate) fn sys_statfs(
         &mut self,
-        path: u64,
-        out: u64,
+        path: Gva,
+        out: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
-        self.locate(crate::linux::abi::syscall::AT_FDCWD, path, 0, mem)?;
+        self.locate(Fd::CWD, path, 0, mem)?;
         self.statfs(out, mem)
     }
 
-    pub(crate) fn statfs_open(
+    pub(crate) fn sys_fstatfs(
         &mut self,
-        fd: u64,
-        out: u64,
+        fd: Fd,
+        out: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         self.files.table.get(fd)?;
@@ -243,21 +262,40 @@ impl Process {
     }
 
     /// A file system in memory, always with the same room.
-    fn statfs(&mut self, out: u64, mem: &mut dyn UserMemory) -> SyscallResult {
+    fn statfs(&mut self, out: Gva, mem: &mut dyn UserMemory) -> SyscallResult {
         let tmpfs = 0x0102_1994;
         let words = [tmpfs, 4096, 1 << 16, 1 << 15, 1 << 15, 1 << 16, 1 << 15, 0, 255, 4096];
         let mut bytes = [0; 120];
         for (to, word) in bytes.chunks_exact_mut(8).zip(words.map(u64::to_le_bytes)) {
             to.copy_from_slice(&word);
         }
-        self.user(mem).write(Gva(out), &bytes)?;
+        self.user(mem).write(out, &bytes)?;
         Ok(0)
     }
 
-    pub(crate) fn access(
+    pub(crate) fn sys_access(
         &mut self,
-        fd: u64,
-        path: u64,
+        path: Gva,
+        mode: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.sys_faccessat2(Fd::CWD, path, mode, 0, mem)
+    }
+
+    pub(crate) fn sys_faccessat(
+        &mut self,
+        fd: Fd,
+        path: Gva,
+        mode: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.sys_faccessat2(fd, path, mode, 0, mem)
+    }
+
+    pub(crate) fn sys_faccessat2(
+        &mut self,
+        fd: Fd,
+        path: Gva,
         mode: u64,
         flags: u64,
         mem: &mut dyn UserMemory,

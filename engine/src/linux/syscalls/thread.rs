@@ -8,7 +8,6 @@ use crate::linux::mm::bounds::USER_END;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
 use crate::linux::sched::stop::{SyscallResult, SyscallStop};
-use crate::linux::sched::wait::{Cause, Wait};
 
 /// What a thread shares with the one that makes it; without any of these it is another process.
 const SHARED: u64 =
@@ -28,17 +27,36 @@ const CLONE_ARGS_BYTES_MIN: u64 = 64;
 
 /// What is asked of `clone` or `clone3`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct NewThread {
-    pub(crate) flags: u64,
+struct NewThread {
+    flags: u64,
     /// The stack pointer to start with; 0 for the caller's.
-    pub(crate) stack: u64,
-    pub(crate) parent_id_at: u64,
-    pub(crate) child_id_at: u64,
-    pub(crate) fs_base: u64,
+    stack: u64,
+    parent_id_at: Gva,
+    child_id_at: Gva,
+    fs_base: u64,
 }
 
 impl Process {
-    pub(crate) fn clone_thread(
+    pub(crate) fn sys_clone(
+        &mut self,
+        [flags, stack, parent_id_at, child_id_at, fs_base, _]: [u64; 6],
+        mem: &mut dyn UserMemory,
+        cpu: &mut dyn Cpu,
+    ) -> SyscallResult {
+        let (parent_id_at, child_id_at) = (Gva(parent_id_at), Gva(child_id_at));
+        let new = NewThread { flags, stack, parent_id_at, child_id_at, fs_base };
+        self.clone_thread("clone", new, mem, cpu)
+    }
+
+    pub(crate) fn sys_exit_group(&self, status: u64) -> SyscallResult {
+        Err(SyscallStop::End(SyscallAction::Exit { status: (status & 0xff) as u8 }))
+    }
+
+    pub(crate) fn sys_gettid(&self) -> SyscallResult {
+        Ok(self.threads.current().id)
+    }
+
+    fn clone_thread(
         &mut self,
         name: &str,
         new: NewThread,
@@ -74,16 +92,16 @@ impl Process {
             (libc::CLONE_CHILD_SETTID, new.child_id_at),
         ] {
             if has(flag) {
-                let _ = self.user(mem).write(Gva(at), &word);
+                let _ = self.user(mem).write(at, &word);
             }
         }
         Ok(id)
     }
 
     /// `clone3`: the same, from a structure.
-    pub(crate) fn clone3(
+    pub(crate) fn sys_clone3(
         &mut self,
-        at: u64,
+        at: Gva,
         bytes: u64,
         mem: &mut dyn UserMemory,
         cpu: &mut dyn Cpu,
@@ -93,7 +111,7 @@ impl Process {
         }
         let mut words = [0; 8];
         for (i, word) in words.iter_mut().enumerate() {
-            *word = self.user(mem).read_u64(Gva(at.wrapping_add(i as u64 * 8)))?;
+            *word = self.user(mem).read_u64(at.wrapping_add(i as u64 * 8))?;
         }
         let [flags, _, child_id_at, parent_id_at, signal, stack, stack_bytes, fs_base] = words;
         let is_thread = flags & libc::CLONE_THREAD as u64 != 0;
@@ -101,12 +119,13 @@ impl Process {
             return Err(EINVAL.into());
         }
         let stack = stack.wrapping_add(stack_bytes);
+        let (parent_id_at, child_id_at) = (Gva(parent_id_at), Gva(child_id_at));
         let new = NewThread { flags, stack, parent_id_at, child_id_at, fs_base };
         self.clone_thread("clone3", new, mem, cpu)
     }
 
     /// `exit`: the end of the thread, and of the process if it is the last.
-    pub(crate) fn exit_thread(&mut self, status: u64, mem: &mut dyn UserMemory) -> SyscallResult {
+    pub(crate) fn sys_exit(&mut self, status: u64, mem: &mut dyn UserMemory) -> SyscallResult {
         let status = (status & 0xff) as u8;
         let thread = self.threads.current();
         let (id, is_first) = (thread.id, thread.id == crate::linux::abi::ids::PROCESS_ID);
@@ -118,10 +137,10 @@ impl Process {
         if is_first {
             self.threads.status = Some(status);
         }
-        if list != 0 {
+        if !list.is_null() {
             self.release_robust_list(list, id, mem);
         }
-        if clear_id_at != 0 && self.user(mem).write(Gva(clear_id_at), &[0; 4]).is_ok() {
+        if !clear_id_at.is_null() && self.user(mem).write(clear_id_at, &[0; 4]).is_ok() {
             self.threads.wake_futex(clear_id_at, u32::MAX, 1);
         }
         self.threads.remove_current();
@@ -129,14 +148,14 @@ impl Process {
         Err(SyscallStop::Ended)
     }
 
-    pub(crate) fn set_id_address(&mut self, at: u64) -> SyscallResult {
+    pub(crate) fn sys_set_tid_address(&mut self, at: Gva) -> SyscallResult {
         if self.threads.current().clear_id_at != at {
             self.threads.current_mut().clear_id_at = at;
         }
         Ok(self.threads.current().id)
     }
 
-    pub(crate) fn set_robust_list(&mut self, at: u64, bytes: u64) -> SyscallResult {
+    pub(crate) fn sys_set_robust_list(&mut self, at: Gva, bytes: u64) -> SyscallResult {
         if bytes != 24 {
             return Err(EINVAL.into());
         }
@@ -144,13 +163,5 @@ impl Process {
             self.threads.current_mut().robust_list = at;
         }
         Ok(0)
-    }
-
-    pub(crate) fn yield_to_others(&mut self) -> SyscallResult {
-        if self.threads.is_single() {
-            return Ok(0);
-        }
-        let wait = Wait::for_time(None);
-        Err(Wait { cause: Cause::Yield, ..wait }.into())
     }
 }

@@ -46,65 +46,70 @@ impl Process {
         }
     }
 
-    pub(crate) fn clock_get(
+    pub(crate) fn sys_clock_gettime(
         &mut self,
         clock: u64,
-        at: u64,
+        at: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let (seconds, ns) = self.now(Self::clock_start(clock)?);
-        self.user(mem).write(Gva(at), &pair(seconds, ns))?;
+        self.user(mem).write(at, &pair(seconds, ns))?;
         Ok(0)
     }
 
-    pub(crate) fn clock_resolution(
+    pub(crate) fn sys_clock_getres(
         &mut self,
         clock: u64,
-        at: u64,
+        at: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         Self::clock_start(clock)?;
-        if at != 0 {
-            self.user(mem).write(Gva(at), &pair(0, 1))?;
+        if !at.is_null() {
+            self.user(mem).write(at, &pair(0, 1))?;
         }
         Ok(0)
     }
 
-    pub(crate) fn time_of_day(
+    pub(crate) fn sys_gettimeofday(
         &mut self,
-        at: u64,
-        zone: u64,
+        at: Gva,
+        zone: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let (seconds, ns) = self.now(EPOCH_SECONDS);
-        if at != 0 {
-            self.user(mem).write(Gva(at), &pair(seconds, ns / 1_000))?;
+        if !at.is_null() {
+            self.user(mem).write(at, &pair(seconds, ns / 1_000))?;
         }
-        if zone != 0 {
-            self.user(mem).write(Gva(zone), &[0; 8])?;
+        if !zone.is_null() {
+            self.user(mem).write(zone, &[0; 8])?;
         }
         Ok(0)
     }
 
-    pub(crate) fn time(&mut self, at: u64, mem: &mut dyn UserMemory) -> SyscallResult {
+    pub(crate) fn sys_time(&mut self, at: Gva, mem: &mut dyn UserMemory) -> SyscallResult {
         let (seconds, _) = self.now(EPOCH_SECONDS);
-        if at != 0 {
-            self.user(mem).write(Gva(at), &seconds.to_le_bytes())?;
+        if !at.is_null() {
+            self.user(mem).write(at, &seconds.to_le_bytes())?;
         }
         Ok(seconds)
     }
 
-    pub(crate) fn times(&mut self, at: u64, mem: &mut dyn UserMemory) -> SyscallResult {
+    pub(crate) fn sys_times(&mut self, at: Gva, mem: &mut dyn UserMemory) -> SyscallResult {
         let ticks = self.scalars.clock_ns / 10_000_000;
-        if at != 0 {
+        if !at.is_null() {
             let busy = self.scalars.busy_ns() / 10_000_000;
-            self.user(mem).write(Gva(at), &pair(busy, 0))?;
-            self.user(mem).write(Gva(at.wrapping_add(16)), &pair(0, 0))?;
+            self.user(mem).write(at, &pair(busy, 0))?;
+            self.user(mem).write(at.wrapping_add(16), &pair(0, 0))?;
         }
         Ok(ticks)
     }
 
-    pub(crate) fn usage(&mut self, who: u64, at: u64, mem: &mut dyn UserMemory) -> SyscallResult {
+    pub(crate) fn sys_getrusage(
+        &mut self,
+        who: u64,
+        at: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         if !matches!(who as i32, -1..=1) {
             return Err(EINVAL.into());
         }
@@ -113,35 +118,35 @@ impl Process {
             let (seconds, ns) = self.now(0);
             bytes[..16].copy_from_slice(&pair(seconds, ns / 1_000));
         }
-        self.user(mem).write(Gva(at), &bytes)?;
+        self.user(mem).write(at, &bytes)?;
         Ok(0)
     }
 
     /// A `timespec` as nanoseconds.
-    pub(crate) fn read_timespec(&mut self, at: u64, mem: &mut dyn UserMemory) -> SyscallResult {
+    pub(crate) fn read_timespec(&mut self, at: Gva, mem: &mut dyn UserMemory) -> SyscallResult {
         self.read_timeout(at, 1, mem)
     }
 
     /// Seconds and a fraction counted in `unit_ns`, as nanoseconds.
     pub(crate) fn read_timeout(
         &mut self,
-        at: u64,
+        at: Gva,
         unit_ns: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let mut user = self.user(mem);
-        let seconds = user.read_u64(Gva(at))?;
-        let fraction = user.read_u64(Gva(at.wrapping_add(8)))?;
+        let seconds = user.read_u64(at)?;
+        let fraction = user.read_u64(at.wrapping_add(8))?;
         if seconds > i64::MAX as u64 || fraction >= NS_PER_SECOND / unit_ns.max(1) {
             return Err(EINVAL.into());
         }
         Ok(seconds.saturating_mul(NS_PER_SECOND).saturating_add(fraction * unit_ns))
     }
 
-    pub(crate) fn sleep(
+    pub(crate) fn sys_nanosleep(
         &mut self,
-        at: u64,
-        left_at: u64,
+        at: Gva,
+        left_at: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let ns = self.read_timespec(at, mem)?;
@@ -150,13 +155,13 @@ impl Process {
     }
 
     /// A signal that ends the sleep finds, at `left_at`, how much was left.
-    fn sleep_until(&mut self, until: u64, left_at: u64, mem: &mut dyn UserMemory) -> SyscallResult {
+    fn sleep_until(&mut self, until: u64, left_at: Gva, mem: &mut dyn UserMemory) -> SyscallResult {
         let left = until.saturating_sub(self.scalars.clock_ns);
         let timer = self.threads.timers.next().filter(|timer| *timer < until);
-        if let (Some(timer), true) = (timer, left_at != 0) {
+        if let (Some(timer), true) = (timer, !left_at.is_null()) {
             let left = until.saturating_sub(timer);
             let bytes = pair(left / NS_PER_SECOND, left % NS_PER_SECOND);
-            self.user(mem).write(Gva(left_at), &bytes)?;
+            self.user(mem).write(left_at, &bytes)?;
         }
         if left == 0 {
             return Ok(0);
@@ -164,19 +169,19 @@ impl Process {
         Err(Wait::for_time(Some(until)).into())
     }
 
-    pub(crate) fn clock_sleep(
+    pub(crate) fn sys_clock_nanosleep(
         &mut self,
         clock: u64,
         flags: u64,
-        at: u64,
-        left_at: u64,
+        at: Gva,
+        left_at: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let start = Self::clock_start(clock)?;
         let ns = self.read_timespec(at, mem)?;
         if flags & libc::TIMER_ABSTIME as u64 != 0 {
             let until = ns.saturating_sub(start.saturating_mul(NS_PER_SECOND));
-            return self.sleep_until(until, 0, mem);
+            return self.sleep_until(until, Gva::NULL, mem);
         }
         let until = self.scalars.clock_ns.saturating_add(ns);
         self.sleep_until(until, left_at, mem)

@@ -16,7 +16,7 @@ const SIGEV_NONE: i32 = 1;
 const SIGEV_THREAD_ID: i32 = 4;
 
 impl Process {
-    pub(crate) fn alarm(&mut self, seconds: u64) -> SyscallResult {
+    pub(crate) fn sys_alarm(&mut self, seconds: u64) -> SyscallResult {
         let now = self.scalars.clock_ns;
         let (left_ns, _) = self.threads.timers.interval[0].left(now);
         let ns = u64::from(seconds as u32).saturating_mul(NS_PER_SECOND);
@@ -34,10 +34,10 @@ impl Process {
         if which == 0 { self.scalars.clock_ns } else { self.scalars.busy_ns() }
     }
 
-    pub(crate) fn get_interval(
+    pub(crate) fn sys_getitimer(
         &mut self,
         which: u64,
-        at: u64,
+        at: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let which = which as u32 as usize;
@@ -46,11 +46,11 @@ impl Process {
         self.write_setting(at, interval, left, NS_PER_SECOND / US_PER_SECOND, mem)
     }
 
-    pub(crate) fn set_interval(
+    pub(crate) fn sys_setitimer(
         &mut self,
         which: u64,
-        new: u64,
-        old: u64,
+        new: Gva,
+        old: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let index = which as u32 as usize;
@@ -60,14 +60,14 @@ impl Process {
         // Linux takes a missing setting for one of zeros.
         let unit_ns = NS_PER_SECOND / US_PER_SECOND;
         let (interval, value) = match new {
-            0 => (0, 0),
+            Gva::NULL => (0, 0),
             at => (
                 self.read_timeout(at, unit_ns, mem)?,
                 self.read_timeout(at.wrapping_add(16), unit_ns, mem)?,
             ),
         };
-        if old != 0 {
-            self.get_interval(which, old, mem)?;
+        if !old.is_null() {
+            self.sys_getitimer(which, old, mem)?;
         }
         let next = (value != 0).then(|| self.interval_now(index).saturating_add(value));
         if let Some(timer) = self.threads.timers.interval.get_mut(index) {
@@ -79,7 +79,7 @@ impl Process {
     /// `itimerval` or `itimerspec`: the interval, then what is left.
     fn write_setting(
         &mut self,
-        at: u64,
+        at: Gva,
         interval: u64,
         left: u64,
         unit_ns: u64,
@@ -91,25 +91,25 @@ impl Process {
         for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
         }
-        self.user(mem).write(Gva(at), &bytes)?;
+        self.user(mem).write(at, &bytes)?;
         Ok(0)
     }
 
-    pub(crate) fn create_timer(
+    pub(crate) fn sys_timer_create(
         &mut self,
         clock: u64,
-        event: u64,
-        id_at: u64,
+        event: Gva,
+        id_at: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let clock_start = Self::clock_start(clock)?;
         let (mut signal, mut value, mut thread) = (libc::SIGALRM as u8, None, None);
-        if event != 0 {
+        if !event.is_null() {
             let mut user = self.user(mem);
-            value = Some(user.read_u64(Gva(event))?);
-            let asked = user.read_u32(Gva(event.wrapping_add(8)))?;
-            let notify = user.read_u32(Gva(event.wrapping_add(12)))? as i32;
-            let id = u64::from(user.read_u32(Gva(event.wrapping_add(16)))?);
+            value = Some(user.read_u64(event)?);
+            let asked = user.read_u32(event.wrapping_add(8))?;
+            let notify = user.read_u32(event.wrapping_add(12))? as i32;
+            let id = u64::from(user.read_u32(event.wrapping_add(16))?);
             signal = match notify {
                 SIGEV_NONE => 0,
                 SIGEV_SIGNAL | SIGEV_THREAD_ID if (1..=64).contains(&asked) => asked as u8,
@@ -138,7 +138,7 @@ impl Process {
         {
             created.value = u64::from(id);
         }
-        if let Err(stop) = self.user(mem).write(Gva(id_at), &id.to_le_bytes()) {
+        if let Err(stop) = self.user(mem).write(id_at, &id.to_le_bytes()) {
             self.threads.timers.delete(u64::from(id));
             return Err(stop.into());
         }
@@ -149,19 +149,19 @@ impl Process {
         self.threads.timers.created(u64::from(id as u32)).map(|created| *created).ok_or(EINVAL)
     }
 
-    pub(crate) fn set_timer(
+    pub(crate) fn sys_timer_settime(
         &mut self,
         id: u64,
         flags: u64,
-        new: u64,
-        old: u64,
+        new: Gva,
+        old: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let created = self.timer_of(id)?;
         let interval = self.read_timespec(new, mem)?;
         let value = self.read_timespec(new.wrapping_add(16), mem)?;
-        if old != 0 {
-            self.get_timer(id, old, mem)?;
+        if !old.is_null() {
+            self.sys_timer_gettime(id, old, mem)?;
         }
         let now = self.scalars.clock_ns;
         let next = if flags & libc::TIMER_ABSTIME as u64 != 0 {
@@ -175,21 +175,21 @@ impl Process {
         Ok(0)
     }
 
-    pub(crate) fn get_timer(
+    pub(crate) fn sys_timer_gettime(
         &mut self,
         id: u64,
-        at: u64,
+        at: Gva,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
         let (left, interval) = self.timer_of(id)?.timer.left(self.scalars.clock_ns);
         self.write_setting(at, interval, left, 1, mem)
     }
 
-    pub(crate) fn timer_overrun(&mut self, id: u64) -> SyscallResult {
+    pub(crate) fn sys_timer_getoverrun(&mut self, id: u64) -> SyscallResult {
         Ok(u64::from(self.timer_of(id)?.overrun))
     }
 
-    pub(crate) fn delete_timer(&mut self, id: u64) -> SyscallResult {
+    pub(crate) fn sys_timer_delete(&mut self, id: u64) -> SyscallResult {
         let is_there = self.threads.timers.delete(u64::from(id as u32));
         if is_there { Ok(0) } else { Err(EINVAL.into()) }
     }

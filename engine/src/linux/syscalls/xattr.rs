@@ -1,7 +1,9 @@
 //! What a file has besides its name and its bytes: owner, mode, times and extended attributes,
 //! checked as a tmpfs of Linux 6.1 does, which keeps no attribute of a user's.
 
+use crate::address::Gva;
 use crate::linux::abi::errno::{EACCES, ENODATA, ENOENT, EOPNOTSUPP, EPERM, Errno};
+use crate::linux::abi::fd::Fd;
 use crate::linux::abi::ids::USER_ID;
 use crate::linux::fs::table::Target;
 use crate::linux::fs::tree::NodeId;
@@ -11,10 +13,10 @@ use crate::linux::sched::stop::{SyscallResult, SyscallStop};
 
 /// What an attribute call is about: what a path leads to, what lies there itself, what is open.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Of {
-    Path(u64),
-    Link(u64),
-    Descriptor(u64),
+enum Of {
+    Path(Gva),
+    Link(Gva),
+    Descriptor(Fd),
 }
 
 /// Why a name has no value that could be read.
@@ -26,54 +28,162 @@ fn absent(name: &[u8]) -> Errno {
 impl Process {
     fn attribute_target(&self, of: Of, mem: &mut dyn UserMemory) -> Result<Target, SyscallStop> {
         match of {
-            Of::Path(at) => self.locate(crate::linux::abi::syscall::AT_FDCWD, at, 0, mem),
-            Of::Link(at) => self.locate(
-                crate::linux::abi::syscall::AT_FDCWD,
-                at,
-                libc::AT_SYMLINK_NOFOLLOW as u64,
-                mem,
-            ),
+            Of::Path(at) => self.locate(Fd::CWD, at, 0, mem),
+            Of::Link(at) => self.locate(Fd::CWD, at, libc::AT_SYMLINK_NOFOLLOW as u64, mem),
             Of::Descriptor(fd) => Ok(self.files.table.get_usable(fd)?.target),
         }
     }
 
     /// Why what is there has no attribute of the name at `name`.
-    fn absence(&self, of: Of, name: u64, mem: &mut dyn UserMemory) -> Result<Errno, SyscallStop> {
+    fn absence(&self, of: Of, name: Gva, mem: &mut dyn UserMemory) -> Result<Errno, SyscallStop> {
         let name = self.user(mem).read_path(name)?;
         self.attribute_target(of, mem)?;
         Ok(absent(name.as_bytes()))
     }
 
-    pub(crate) fn get_attribute(
-        &self,
-        of: Of,
-        name: u64,
-        mem: &mut dyn UserMemory,
-    ) -> SyscallResult {
+    fn get_attribute(&self, of: Of, name: Gva, mem: &mut dyn UserMemory) -> SyscallResult {
         Err(self.absence(of, name, mem)?.into())
     }
 
-    pub(crate) fn list_attributes(&self, of: Of, mem: &mut dyn UserMemory) -> SyscallResult {
+    fn list_attributes(&self, of: Of, mem: &mut dyn UserMemory) -> SyscallResult {
         self.attribute_target(of, mem)?;
         Ok(0)
     }
 
     /// `setxattr` and `removexattr`.
-    pub(crate) fn set_attribute(
-        &self,
-        of: Of,
-        name: u64,
-        mem: &mut dyn UserMemory,
-    ) -> SyscallResult {
+    fn set_attribute(&self, of: Of, name: Gva, mem: &mut dyn UserMemory) -> SyscallResult {
         let errno = self.absence(of, name, mem)?;
         Err(if errno == ENODATA { EPERM } else { errno }.into())
     }
 
-    /// `chown` in all its forms: the guest's user may give nothing away.
-    pub(crate) fn change_owner(
+    pub(crate) fn sys_getxattr(
         &mut self,
-        fd: u64,
-        path: u64,
+        path: Gva,
+        name: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.get_attribute(Of::Path(path), name, mem)
+    }
+
+    pub(crate) fn sys_lgetxattr(
+        &mut self,
+        path: Gva,
+        name: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.get_attribute(Of::Link(path), name, mem)
+    }
+
+    pub(crate) fn sys_fgetxattr(
+        &mut self,
+        fd: Fd,
+        name: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.get_attribute(Of::Descriptor(fd), name, mem)
+    }
+
+    pub(crate) fn sys_listxattr(&mut self, path: Gva, mem: &mut dyn UserMemory) -> SyscallResult {
+        self.list_attributes(Of::Path(path), mem)
+    }
+
+    pub(crate) fn sys_llistxattr(&mut self, path: Gva, mem: &mut dyn UserMemory) -> SyscallResult {
+        self.list_attributes(Of::Link(path), mem)
+    }
+
+    pub(crate) fn sys_flistxattr(&mut self, fd: Fd, mem: &mut dyn UserMemory) -> SyscallResult {
+        self.list_attributes(Of::Descriptor(fd), mem)
+    }
+
+    pub(crate) fn sys_setxattr(
+        &mut self,
+        path: Gva,
+        name: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.set_attribute(Of::Path(path), name, mem)
+    }
+
+    pub(crate) fn sys_lsetxattr(
+        &mut self,
+        path: Gva,
+        name: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.set_attribute(Of::Link(path), name, mem)
+    }
+
+    pub(crate) fn sys_fsetxattr(
+        &mut self,
+        fd: Fd,
+        name: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.set_attribute(Of::Descriptor(fd), name, mem)
+    }
+
+    pub(crate) fn sys_removexattr(
+        &mut self,
+        path: Gva,
+        name: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.set_attribute(Of::Path(path), name, mem)
+    }
+
+    pub(crate) fn sys_lremovexattr(
+        &mut self,
+        path: Gva,
+        name: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.set_attribute(Of::Link(path), name, mem)
+    }
+
+    pub(crate) fn sys_fremovexattr(
+        &mut self,
+        fd: Fd,
+        name: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.set_attribute(Of::Descriptor(fd), name, mem)
+    }
+
+    pub(crate) fn sys_chown(
+        &mut self,
+        path: Gva,
+        owner: u64,
+        group: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.sys_fchownat(Fd::CWD, path, owner, group, 0, mem)
+    }
+
+    pub(crate) fn sys_lchown(
+        &mut self,
+        path: Gva,
+        owner: u64,
+        group: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        let flags = libc::AT_SYMLINK_NOFOLLOW as u64;
+        self.sys_fchownat(Fd::CWD, path, owner, group, flags, mem)
+    }
+
+    pub(crate) fn sys_chmod(
+        &mut self,
+        path: Gva,
+        mode: u64,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.sys_fchmodat(Fd::CWD, path, mode, mem)
+    }
+
+    /// `chown` in all its forms: the guest's user may give nothing away.
+    pub(crate) fn sys_fchownat(
+        &mut self,
+        fd: Fd,
+        path: Gva,
         owner: u64,
         group: u64,
         flags: u64,
@@ -83,7 +193,7 @@ impl Process {
         self.own(target, owner, group)
     }
 
-    pub(crate) fn change_owner_open(&mut self, fd: u64, owner: u64, group: u64) -> SyscallResult {
+    pub(crate) fn sys_fchown(&mut self, fd: Fd, owner: u64, group: u64) -> SyscallResult {
         let target = self.files.table.get_usable(fd)?.target;
         self.own(target, owner, group)
     }
@@ -102,10 +212,10 @@ impl Process {
         }
     }
 
-    pub(crate) fn change_mode(
+    pub(crate) fn sys_fchmodat(
         &mut self,
-        fd: u64,
-        path: u64,
+        fd: Fd,
+        path: Gva,
         mode: u64,
         mem: &mut dyn UserMemory,
     ) -> SyscallResult {
@@ -113,7 +223,7 @@ impl Process {
         self.set_mode(target, mode)
     }
 
-    pub(crate) fn change_mode_open(&mut self, fd: u64, mode: u64) -> SyscallResult {
+    pub(crate) fn sys_fchmod(&mut self, fd: Fd, mode: u64) -> SyscallResult {
         let target = self.files.table.get_usable(fd)?.target;
         self.set_mode(target, mode)
     }
@@ -128,9 +238,14 @@ impl Process {
     }
 
     /// `utimensat`: whatever time is asked for, the guest's clock decides.
-    pub(crate) fn touch(&mut self, fd: u64, path: u64, mem: &mut dyn UserMemory) -> SyscallResult {
+    pub(crate) fn sys_utimensat(
+        &mut self,
+        fd: Fd,
+        path: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
         let target = match path {
-            0 => self.files.table.get(fd)?.target,
+            Gva::NULL => self.files.table.get(fd)?.target,
             path => self.locate(fd, path, 0, mem)?,
         };
         let Target::Node(id) = target else { return Ok(0) };

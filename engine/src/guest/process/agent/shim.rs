@@ -5,7 +5,7 @@
 
 use super::layout::{facts, shim};
 use crate::linux::abi::errno::Errno;
-use crate::linux::abi::syscall::AT_FDCWD;
+use crate::linux::abi::fd::Fd;
 use crate::linux::fs::files::Output;
 use crate::linux::fs::table::Target;
 use crate::linux::fs::tree::NodeId;
@@ -92,14 +92,15 @@ pub(super) fn nothing(cookie: u64) -> Words {
 /// The input's path, if it is one that the shim can know and that leads to the input.
 pub(super) fn path(process: &Process) -> Option<Vec<u8>> {
     let path = process.files.tree.path_of(NodeId::INPUT)?;
-    let leads_there = locate(&process.files, AT_FDCWD, &path, 0) == Ok(Target::Node(NodeId::INPUT));
+    let leads_there = locate(&process.files, Fd::CWD, &path, 0) == Ok(Target::Node(NodeId::INPUT));
     (leads_there && (path.len() as u64) < facts::PATH_BYTES).then_some(path)
 }
 
-fn descriptor(process: &Process, fd: u64) -> (u64, u64) {
+fn descriptor(process: &Process, number: u64) -> (u64, u64) {
     let table = &process.files.table;
+    let fd = Fd::from_register(number);
     let Ok(open) = table.get(fd) else {
-        let may_be_used = fd < table.descriptors_max() as u64;
+        let may_be_used = number < table.descriptors_max() as u64;
         return (if may_be_used { FREE } else { HOST }, 0);
     };
     let has_room = |output: &Output| output.room() >= OUTPUT_MAX;
@@ -135,8 +136,8 @@ pub(super) fn import(process: &mut Process, words: &Words, then: &Words) {
         let at = word(shim::FDS + fd * 16);
         words[at..at + 2] != then[at..at + 2]
     };
-    for fd in (0..shim::FDS_MAX).filter(changed) {
-        let at = word(shim::FDS + fd * 16);
+    for number in (0..shim::FDS_MAX).filter(changed) {
+        let (fd, at) = (Fd::from_register(number), word(shim::FDS + number * 16));
         if words[at] == then[at] {
             if let Ok(open) = process.files.table.get_mut(fd) {
                 open.offset = words[at + 1];
@@ -154,7 +155,7 @@ pub(super) fn import(process: &mut Process, words: &Words, then: &Words) {
 /// Opens the input as descriptor `fd`, which is free.
 fn open_input(
     process: &mut Process,
-    fd: u64,
+    fd: Fd,
     close_on_exec: bool,
     offset: u64,
 ) -> Result<(), Errno> {
@@ -195,10 +196,10 @@ mod tests {
         import(&mut process, &words, &then);
         assert_eq!(process.scalars.clock_ns, clock + 3 * CALL_NS);
         assert_eq!(process.stdout().len(), 5);
-        assert_eq!(process.files.table.get(0).unwrap().offset, 4);
-        assert!(process.files.table.get(2).is_err());
-        assert!(process.files.table.get(3).is_err(), "only 4 was opened");
-        assert!(process.files.table.is_close_on_exec(4).unwrap());
+        assert_eq!(process.files.table.get(Fd::from_register(0)).unwrap().offset, 4);
+        assert!(process.files.table.get(Fd::from_register(2)).is_err());
+        assert!(process.files.table.get(Fd::from_register(3)).is_err(), "only 4 was opened");
+        assert!(process.files.table.is_close_on_exec(Fd::from_register(4)).unwrap());
         let after = export(&process, 7, true);
         assert_eq!(after[word(shim::FDS + 4 * 16)], INPUT | CLOSE_ON_EXEC);
         assert_eq!(after[word(shim::FDS + 4 * 16) + 1], 2);

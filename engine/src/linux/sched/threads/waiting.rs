@@ -2,13 +2,14 @@
 //!
 //! Never switches to a thread and never lets time pass: `calls::schedule` does.
 
+use crate::address::Gva;
 use crate::linux::sched::thread::Thread;
 use crate::linux::sched::threads::Threads;
 use crate::linux::sched::wait::{Cause, Ready, Wait};
 
 impl Threads {
     /// Wakes up to `count` threads that wait at a futex word; how many.
-    pub(crate) fn wake_futex(&mut self, word: u64, bits: u32, count: u64) -> u64 {
+    pub(crate) fn wake_futex(&mut self, word: Gva, bits: u32, count: u64) -> u64 {
         let mut woken = 0;
         let first = self.current + 1;
         let order = (0..self.list.len()).map(|i| (first + i) % self.list.len());
@@ -26,7 +27,7 @@ impl Threads {
     }
 
     /// Has up to `count` threads that wait at `from` wait at `to` instead; how many.
-    pub(crate) fn requeue_futex(&mut self, from: u64, to: u64, count: u64) -> u64 {
+    pub(crate) fn requeue_futex(&mut self, from: Gva, to: Gva, count: u64) -> u64 {
         let mut moved = 0;
         for thread in &mut self.list {
             if let Some(Wait { cause: Cause::Futex { at, .. }, .. }) = &mut thread.wait
