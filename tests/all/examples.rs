@@ -1,9 +1,12 @@
 //! The engine's examples, which are teaching material and therefore must run as they stand.
 
 use crate::support::kvm;
+use dejavm_engine::ProcessSpec;
 
 #[path = "../../engine/examples/lecture.rs"]
 mod lecture;
+#[path = "../../engine/examples/process.rs"]
+mod process;
 #[path = "../../engine/examples/rewind_loop.rs"]
 mod rewind_loop;
 
@@ -18,5 +21,12 @@ fn the_lecture_runs() {
 fn the_rewind_loop_runs() {
     if kvm().is_some() {
         rewind_loop::main().unwrap();
+    }
+}
+
+#[test]
+fn the_process_runs() {
+    if kvm().is_some() {
+        process::run(&ProcessSpec::new("/usr/bin/wc")).unwrap();
     }
 }
