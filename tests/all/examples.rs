@@ -5,6 +5,7 @@ use dejavm_engine::ProcessSpec;
 
 #[path = "../../engine/examples/lecture.rs"]
 mod lecture;
+#[expect(dead_code, reason = "its main takes the program from the command line")]
 #[path = "../../engine/examples/process.rs"]
 mod process;
 #[path = "../../engine/examples/rewind_loop.rs"]
