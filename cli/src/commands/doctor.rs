@@ -2,7 +2,7 @@
 //!
 //! Finding out is the engine's, and about the sandbox the sandbox's own; this only words it.
 
-use crate::args::Doctor;
+use crate::args::DoctorArgs;
 use crate::error::CliError;
 use crate::exit_code::ExitCode;
 use crate::sandbox::{self, Sandbox, SandboxError};
@@ -21,7 +21,7 @@ struct Findings<'a> {
 }
 
 /// Asks and tells. Negative when process guests cannot run here.
-pub fn run(args: &Doctor) -> Result<ExitCode, CliError> {
+pub fn run(args: &DoctorArgs) -> Result<ExitCode, CliError> {
     let report = host::doctor(&args.device);
     let sandbox = sandbox::probe();
     if args.json {

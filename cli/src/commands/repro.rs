@@ -1,13 +1,13 @@
 //! `dejavm repro`: replays a finding from the snapshot of its campaign.
 
-use crate::args::Repro;
+use crate::args::ReproArgs;
 use crate::boot;
 use crate::error::CliError;
 use crate::exit_code::ExitCode;
 use crate::folder::Folder;
 use crate::point;
 use crate::report::{self, Report};
-use crate::sandbox::{Sandbox, Walls};
+use crate::sandbox::{Sandbox, SandboxStage};
 use crate::terminal;
 use dejavm_corpus::{CrashFacts, Recorded, hang_limit};
 use dejavm_engine::machine::RunReport;
@@ -54,7 +54,7 @@ struct Expected {
 }
 
 /// Replays.
-pub fn run(args: &Repro) -> Result<ExitCode, CliError> {
+pub fn run(args: &ReproArgs) -> Result<ExitCode, CliError> {
     let read = |source| CliError::Read { path: args.input.clone(), source };
     let input = boot::input(Some(&args.input))?;
     let path = fs::canonicalize(&args.input).map_err(read)?;
@@ -63,10 +63,11 @@ pub fn run(args: &Repro) -> Result<ExitCode, CliError> {
     let wanted = wanted(&path, args)?;
     let limit = args.timeout.or_else(|| default_limit(&wanted, out)).unwrap_or(LIMIT);
     // It writes nothing.
-    let walls = Walls::raise(!args.no_sandbox, None).map_err(CliError::Sandbox)?;
+    let stage = SandboxStage::enter_boot(!args.no_sandbox, None);
+    let stage = stage.map_err(CliError::Sandbox)?;
     let system = boot::system()?;
     let mut machine = boot::load(&system, &snapshot, true)?;
-    let sandbox = walls.close().map_err(CliError::Sandbox)?;
+    let sandbox = stage.enter_campaign().map_err(CliError::Sandbox)?;
     let run =
         machine.run(&input, boot::limit(limit)).map_err(CliError::machine("run the guest"))?;
     let process = machine.process().cloned();
@@ -96,7 +97,7 @@ pub fn run(args: &Repro) -> Result<ExitCode, CliError> {
     Ok(if reproduced { ExitCode::Success } else { ExitCode::Negative })
 }
 
-fn snapshot_of(args: &Repro, out: &Path) -> Result<PathBuf, CliError> {
+fn snapshot_of(args: &ReproArgs, out: &Path) -> Result<PathBuf, CliError> {
     if let Some(path) = &args.snapshot {
         return Ok(path.clone());
     }
@@ -107,7 +108,7 @@ fn snapshot_of(args: &Repro, out: &Path) -> Result<PathBuf, CliError> {
     }
 }
 
-fn wanted(path: &Path, args: &Repro) -> Result<Wanted, CliError> {
+fn wanted(path: &Path, args: &ReproArgs) -> Result<Wanted, CliError> {
     if let Some(recorded) = Recorded::of(path)? {
         return Ok(Wanted::Recorded(recorded));
     }
