@@ -13,7 +13,7 @@ use criterion::{BenchmarkGroup, Throughput};
 use dejavm_benches::batches::Batches;
 use dejavm_benches::interleave::{self, Interleaved};
 use dejavm_benches::{criterion, guests, limit, system_or_skip};
-use dejavm_corpus::{Campaign, CrashFacts, Options, Run, Target, TargetError, Verdict};
+use dejavm_corpus::{Campaign, CrashFacts, Execution, ExitKind, Options, Target, TargetError};
 use dejavm_engine::coverage::{Arm, blocks};
 use dejavm_engine::kvm::System;
 use dejavm_engine::linux::ProcessSpec;
@@ -69,7 +69,7 @@ impl InMachine {
     }
 
     /// The rewind waits for the next run, because it forgets the blocks that were reached.
-    fn go(&mut self, input: &[u8], arm: Option<Arm>) -> Result<(Verdict, Duration), TargetError> {
+    fn go(&mut self, input: &[u8], arm: Option<Arm>) -> Result<(ExitKind, Duration), TargetError> {
         if std::mem::replace(&mut self.has_run, true) {
             self.machine.rewind().map_err(TargetError::new)?;
         }
@@ -77,21 +77,21 @@ impl InMachine {
             self.machine.arm_blocks(which);
         }
         let report = self.machine.run(input, self.limit).map_err(TargetError::new)?;
-        Ok((verdict(&report.outcome), report.duration))
+        Ok((exit_kind(&report.outcome), report.duration))
     }
 }
 
-fn verdict(outcome: &Outcome) -> Verdict {
+fn exit_kind(outcome: &Outcome) -> ExitKind {
     match outcome {
-        Outcome::Exited { .. } | Outcome::Halted => Verdict::Finished,
-        Outcome::TimedOut => Verdict::TimedOut,
-        Outcome::OutOfMemory => Verdict::OutOfMemory,
-        Outcome::Crashed(fault) => Verdict::Crashed(CrashFacts {
+        Outcome::Exited { .. } | Outcome::Halted => ExitKind::Finished,
+        Outcome::TimedOut => ExitKind::TimedOut,
+        Outcome::OutOfMemory => ExitKind::OutOfMemory,
+        Outcome::Crashed(fault) => ExitKind::Crashed(CrashFacts {
             kind: "crash".to_owned(),
             stack: vec![format!("{:#x}", fault.rip)],
             summary: format!("{fault:?}"),
         }),
-        other => Verdict::Unsupported(format!("{other:?}")),
+        other => ExitKind::Unsupported(format!("{other:?}")),
     }
 }
 
@@ -100,15 +100,15 @@ impl Target for InMachine {
         self.blocks.len()
     }
 
-    fn run(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError> {
-        let (verdict, duration) = self.go(input, None)?;
-        Ok(Run { verdict, blocks: self.machine.blocks_hit(), duration })
+    fn run(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
+        let (exit_kind, duration) = self.go(input, None)?;
+        Ok(Execution { exit_kind, blocks: self.machine.blocks_hit(), duration })
     }
 
-    fn trace(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError> {
-        let (verdict, duration) = self.go(input, Some(Arm::All))?;
+    fn trace(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
+        let (exit_kind, duration) = self.go(input, Some(Arm::All))?;
         self.machine.arm_blocks(Arm::Unknown);
-        Ok(Run { verdict, blocks: self.machine.blocks_hit(), duration })
+        Ok(Execution { exit_kind, blocks: self.machine.blocks_hit(), duration })
     }
 
     fn known_blocks(&mut self, blocks: &[u32]) {
@@ -199,12 +199,12 @@ impl Native for ForkExec {
 struct Blind<N>(N);
 
 impl<N: Native> Blind<N> {
-    fn go(&mut self, input: &[u8]) -> Run<'_> {
+    fn go(&mut self, input: &[u8]) -> Execution<'_> {
         use std::os::unix::process::ExitStatusExt;
         let start = Instant::now();
         let status = ExitStatus::from_raw(self.0.go(input));
         assert!(status.code().is_some(), "the parser crashed: {status}");
-        Run { verdict: Verdict::Finished, blocks: &[0], duration: start.elapsed() }
+        Execution { exit_kind: ExitKind::Finished, blocks: &[0], duration: start.elapsed() }
     }
 }
 
@@ -213,11 +213,11 @@ impl<N: Native> Target for Blind<N> {
         1
     }
 
-    fn run(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError> {
+    fn run(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
         Ok(self.go(input))
     }
 
-    fn trace(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError> {
+    fn trace(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
         Ok(self.go(input))
     }
 

@@ -29,25 +29,25 @@ pub struct Typed {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a program, a bare guest or a snapshot once, and report what it did.
-    Run(Run),
+    Run(RunArgs),
     /// Boot to the snapshot point and save the snapshot.
-    Snapshot(Snapshot),
+    Snapshot(SnapshotArgs),
     /// Tell what a snapshot file holds.
-    Inspect(Inspect),
+    Inspect(InspectArgs),
     /// Fuzz a program, with AFL's options and output folder.
-    Fuzz(Box<Fuzz>),
+    Fuzz(Box<FuzzArgs>),
     /// Replay a crash from the snapshot of its campaign.
-    Repro(Repro),
+    Repro(ReproArgs),
     /// Measure what exits, rewinds, boots and executions cost on this host.
-    Bench(Bench),
+    Bench(BenchArgs),
     /// Tell what this host's KVM can do.
-    Doctor(Doctor),
+    Doctor(DoctorArgs),
 }
 
 /// What to boot.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Guest")]
-pub struct Guest {
+pub struct GuestArgs {
     /// The guest's memory, such as 64M or 1G [default: 256M].
     #[arg(long, value_name = "SIZE", value_parser = values::ram)]
     pub ram: Option<u64>,
@@ -128,7 +128,7 @@ The program's output is printed when it has ended, and its exit status is dejavm
 /// `dejavm run`
 #[derive(Debug, Args)]
 #[command(after_help = RUN_EXAMPLES)]
-pub struct Run {
+pub struct RunArgs {
     /// The input [default: standard input if that is no terminal, else nothing].
     #[arg(short, long, value_name = "FILE")]
     pub input: Option<PathBuf>,
@@ -160,7 +160,7 @@ pub struct Run {
     #[arg(long, value_name = "IMAGE")]
     pub cover: Vec<String>,
     #[command(flatten)]
-    pub guest: Guest,
+    pub guest: GuestArgs,
 }
 
 /// `dejavm snapshot`
@@ -168,7 +168,7 @@ pub struct Run {
 #[command(after_help = "\
 Example:
     dejavm snapshot -o xmllint.dejavm -- xmllint --noout @@")]
-pub struct Snapshot {
+pub struct SnapshotArgs {
     /// The snapshot file to write.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
@@ -182,7 +182,7 @@ pub struct Snapshot {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub guest: Guest,
+    pub guest: GuestArgs,
 }
 
 /// `dejavm inspect`
@@ -191,7 +191,7 @@ pub struct Snapshot {
 Examples:
     dejavm inspect xmllint.dejavm
     dejavm inspect --check --json xmllint.dejavm")]
-pub struct Inspect {
+pub struct InspectArgs {
     /// The snapshot file.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
@@ -262,7 +262,7 @@ where the kernel has it). A guest that made it try is an attack: SIGSYS, 159 in 
 /// `dejavm fuzz`
 #[derive(Debug, Args)]
 #[command(after_help = FUZZ_EXAMPLES)]
-pub struct Fuzz {
+pub struct FuzzArgs {
     /// The folder of seeds; may be left out to go on with a campaign.
     #[arg(short, long, value_name = "SEEDS")]
     pub input: Option<PathBuf>,
@@ -308,7 +308,7 @@ pub struct Fuzz {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub guest: Guest,
+    pub guest: GuestArgs,
 }
 
 /// `dejavm repro`
@@ -320,7 +320,7 @@ Examples:
 
 Exit status 0 says that the same fault came at the same place; 1 that it did not. A file that is
 no campaign's crash reproduces by crashing at all; one of OUT/hangs, by reaching the time limit.")]
-pub struct Repro {
+pub struct ReproArgs {
     /// The input that crashed.
     #[arg(value_name = "CRASHFILE")]
     pub input: PathBuf,
@@ -363,7 +363,7 @@ that a file cannot be read or written, or is no measurement.";
 /// `dejavm bench`
 #[derive(Debug, Args)]
 #[command(after_help = BENCH_EXAMPLES)]
-pub struct Bench {
+pub struct BenchArgs {
     /// What to measure.
     #[arg(value_name = "WHAT")]
     pub what: Measurement,
@@ -410,7 +410,7 @@ pub enum Measurement {
 #[command(after_help = "\
 Example:
     dejavm doctor --json")]
-pub struct Doctor {
+pub struct DoctorArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -186,7 +186,9 @@ impl CliError {
             | Self::Temporary(_)
             | Self::BenchGuest { .. } => ExitCode::Host,
             Self::Machine { source, .. } => of_machine(source),
-            Self::Campaign(CampaignError::Target { .. }) => ExitCode::Host,
+            Self::Campaign(CampaignError::Target { .. } | CampaignError::Invariant(_)) => {
+                ExitCode::Host
+            }
             Self::Campaign(CampaignError::MaxLenZero | CampaignError::TimeoutZero) => {
                 ExitCode::Usage
             }
@@ -236,7 +238,7 @@ fn of_campaign(error: &CampaignError) -> Option<&'static str> {
     const OTHER_FOLDER: &str = "name another folder with -o";
     match error {
         CampaignError::NothingToResume { .. } => Some("give seeds with -i"),
-        CampaignError::NoUsableSeed { .. } => Some(
+        CampaignError::NoSeed { .. } | CampaignError::NoUsableSeed { .. } => Some(
             "a seed is a file you may read, of at most --max-len bytes, that the program reads to its \
              end in -t",
         ),

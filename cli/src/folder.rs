@@ -3,7 +3,7 @@
 //!
 //! Called only while the campaign holds the folder's lock, or to read.
 
-use crate::args::Guest;
+use crate::args::GuestArgs;
 use crate::error::CliError;
 use dejavm_corpus::write_atomically;
 use dejavm_engine::linux::Process;
@@ -30,7 +30,7 @@ pub struct Source {
 impl Source {
     /// What `guest`'s snapshot depends on, apart from the contents of images
     /// ([`changed_image`]).
-    pub fn of(guest: &Guest) -> Self {
+    pub fn of(guest: &GuestArgs) -> Self {
         let mut arguments = vec![
             format!("from {:?}", std::env::current_dir().ok()),
             format!("ram {:?}", guest.ram),

@@ -1,23 +1,28 @@
-//! The guest as resolved: which program or image, with which surroundings.
+//! The guest as resolved: which program or image, with which files, arguments and memory.
 //!
 //! Looks for the program in `PATH` and reads a bare guest's image; never boots anything.
 
-use crate::args::{Bare, Guest};
+use crate::args::{Bare, GuestArgs};
 use crate::error::CliError;
 use crate::sanitizers::{self, Aim};
 use crate::script;
 use crate::values::{Point, replace_input};
-use dejavm_engine::address::Gpa;
+use crate::which::find_program;
+use dejavm_engine::address::{Gpa, PAGE_SIZE};
 use dejavm_engine::guest::bare::{BareSpec, Mode};
 use dejavm_engine::linux::{INPUT_PATH, InputChannel, ProcessSpec};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Memory unless asked otherwise, in bytes. Pages that are never touched cost nothing.
 const RAM_BYTES: u64 = 256 << 20;
+/// Likewise, of a guest of the lecture's.
+const LECTURE_RAM_BYTES: u64 = 10 << 20;
+/// Where a flat image goes unless asked otherwise: as a BIOS loads a boot sector in real mode, else
+/// above what a PC has at low addresses.
+const REAL_LOAD_AT: u64 = 0x7c00;
+const FLAT_LOAD_AT: u64 = 0x10_0000;
 
 /// What to boot.
 #[derive(Debug)]
@@ -31,7 +36,7 @@ pub enum Resolved {
 /// A program to boot.
 #[derive(Debug)]
 pub struct Program {
-    /// The program and its surroundings.
+    /// The program, its arguments, environment and files.
     pub spec: ProcessSpec,
     /// Its memory.
     pub ram_bytes: u64,
@@ -47,7 +52,7 @@ pub struct Program {
     pub sanitizer_options: Vec<OsString>,
 }
 
-impl Guest {
+impl GuestArgs {
     /// What the arguments mean together.
     pub fn resolve(&self, aim: Aim) -> Result<Resolved, CliError> {
         let Some((program, args)) = self.program.split_first() else {
@@ -62,7 +67,7 @@ impl Guest {
                 let path = find_program(program, std::env::var_os("PATH").as_deref())?;
                 let script = script::of(&path)?;
                 let mut spec = ProcessSpec::new(path);
-                self.surround(&mut spec, args);
+                self.fill(&mut spec, args);
                 if let Some(script) = script {
                     script.start(&mut spec);
                 }
@@ -85,7 +90,7 @@ impl Guest {
         }
     }
 
-    fn surround(&self, spec: &mut ProcessSpec, args: &[OsString]) {
+    fn fill(&self, spec: &mut ProcessSpec, args: &[OsString]) {
         let path = self.input_path.clone().unwrap_or_else(|| INPUT_PATH.into());
         let mut is_file = self.input_path.is_some();
         let mut replace = |arg: &OsString| match replace_input(arg, path.as_os_str()) {
@@ -109,9 +114,9 @@ impl Guest {
         let ram = self.ram.unwrap_or(RAM_BYTES);
         let flat = |mode, at| BareSpec::flat(mode, image.clone(), Gpa(at), ram);
         let mut spec = match mode {
-            Bare::Real => flat(Mode::Real, self.load_at.unwrap_or(0x7c00)),
-            Bare::Protected => flat(Mode::Protected, self.load_at.unwrap_or(0x10_0000)),
-            Bare::Long => flat(Mode::Long, self.load_at.unwrap_or(0x10_0000)),
+            Bare::Real => flat(Mode::Real, self.load_at.unwrap_or(REAL_LOAD_AT)),
+            Bare::Protected => flat(Mode::Protected, self.load_at.unwrap_or(FLAT_LOAD_AT)),
+            Bare::Long => flat(Mode::Long, self.load_at.unwrap_or(FLAT_LOAD_AT)),
             Bare::Elf if self.load_at.is_some() => {
                 return Err(CliError::Usage("an ELF file says itself where it goes: no --load-at"));
             }
@@ -120,28 +125,18 @@ impl Guest {
                 let lecture = BareSpec::lecture(image);
                 let at = self.load_at.map_or(lecture.load_at, |at| Some(Gpa(at)));
                 let entry = self.load_at.or(lecture.entry);
-                BareSpec { load_at: at, entry, ram_bytes: self.ram.unwrap_or(10 << 20), ..lecture }
+                BareSpec {
+                    load_at: at,
+                    entry,
+                    ram_bytes: self.ram.unwrap_or(LECTURE_RAM_BYTES),
+                    ..lecture
+                }
             }
         };
         spec.entry = self.entry.or(spec.entry);
-        spec.ram_bytes = spec.ram_bytes.next_multiple_of(4096);
+        spec.ram_bytes = spec.ram_bytes.next_multiple_of(PAGE_SIZE as u64);
         Ok(Resolved::Bare(Box::new(spec)))
     }
-}
-
-/// A name without a slash is looked up as a shell would; anything else is a path.
-pub fn find_program(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, CliError> {
-    if name.as_bytes().contains(&b'/') {
-        return Ok(name.into());
-    }
-    let is_program = |path: &PathBuf| {
-        fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-    };
-    path.into_iter()
-        .flat_map(std::env::split_paths)
-        .map(|folder| folder.join(name))
-        .find(is_program)
-        .ok_or_else(|| CliError::NoProgram { name: name.into() })
 }
 
 impl Resolved {
@@ -206,15 +201,6 @@ mod tests {
         assert_eq!(spec.input, InputChannel::File { guest: "/etc/p.conf".into() });
         let spec = program("dejavm run --input-path in.xml -- ./p @@").spec;
         assert_eq!(spec.args, ["in.xml"]);
-    }
-
-    #[test]
-    fn the_program_is_found_as_a_shell_finds_it() {
-        let found = find_program(OsStr::new("sh"), Some(OsStr::new("/nonexistent:/bin"))).unwrap();
-        assert_eq!(found, Path::new("/bin/sh"));
-        assert_eq!(find_program(OsStr::new("./sh"), None).unwrap(), Path::new("./sh"));
-        let error = find_program(OsStr::new("no-such-tool"), Some(OsStr::new("/bin"))).unwrap_err();
-        assert!(error.line().contains("./no-such-tool"), "{}", error.line());
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod script;
 mod target;
 mod terminal;
 mod values;
+mod which;
 
 use clap::Parser as _;
 

@@ -2,7 +2,7 @@
 //! `execve` does. Never runs or interprets anything itself.
 
 use crate::error::CliError;
-use crate::guest::find_program;
+use crate::which::find_program;
 use dejavm_engine::linux::{FileMapping, ProcessSpec};
 use std::ffi::{OsStr, OsString};
 use std::fs;

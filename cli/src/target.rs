@@ -4,7 +4,7 @@
 
 use crate::boot;
 use crate::crash;
-use dejavm_corpus::{CrashFacts, Dull, Inputs, Run, Target, TargetError, Verdict};
+use dejavm_corpus::{CrashFacts, Execution, ExitKind, Inputs, Target, TargetError, Uninteresting};
 use dejavm_engine::coverage::Arm;
 use dejavm_engine::linux::Process;
 use dejavm_engine::machine::{
@@ -30,22 +30,22 @@ pub struct GuestTarget {
     verify_every: u64,
     runs: u64,
     /// Many runs to one entry into the guest, if that is wanted and possible.
-    batches: Option<Batches>,
+    batches: Option<BatchState>,
     /// What a verification found.
     pub differences: Vec<Difference>,
 }
 
 /// What batches need from one to the next.
 #[derive(Default)]
-struct Batches {
+struct BatchState {
     batch: Batch,
     report: BatchReport,
     pace: BatchPace,
-    /// Batches in a row that told nothing of their first run.
+    /// Batches in a row that did not even say how their first run ended.
     fruitless: u32,
 }
 
-/// After so many batches in a row that are of no use there are no more.
+/// Batches in a row that may be of no use before there are no more of them.
 const FRUITLESS_MAX: u32 = 64;
 
 /// A rewind left the machine in another state than its snapshot's.
@@ -93,7 +93,7 @@ impl GuestTarget {
     /// The machine cannot; it runs one by one.
     pub fn use_batches(&mut self) -> Result<(), MachineError> {
         self.machine.prepare_batches()?;
-        self.batches = Some(Batches::default());
+        self.batches = Some(BatchState::default());
         Ok(())
     }
 
@@ -108,13 +108,13 @@ impl GuestTarget {
     }
 
     /// One run from the snapshot and back; what it hit is added to `hits`.
-    fn once(&mut self, input: &[u8]) -> Result<(Verdict, Duration), TargetError> {
+    fn once(&mut self, input: &[u8]) -> Result<(ExitKind, Duration), TargetError> {
         let report = self.machine.run(input, Limit::time(self.limit)).map_err(TargetError::new)?;
         self.hits.extend_from_slice(self.machine.blocks_hit());
-        let verdict = self.verdict(&report);
+        let exit_kind = self.exit_kind(&report);
         self.machine.rewind().map_err(TargetError::new)?;
         self.ran(1)?;
-        Ok((verdict, report.duration))
+        Ok((exit_kind, report.duration))
     }
 
     /// Counts runs, and verifies when it is time to.
@@ -139,13 +139,13 @@ impl GuestTarget {
         }
     }
 
-    fn verdict(&mut self, report: &RunReport) -> Verdict {
+    fn exit_kind(&mut self, report: &RunReport) -> ExitKind {
         match &report.outcome {
-            Outcome::Exited { .. } | Outcome::Halted => Verdict::Finished,
-            Outcome::Crashed(fault) => Verdict::Crashed(self.crash_facts(fault, report)),
-            Outcome::TimedOut => Verdict::TimedOut,
-            Outcome::OutOfMemory => Verdict::OutOfMemory,
-            Outcome::Unsupported(what) => Verdict::Unsupported(what.to_string()),
+            Outcome::Exited { .. } | Outcome::Halted => ExitKind::Finished,
+            Outcome::Crashed(fault) => ExitKind::Crashed(self.crash_facts(fault, report)),
+            Outcome::TimedOut => ExitKind::TimedOut,
+            Outcome::OutOfMemory => ExitKind::OutOfMemory,
+            Outcome::Unsupported(what) => ExitKind::Unsupported(what.to_string()),
         }
     }
 
@@ -173,28 +173,32 @@ impl Target for GuestTarget {
         self.known.len()
     }
 
-    fn run(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError> {
+    fn run(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
         self.hits.clear();
-        let (verdict, duration) = self.once(input)?;
+        let (exit_kind, duration) = self.once(input)?;
         know(&mut self.known, &self.hits, true);
-        Ok(Run { verdict, blocks: &self.hits, duration })
+        Ok(Execution { exit_kind, blocks: &self.hits, duration })
     }
 
     fn batch_len(&self) -> usize {
         self.batches.as_ref().map_or(1, |batches| batches.pace.batch_len())
     }
 
-    fn run_dull(&mut self, inputs: &Inputs) -> Result<Dull, TargetError> {
-        let Some(mut batches) = self.batches.take() else { return Ok(Dull::default()) };
-        let Batches { batch, report, pace, fruitless } = &mut batches;
+    fn run_uninteresting(&mut self, inputs: &Inputs) -> Result<Uninteresting, TargetError> {
+        let Some(mut batches) = self.batches.take() else { return Ok(Uninteresting::default()) };
+        let BatchState { batch, report, pace, fruitless } = &mut batches;
         batch.clear();
-        // One that is too long for any batch ends this one.
-        let _ = inputs.iter().all(|input| batch.push(input));
+        for input in inputs.iter() {
+            // One that is too long for any batch ends this one.
+            if !batch.push(input) {
+                break;
+            }
+        }
         let options = BatchOptions { limit: Some(self.limit), stop_at_finding: true };
         self.machine.run_batch(batch, options, report).map_err(TargetError::new)?;
         let hit = report.hits.iter().map(|(run, _)| *run as usize).min();
-        let is_dull = |run: &&Option<Outcome>| matches!(run, Some(Outcome::Exited { .. }));
-        let runs = report.runs.iter().take_while(is_dull).count().min(hit.unwrap_or(usize::MAX));
+        let finished = |run: &&Option<Outcome>| matches!(run, Some(Outcome::Exited { .. }));
+        let runs = report.runs.iter().take_while(finished).count().min(hit.unwrap_or(usize::MAX));
         pace.ran(report.runs.len(), report.duration);
         // `run` shall report them, of the same input.
         let blocks: Vec<u32> = report.hits.iter().map(|(_, block)| *block).collect();
@@ -211,20 +215,20 @@ impl Target for GuestTarget {
             tracing::warn!("batches are of no use with this program: one run to an entry");
         }
         self.ran(runs)?;
-        Ok(Dull { runs, duration })
+        Ok(Uninteresting { runs, duration })
     }
 
-    fn trace(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError> {
+    fn trace(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
         self.machine.arm_blocks(Arm::All);
         self.hits.clear();
-        let (verdict, duration) = self.once(input)?;
+        let (exit_kind, duration) = self.once(input)?;
         // A hit makes the engine regard a block as known; for the campaign only `run` does.
         let known = &self.known;
         let is_unknown = |block: &&u32| known.get(**block as usize) == Some(&false);
         let unknown: Vec<u32> = self.hits.iter().filter(is_unknown).copied().collect();
         self.machine.forget_blocks(&unknown);
         self.machine.arm_blocks(Arm::Unknown);
-        Ok(Run { verdict, blocks: &self.hits, duration })
+        Ok(Execution { exit_kind, blocks: &self.hits, duration })
     }
 
     fn known_blocks(&mut self, blocks: &[u32]) {

@@ -9,33 +9,24 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{self, Parsed};
+use crate::names::{self, CrashKey, Parsed};
+use crate::out::Stored;
 use crate::target::CrashFacts;
 
-/// Frames that tell crashes apart, innermost first. Deeper frames differ with the way to a bug.
+/// Frames by which crashes differ, innermost first. Deeper frames differ with the way to a bug.
 const FRAMES_COMPARED: usize = 5;
 
-/// What makes a crash different from others.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct CrashKey {
-    /// Kind of fault, fit for a file name.
-    pub(crate) kind: String,
-    /// Hash of the top of the stack.
-    pub(crate) stack: u32,
-}
+/// Where FNV-1a starts, and what it multiplies by, with 32 bits. Names in old folders must keep
+/// their meaning, so the hash is one that no library can change.
+const FNV_OFFSET: u32 = 0x811c_9dc5;
+const FNV_PRIME: u32 = 0x0100_0193;
 
-impl CrashKey {
-    /// The key of a crash.
-    pub(crate) fn of(facts: &CrashFacts) -> Self {
-        let mut hash = 0x811c_9dc5_u32;
-        for frame in facts.stack.iter().take(FRAMES_COMPARED) {
-            // FNV-1a: names in old folders must keep their meaning, so no hash that may change.
-            for byte in frame.bytes().chain([0]) {
-                hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-            }
-        }
-        Self { kind: names::part(&facts.kind), stack: hash }
-    }
+/// The key of a crash.
+pub(crate) fn key(facts: &CrashFacts) -> CrashKey {
+    let frames = facts.stack.iter().take(FRAMES_COMPARED);
+    let bytes = frames.flat_map(|frame| frame.bytes().chain([0]));
+    let hash = |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(FNV_PRIME);
+    CrashKey { kind: names::part(&facts.kind), stack: bytes.fold(FNV_OFFSET, hash) }
 }
 
 /// One unique crash, as kept on disk.
@@ -61,51 +52,49 @@ pub(crate) struct CrashBook {
     next_id: u64,
 }
 
+/// A book that was read back.
+#[derive(Debug)]
+pub(crate) struct ReadBook {
+    pub(crate) book: CrashBook,
+    /// Whether its JSON was damaged: the book is made of the file names alone then.
+    pub(crate) is_damaged: bool,
+}
+
 impl CrashBook {
-    /// Reads the book back: `json` is what [`to_json`](Self::to_json) wrote, `files` are the names
-    /// in `crashes/`. A file without a record was saved just before a kill; a record without a
-    /// file was removed by its owner and is not reported again. The second value is false if
-    /// `json` is damaged; the names alone are used then.
-    pub(crate) fn read<'a>(
-        json: Option<&[u8]>,
-        files: impl Iterator<Item = (&'a str, &'a Parsed)>,
-    ) -> (Self, bool) {
-        let records: Result<Vec<CrashRecord>, _> =
-            json.map_or(Ok(Vec::new()), serde_json::from_slice);
-        let sound = records.is_ok();
+    /// Reads the book back: `json` is what [`to_json`](Self::to_json) wrote, `files` are those in
+    /// `crashes/`. A file without a record was saved just before a kill; a record without a file
+    /// was removed by its owner and is not reported again.
+    pub(crate) fn read(json: Option<&[u8]>, files: &[Stored]) -> ReadBook {
+        let (records, is_damaged) = match json.map(serde_json::from_slice::<Vec<CrashRecord>>) {
+            None => (Vec::new(), false),
+            Some(Ok(records)) => (records, false),
+            Some(Err(_)) => (Vec::new(), true),
+        };
         let mut book = Self::default();
-        for record in records.unwrap_or_default() {
+        for record in records {
             if let Some(parsed) = names::parse(&record.file) {
-                book.insert(record, &parsed);
+                book.insert(&parsed, |_| record);
             }
         }
-        for (file, parsed) in files {
-            let kind = parsed.crash.as_ref().map_or(String::new(), |crash| crash.0.clone());
-            let record = CrashRecord {
-                file: file.to_owned(),
-                summary: kind.clone(),
-                kind,
+        for Stored { name, parsed, .. } in files {
+            book.insert(parsed, |key| CrashRecord {
+                file: name.clone(),
+                summary: key.kind.clone(),
+                kind: key.kind.clone(),
                 stack: Vec::new(),
                 times: 1,
-            };
-            book.insert(record, parsed);
+            });
         }
-        (book, sound)
+        ReadBook { book, is_damaged }
     }
 
-    /// Adds a record unless it is known. Its number is never given out again.
-    fn insert(&mut self, record: CrashRecord, parsed: &Parsed) {
+    /// Adds the record of a crash unless it is known. Its number is never given out again.
+    fn insert(&mut self, parsed: &Parsed, record: impl FnOnce(&CrashKey) -> CrashRecord) {
         self.next_id = self.next_id.max(parsed.id.saturating_add(1));
-        if let Some((kind, stack)) = parsed.crash.clone() {
-            let index = self.records.len();
-            let mut new = false;
-            self.known.entry(CrashKey { kind, stack }).or_insert_with(|| {
-                new = true;
-                index
-            });
-            if new {
-                self.records.push(record);
-            }
+        let Some(key) = &parsed.crash else { return };
+        if !self.known.contains_key(key) {
+            self.known.insert(key.clone(), self.records.len());
+            self.records.push(record(key));
         }
     }
 
@@ -165,7 +154,7 @@ mod tests {
 
     #[test]
     fn tells_crashes_apart_by_kind_and_top_frames() {
-        let key = |kind, stack: &[&str]| CrashKey::of(&facts(kind, stack));
+        let key = |kind, stack: &[&str]| key(&facts(kind, stack));
         let top = ["a", "b", "c", "d", "e"];
         let deeper = ["a", "b", "c", "d", "e", "f"];
         assert_eq!(key("SIGSEGV", &top), key("SIGSEGV", &deeper));
@@ -176,15 +165,16 @@ mod tests {
 
     #[test]
     fn a_hash_keeps_its_value_from_version_to_version() {
-        assert_eq!(CrashKey::of(&facts("SIGABRT", &["parse", "main"])).stack, 0xadd0_e0b3);
+        assert_eq!(key(&facts("SIGABRT", &["parse", "main"])).stack, 0xadd0_e0b3);
     }
 
     #[test]
     fn knows_a_crash_from_its_file_name_alone() {
         let name = "id:000004,sig:SIGABRT,src:000001,time:1,execs:2,op:havoc,stack:0000beef";
         let parsed = names::parse(name).unwrap();
-        let (mut book, sound) = CrashBook::read(Some(b"{ damaged"), [(name, &parsed)].into_iter());
-        assert!(!sound);
+        let file = Stored { path: name.into(), name: name.to_owned(), parsed };
+        let ReadBook { mut book, is_damaged } = CrashBook::read(Some(b"{ damaged"), &[file]);
+        assert!(is_damaged);
         assert!(book.fold(&CrashKey { kind: "SIGABRT".to_owned(), stack: 0xbeef }));
         assert_eq!((book.next_id(), book.unique(), book.total()), (5, 1, 2));
     }
@@ -192,14 +182,14 @@ mod tests {
     #[test]
     fn remembers_a_crash_whose_file_was_removed() {
         let facts = facts("SIGABRT", &["parse"]);
-        let key = CrashKey::of(&facts);
+        let key = key(&facts);
         let mut book = CrashBook::default();
         let file = format!("id:000000,sig:SIGABRT,stack:{:08x}", key.stack);
         book.add(key.clone(), &facts, file);
         book.fold(&key);
         let json = book.to_json().unwrap();
-        let (mut book, sound) = CrashBook::read(Some(&json), [].into_iter());
-        assert!(sound && book.fold(&key));
+        let ReadBook { mut book, is_damaged } = CrashBook::read(Some(&json), &[]);
+        assert!(!is_damaged && book.fold(&key));
         assert_eq!((book.next_id(), book.unique(), book.total()), (1, 1, 3));
     }
 }

@@ -23,14 +23,14 @@ pub enum DictionaryError {
         source: io::Error,
     },
     /// A line is not in the format.
-    #[error("dictionary {path}, line {line}: {problem}")]
+    #[error("dictionary {path}, line {line}")]
     Line {
         /// The dictionary.
         path: PathBuf,
         /// Number of the line, from 1.
         line: usize,
         /// What is wrong with it.
-        problem: LineProblem,
+        source: LineProblem,
     },
 }
 
@@ -77,10 +77,10 @@ fn add(tokens: &mut Tokens, path: &Path, text: &[u8]) -> Result<(), DictionaryEr
         if line.is_empty() || line.starts_with(b"#") {
             continue;
         }
-        let token = token(line).map_err(|problem| DictionaryError::Line {
+        let token = token(line).map_err(|source| DictionaryError::Line {
             path: path.to_owned(),
             line: index + 1,
-            problem,
+            source,
         })?;
         tokens.add_token(&token);
     }
@@ -141,6 +141,7 @@ fn hex(digit: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chain::ErrorChain;
 
     fn tokens(text: &[u8]) -> Result<Vec<Vec<u8>>, DictionaryError> {
         let mut tokens = Tokens::new();
@@ -158,7 +159,8 @@ mod tests {
     #[test]
     fn names_the_file_and_the_line_of_an_error() {
         let error = tokens(b"\"ok\"\n# fine\nbad=\"\\xZZ\"\n").unwrap_err();
-        assert!(error.to_string().starts_with("dictionary my.dict, line 3: unknown escape"));
+        let line = ErrorChain(&error).to_string();
+        assert!(line.starts_with("dictionary my.dict, line 3: unknown escape"), "{line}");
     }
 
     #[test]

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use crate::target::{CrashFacts, Inputs, Target, TargetError, Verdict};
+use crate::target::{CrashFacts, ExitKind, Inputs, Target, TargetError, Uninteresting};
 
 /// What a repeated run shows about a finding.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Truth {
-    /// The input finishes, after all or in truth only slowly.
+pub(crate) enum Confirmation {
+    /// The input finishes, after all or only slowly.
     Finishes,
     /// It crashes.
     Crashes(CrashFacts),
@@ -21,13 +21,21 @@ pub(crate) enum Truth {
     Unsteady,
 }
 
+/// A target counts wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("the target reported {runs} runs of {inputs} inputs")]
+struct MoreRunsThanInputs {
+    runs: usize,
+    inputs: usize,
+}
+
 /// A target, with the counts and limits that belong to running it.
 pub(crate) struct Executor<'t> {
     target: &'t mut dyn Target,
     limit: Duration,
     /// Runs so far.
     pub(crate) execs: u64,
-    /// Blocks of the last run that said something.
+    /// Blocks of the last interesting run.
     pub(crate) blocks: Vec<u32>,
     /// Time of the last run.
     pub(crate) last: Duration,
@@ -56,11 +64,11 @@ impl<'t> Executor<'t> {
 
     /// Runs `input` on the fast path. `None`, by far the most frequent answer, says that it
     /// finished and reached nothing new; otherwise its new blocks are in [`blocks`](Self::blocks).
-    pub(crate) fn run(&mut self, input: &[u8]) -> Result<Option<Verdict>, TargetError> {
+    pub(crate) fn run(&mut self, input: &[u8]) -> Result<Option<ExitKind>, TargetError> {
         self.execs += 1;
         let run = self.target.run(input)?;
         self.last = run.duration;
-        if matches!(run.verdict, Verdict::Finished) {
+        if matches!(run.exit_kind, ExitKind::Finished) {
             self.slowest = self.slowest.max(run.duration);
             if run.blocks.is_empty() {
                 return Ok(None);
@@ -68,7 +76,7 @@ impl<'t> Executor<'t> {
         }
         self.blocks.clear();
         self.blocks.extend_from_slice(run.blocks);
-        Ok(Some(out_of_memory_is_a_crash(run.verdict)))
+        Ok(Some(out_of_memory_is_a_crash(run.exit_kind)))
     }
 
     /// How many inputs are best run at once.
@@ -76,30 +84,32 @@ impl<'t> Executor<'t> {
         self.target.batch_len()
     }
 
-    /// Runs `inputs` as long as they have nothing to say; how many did not.
-    pub(crate) fn run_dull(&mut self, inputs: &Inputs) -> Result<usize, TargetError> {
-        let dull = self.target.run_dull(inputs)?;
-        let runs = dull.runs.min(inputs.len());
+    /// Runs `inputs` as long as they are uninteresting; how many were.
+    pub(crate) fn run_uninteresting(&mut self, inputs: &Inputs) -> Result<usize, TargetError> {
+        let Uninteresting { runs, duration } = self.target.run_uninteresting(inputs)?;
+        if runs > inputs.len() {
+            return Err(TargetError::new(MoreRunsThanInputs { runs, inputs: inputs.len() }));
+        }
         self.execs += runs as u64;
-        self.last = dull.duration;
+        self.last = duration;
         Ok(runs)
     }
 
     /// Runs `input` on the exact path; all its blocks are in [`blocks`](Self::blocks).
-    pub(crate) fn trace(&mut self, input: &[u8]) -> Result<Verdict, TargetError> {
+    pub(crate) fn trace(&mut self, input: &[u8]) -> Result<ExitKind, TargetError> {
         self.execs += 1;
         let run = self.target.trace(input)?;
         self.last = run.duration;
         self.blocks.clear();
         self.blocks.extend_from_slice(run.blocks);
-        Ok(out_of_memory_is_a_crash(run.verdict))
+        Ok(out_of_memory_is_a_crash(run.exit_kind))
     }
 
     /// Repeats on the exact path an input that crashed.
-    pub(crate) fn confirm_crash(&mut self, input: &[u8]) -> Result<Truth, TargetError> {
+    pub(crate) fn confirm_crash(&mut self, input: &[u8]) -> Result<Confirmation, TargetError> {
         Ok(match self.trace(input)? {
-            Verdict::Crashed(facts) => Truth::Crashes(facts),
-            _ => Truth::Unsteady,
+            ExitKind::Crashed(facts) => Confirmation::Crashes(facts),
+            _ => Confirmation::Unsteady,
         })
     }
 
@@ -108,20 +118,20 @@ impl<'t> Executor<'t> {
         &mut self,
         input: &[u8],
         limit: Duration,
-    ) -> Result<Truth, TargetError> {
+    ) -> Result<Confirmation, TargetError> {
         self.target.set_timeout(limit);
-        let truth = self.trace(input).and_then(|verdict| match verdict {
-            Verdict::TimedOut => Ok(Truth::Hangs),
-            Verdict::Finished => Ok(Truth::Finishes),
+        let confirmation = self.trace(input).and_then(|exit_kind| match exit_kind {
+            ExitKind::TimedOut => Ok(Confirmation::Hangs),
+            ExitKind::Finished => Ok(Confirmation::Finishes),
             // Seen once now, as a crash.
-            Verdict::Crashed(_) => self.confirm_crash(input),
-            Verdict::OutOfMemory | Verdict::Unsupported(_) => Ok(Truth::Unsteady),
+            ExitKind::Crashed(_) => self.confirm_crash(input),
+            ExitKind::OutOfMemory | ExitKind::Unsupported(_) => Ok(Confirmation::Unsteady),
         });
         self.target.set_timeout(self.limit);
-        truth
+        confirmation
     }
 
-    /// Tells the target that the queue reaches `blocks`.
+    /// Lets the target know that the queue reaches `blocks`.
     pub(crate) fn known(&mut self, blocks: &[u32]) {
         self.target.known_blocks(blocks);
     }
@@ -142,9 +152,9 @@ pub fn hang_limit(limit: Duration) -> Duration {
     limit.saturating_mul(2).max(Duration::from_secs(1))
 }
 
-fn out_of_memory_is_a_crash(verdict: Verdict) -> Verdict {
-    match verdict {
-        Verdict::OutOfMemory => Verdict::Crashed(CrashFacts::out_of_memory()),
+fn out_of_memory_is_a_crash(exit_kind: ExitKind) -> ExitKind {
+    match exit_kind {
+        ExitKind::OutOfMemory => ExitKind::Crashed(CrashFacts::out_of_memory()),
         other => other,
     }
 }
@@ -153,6 +163,7 @@ fn out_of_memory_is_a_crash(verdict: Verdict) -> Verdict {
 mod tests {
     use super::*;
     use crate::mock::Maze;
+    use crate::target::Execution;
 
     const LIMIT: Duration = Duration::from_millis(10);
 
@@ -160,7 +171,7 @@ mod tests {
     fn says_nothing_about_a_run_that_finds_nothing() {
         let mut maze = Maze::new();
         let mut executor = Executor::new(&mut maze, LIMIT, 0);
-        assert_eq!(executor.run(b"x").unwrap(), Some(Verdict::Finished));
+        assert_eq!(executor.run(b"x").unwrap(), Some(ExitKind::Finished));
         assert_eq!(executor.blocks, [0]);
         assert_eq!(executor.run(b"y").unwrap(), None);
         assert_eq!(executor.execs, 2);
@@ -171,9 +182,9 @@ mod tests {
         let mut maze = Maze::new();
         let mut executor = Executor::new(&mut maze, LIMIT, 0);
         // The maze needs 15 ms for this one, and for ever for the next.
-        assert_eq!(executor.run(b"SLOW").unwrap(), Some(Verdict::TimedOut));
-        assert_eq!(executor.confirm_hang(b"SLOW", LIMIT * 2).unwrap(), Truth::Finishes);
-        assert_eq!(executor.confirm_hang(b"HANG", LIMIT * 2).unwrap(), Truth::Hangs);
+        assert_eq!(executor.run(b"SLOW").unwrap(), Some(ExitKind::TimedOut));
+        assert_eq!(executor.confirm_hang(b"SLOW", LIMIT * 2).unwrap(), Confirmation::Finishes);
+        assert_eq!(executor.confirm_hang(b"HANG", LIMIT * 2).unwrap(), Confirmation::Hangs);
         assert_eq!(maze.limit, LIMIT);
     }
 
@@ -187,15 +198,42 @@ mod tests {
     fn does_not_believe_a_crash_that_does_not_come_back() {
         let mut maze = Maze::new();
         let mut executor = Executor::new(&mut maze, LIMIT, 0);
-        assert!(matches!(executor.run(b"FLAKY").unwrap(), Some(Verdict::Crashed(_))));
-        assert_eq!(executor.confirm_crash(b"FLAKY").unwrap(), Truth::Unsteady);
+        assert!(matches!(executor.run(b"FLAKY").unwrap(), Some(ExitKind::Crashed(_))));
+        assert_eq!(executor.confirm_crash(b"FLAKY").unwrap(), Confirmation::Unsteady);
     }
 
     #[test]
-    fn tells_running_out_of_memory_as_a_crash() {
+    fn refuses_a_target_that_reports_more_runs_than_it_was_given() {
+        struct Liar;
+        impl Target for Liar {
+            fn blocks_total(&self) -> usize {
+                0
+            }
+            fn run(&mut self, _: &[u8]) -> Result<Execution<'_>, TargetError> {
+                let duration = Duration::ZERO;
+                Ok(Execution { exit_kind: ExitKind::Finished, blocks: &[], duration })
+            }
+            fn run_uninteresting(&mut self, _: &Inputs) -> Result<Uninteresting, TargetError> {
+                Ok(Uninteresting { runs: 3, duration: Duration::ZERO })
+            }
+            fn trace(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
+                self.run(input)
+            }
+            fn known_blocks(&mut self, _: &[u32]) {}
+            fn set_timeout(&mut self, _: Duration) {}
+        }
+        let mut inputs = Inputs::default();
+        inputs.push(b"a");
+        inputs.push(b"b");
+        let error = Executor::new(&mut Liar, LIMIT, 0).run_uninteresting(&inputs).unwrap_err();
+        assert_eq!(error.to_string(), "the target reported 3 runs of 2 inputs");
+    }
+
+    #[test]
+    fn running_out_of_memory_is_a_crash() {
         let mut maze = Maze::new();
         let mut executor = Executor::new(&mut maze, LIMIT, 0);
-        let verdict = executor.run(b"MEMORY").unwrap();
-        assert_eq!(verdict, Some(Verdict::Crashed(CrashFacts::out_of_memory())));
+        let exit_kind = executor.run(b"MEMORY").unwrap();
+        assert_eq!(exit_kind, Some(ExitKind::Crashed(CrashFacts::out_of_memory())));
     }
 }

@@ -8,6 +8,7 @@
 
 mod atomic;
 mod campaign;
+mod chain;
 mod coverage;
 mod crash;
 mod dictionary;
@@ -25,10 +26,11 @@ mod target;
 
 pub use atomic::{WriteError, write as write_atomically};
 pub use campaign::{Campaign, CampaignError, DEFAULT_MAX_LEN, Options};
+pub use chain::ErrorChain;
 pub use dictionary::{DictionaryError, LineProblem};
 pub use executor::hang_limit;
 pub use out::OutError;
 pub use recorded::Recorded;
 pub use seeds::{SeedsError, SkipReason};
 pub use stats::{Event, Finding, IgnoredReason, Progress, Stats, StopReason, Summary};
-pub use target::{CrashFacts, Dull, Inputs, Run, Target, TargetError, Verdict};
+pub use target::{CrashFacts, Execution, ExitKind, Inputs, Target, TargetError, Uninteresting};

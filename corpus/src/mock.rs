@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::coverage::BlockSet;
-use crate::target::{CrashFacts, Dull, Inputs, Run, Target, TargetError, Verdict};
+use crate::target::{CrashFacts, Execution, ExitKind, Inputs, Target, TargetError, Uninteresting};
 
 /// Each byte of it that an input starts with is one more block; all of it is a crash.
 pub(crate) const MAGIC: &[u8] = b"DEJA";
@@ -48,43 +48,43 @@ impl Maze {
     }
 
     /// What `input` does, and the blocks it reaches into `self.blocks`.
-    fn walk(&mut self, input: &[u8], exact: bool) -> (Verdict, Duration) {
+    fn walk(&mut self, input: &[u8], exact: bool) -> (ExitKind, Duration) {
         let steps = input.iter().zip(MAGIC).take_while(|(a, b)| a == b).count();
         self.blocks.clear();
         self.blocks.extend(0..=steps as u32);
         let mut time = Duration::from_micros(10);
         let mut special = |block: u32| self.blocks.push(block);
-        let verdict = match input {
+        let exit_kind = match input {
             [b'S', b'L', b'O', b'W', ..] => {
                 special(10);
                 time = Duration::from_millis(15);
-                Verdict::Finished
+                ExitKind::Finished
             }
             [b'H', b'A', b'N', b'G', rest @ ..] => {
                 special(11);
                 // Two different ways to hang.
                 special(20 + u32::from(rest.first().is_some_and(|&byte| byte > 127)));
                 time = Duration::MAX;
-                Verdict::Finished
+                ExitKind::Finished
             }
             [b'F', b'L', b'A', b'K', b'Y', ..] if !exact => {
                 special(12);
-                Verdict::Crashed(crash("SIGBUS", &["nowhere"]))
+                ExitKind::Crashed(crash("SIGBUS", &["nowhere"]))
             }
-            [b'M', b'E', b'M', b'O', b'R', b'Y', ..] => Verdict::OutOfMemory,
-            [b'F', b'O', b'R', b'K', ..] => Verdict::Unsupported("fork".to_owned()),
+            [b'M', b'E', b'M', b'O', b'R', b'Y', ..] => ExitKind::OutOfMemory,
+            [b'F', b'O', b'R', b'K', ..] => ExitKind::Unsupported("fork".to_owned()),
             [b'G', b'H', b'O', b'S', b'T', ..] if !exact => {
                 special(13);
-                Verdict::Finished
+                ExitKind::Finished
             }
             _ if steps == MAGIC.len() => {
                 // The frames below the fifth differ with the input; the crash is one.
                 let way = format!("way{}", input.len());
-                Verdict::Crashed(crash("SIGSEGV-write", &["a", "b", "c", "d", "e", &way]))
+                ExitKind::Crashed(crash("SIGSEGV-write", &["a", "b", "c", "d", "e", &way]))
             }
-            _ => Verdict::Finished,
+            _ => ExitKind::Finished,
         };
-        if time > self.limit { (Verdict::TimedOut, self.limit) } else { (verdict, time) }
+        if time > self.limit { (ExitKind::TimedOut, self.limit) } else { (exit_kind, time) }
     }
 }
 
@@ -101,7 +101,7 @@ impl Target for Maze {
         BLOCKS
     }
 
-    fn run(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError> {
+    fn run(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
         self.runs += 1;
         if self.fail_at == Some(self.runs) {
             return Err(TargetError::new("the host is on fire"));
@@ -109,37 +109,37 @@ impl Target for Maze {
         if let Some(log) = &mut self.log {
             log.push(input.to_vec());
         }
-        let (verdict, duration) = self.walk(input, false);
+        let (exit_kind, duration) = self.walk(input, false);
         let known = &mut self.known;
         self.blocks.retain(|&block| known.insert(block as usize));
-        Ok(Run { verdict, blocks: &self.blocks, duration })
+        Ok(Execution { exit_kind, blocks: &self.blocks, duration })
     }
 
     fn batch_len(&self) -> usize {
         self.batch_len
     }
 
-    fn run_dull(&mut self, inputs: &Inputs) -> Result<Dull, TargetError> {
-        let mut dull = Dull::default();
+    fn run_uninteresting(&mut self, inputs: &Inputs) -> Result<Uninteresting, TargetError> {
+        let mut ran = Uninteresting::default();
         for input in inputs.iter() {
-            let (verdict, duration) = self.walk(input, false);
+            let (exit_kind, duration) = self.walk(input, false);
             let is_new = self.blocks.iter().any(|&block| !self.known.contains(block as usize));
-            if verdict != Verdict::Finished || is_new {
+            if exit_kind != ExitKind::Finished || is_new {
                 break;
             }
             self.runs += 1;
             if let Some(log) = &mut self.log {
                 log.push(input.to_vec());
             }
-            dull.runs += 1;
-            dull.duration += duration;
+            ran.runs += 1;
+            ran.duration += duration;
         }
-        Ok(dull)
+        Ok(ran)
     }
 
-    fn trace(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError> {
-        let (verdict, duration) = self.walk(input, true);
-        Ok(Run { verdict, blocks: &self.blocks, duration })
+    fn trace(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
+        let (exit_kind, duration) = self.walk(input, true);
+        Ok(Execution { exit_kind, blocks: &self.blocks, duration })
     }
 
     fn known_blocks(&mut self, blocks: &[u32]) {

@@ -44,11 +44,20 @@ pub(crate) fn hang(id: u64, origin: Origin<'_>, at: Moment) -> String {
     head(id, Some(origin), at, "") + operation(origin)
 }
 
-/// Name of a crash of this `kind` (see [`part`]) and hash of the top of its stack.
-pub(crate) fn crash(id: u64, kind: &str, stack: u32, origin: Origin<'_>, at: Moment) -> String {
-    let mut name = head(id, Some(origin), at, kind) + operation(origin);
+/// What makes a crash different from others, as far as its file name says it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct CrashKey {
+    /// Kind of fault, fit for a file name (see [`part`]).
+    pub(crate) kind: String,
+    /// Hash of the top of the stack.
+    pub(crate) stack: u32,
+}
+
+/// Name of a crash.
+pub(crate) fn crash(id: u64, key: &CrashKey, origin: Origin<'_>, at: Moment) -> String {
+    let mut name = head(id, Some(origin), at, &key.kind) + operation(origin);
     // Writing to a string cannot fail.
-    let _ = write!(name, ",stack:{stack:08x}");
+    let _ = write!(name, ",stack:{:08x}", key.stack);
     name
 }
 
@@ -94,8 +103,8 @@ pub(crate) struct Parsed {
     pub(crate) src: Option<u64>,
     /// Whether it was a seed.
     pub(crate) seed: bool,
-    /// Kind of crash and hash of the top of its stack.
-    pub(crate) crash: Option<(String, u32)>,
+    /// Which crash it is, of one.
+    pub(crate) crash: Option<CrashKey>,
 }
 
 /// Reads a name back; `None` if it is none of ours, nor of another AFL tool.
@@ -113,7 +122,8 @@ pub(crate) fn parse(name: &str) -> Option<Parsed> {
             _ => {}
         }
     }
-    Some(Parsed { id, src, seed, crash: kind.zip(stack) })
+    let crash = kind.zip(stack).map(|(kind, stack)| CrashKey { kind, stack });
+    Some(Parsed { id, src, seed, crash })
 }
 
 #[cfg(test)]
@@ -121,6 +131,10 @@ mod tests {
     use super::*;
 
     const AT: Moment = Moment { time: Duration::from_millis(1234), execs: 567 };
+
+    fn key(kind: &str, stack: u32) -> CrashKey {
+        CrashKey { kind: kind.to_owned(), stack }
+    }
 
     #[test]
     fn names_files_as_afl_does() {
@@ -133,7 +147,7 @@ mod tests {
             "id:000003,src:000001,time:1234,execs:567,op:havoc,+cov"
         );
         assert_eq!(
-            crash(0, "SIGABRT", 0xbeef, Origin::Entry(12), AT),
+            crash(0, &key("SIGABRT", 0xbeef), Origin::Entry(12), AT),
             "id:000000,sig:SIGABRT,src:000012,time:1234,execs:567,op:havoc,stack:0000beef"
         );
         assert_eq!(hang(1, Origin::Seed("x"), AT), "id:000001,orig:x,time:1234,execs:567");
@@ -141,8 +155,9 @@ mod tests {
 
     #[test]
     fn reads_its_own_names_back() {
-        let name = crash(7, "SIGSEGV-write", 0xdead_beef, Origin::Entry(12), AT);
-        let crash = Some(("SIGSEGV-write".to_owned(), 0xdead_beef));
+        let key = key("SIGSEGV-write", 0xdead_beef);
+        let name = crash(7, &key, Origin::Entry(12), AT);
+        let crash = Some(key);
         assert_eq!(parse(&name), Some(Parsed { id: 7, src: Some(12), seed: false, crash }));
         assert!(parse(&queue(0, Origin::Seed("s"), AT)).unwrap().seed);
     }

@@ -20,6 +20,11 @@ const LINE_BYTES_MAX: u64 = 1 << 16;
 
 /// Content of `.dejavm/format`.
 const FORMAT: &str = "dejavm campaign 1\n";
+/// What is shown of another content.
+const FORMAT_CHARS_SHOWN: usize = 64;
+
+/// More than a process number has.
+const PID_BYTES_MAX: u64 = 32;
 
 /// The output folder could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -153,7 +158,8 @@ impl OutFolder {
             None => atomic::write(&format, FORMAT.as_bytes())?,
             Some(found) if found == FORMAT.as_bytes() => {}
             Some(found) => {
-                let found = String::from_utf8_lossy(&found).escape_debug().take(64).collect();
+                let found = String::from_utf8_lossy(&found);
+                let found = found.escape_debug().take(FORMAT_CHARS_SHOWN).collect();
                 return Err(OutError::Format { path: format, found });
             }
         }
@@ -310,7 +316,7 @@ fn lock(root: &Path, path: &Path) -> Result<File, OutError> {
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
             // Only a hint for people, so whatever can be read will do.
-            let _ = (&mut file).take(32).read_to_string(&mut pid);
+            let _ = (&mut file).take(PID_BYTES_MAX).read_to_string(&mut pid);
             let pid = pid.trim().to_owned();
             return Err(OutError::InUse { path: root.to_owned(), pid });
         }

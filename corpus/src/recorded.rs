@@ -1,12 +1,12 @@
 //! What a campaign recorded about one of its crashes, for those who replay it.
 //!
-//! The name of a crash file says what tells the crash apart; the campaign's folder, if the file
+//! The name of a crash file says what sets the crash apart; the campaign's folder, if the file
 //! still lies in one, says the rest. Never runs anything, and writes nothing.
 
 use std::path::Path;
 
-use crate::crash::{CrashKey, CrashRecord};
-use crate::names;
+use crate::crash::{self, CrashRecord};
+use crate::names::{self, CrashKey};
 use crate::out::{self, OutError};
 use crate::target::CrashFacts;
 
@@ -30,7 +30,7 @@ impl Recorded {
         let Some(name) = path.file_name().map(|name| name.to_string_lossy()) else {
             return Ok(None);
         };
-        let Some((kind, stack)) = names::parse(&name).and_then(|parsed| parsed.crash) else {
+        let Some(key) = names::parse(&name).and_then(|parsed| parsed.crash) else {
             return Ok(None);
         };
         let records = match path.parent().and_then(Path::parent) {
@@ -43,7 +43,7 @@ impl Recorded {
         let facts = records.into_iter().find(|record| record.file == name).map(|record| {
             CrashFacts { kind: record.kind, stack: record.stack, summary: record.summary }
         });
-        Ok(Some(Self { key: CrashKey { kind, stack }, facts }))
+        Ok(Some(Self { key, facts }))
     }
 
     /// The kind of fault, as the file's name has it.
@@ -56,7 +56,7 @@ impl Recorded {
     /// kind of fault at the same place.
     #[must_use]
     pub fn is_same_as(&self, facts: &CrashFacts) -> bool {
-        CrashKey::of(facts) == self.key
+        crash::key(facts) == self.key
     }
 }
 

@@ -129,6 +129,9 @@ pub(crate) struct Earlier {
     pub(crate) last_hang: u64,
 }
 
+/// Numbers in `fuzzer_stats` stay below this. A larger one is damage; adding to it could overflow.
+const NUMBER_END: u64 = 1 << 53;
+
 /// Reads `fuzzer_stats` back; `None` if it lacks what is needed to go on counting.
 pub(crate) fn parse(text: &str) -> Option<Earlier> {
     let values: HashMap<&str, &str> = text
@@ -136,9 +139,9 @@ pub(crate) fn parse(text: &str) -> Option<Earlier> {
         .filter_map(|line| line.split_once(':'))
         .map(|(key, value)| (key.trim(), value.trim()))
         .collect();
-    // A larger number is damage; adding to it could overflow.
-    let number =
-        |key| values.get(key).and_then(|value| value.parse::<u64>().ok()).filter(|&n| n < 1 << 53);
+    let number = |key| {
+        values.get(key).and_then(|value| value.parse::<u64>().ok()).filter(|&n| n < NUMBER_END)
+    };
     Some(Earlier {
         run_time: Duration::from_secs(number("run_time")?),
         execs: number("execs_done")?,

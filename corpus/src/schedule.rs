@@ -83,9 +83,9 @@ pub(crate) struct Turn {
     pub(crate) energy: usize,
 }
 
-/// A place in the sequence of random numbers.
+/// Where the sequence of random numbers stood at some time.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place(StdRand);
+pub(crate) struct RngCheckpoint(StdRand);
 
 /// Numbers about the queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -216,8 +216,8 @@ impl Queue {
         let score = CorpusPowerTestcaseScore::compute(&self.state, &mut testcase)?;
         drop(testcase);
         if self.cycles() != cycles {
-            // Weights change with the turns an entry had; LibAFL computes them again only when
-            // told that an entry was replaced; by what, it does not ask.
+            // Weights change with the turns an entry had. LibAFL computes them again only after an
+            // entry was replaced, and does not look at what replaced it.
             let base = self.scheduler.base_mut();
             base.on_replace(&mut self.state, entry, &Testcase::<BytesInput>::default())?;
         }
@@ -239,9 +239,9 @@ impl Queue {
                     continue;
                 }
                 let Some(&id) = top.map().get(&block) else { continue };
-                if let Some(mark) = favoured.get_mut(id.0) {
-                    *mark = true;
-                }
+                let mark = favoured.get_mut(id.0);
+                *mark.ok_or_else(|| Error::illegal_state("an entry that is not in the queue"))? =
+                    true;
                 for &index in &corpus.get(id)?.borrow().metadata::<MapIndexesMetadata>()?.list {
                     covered.insert(index);
                 }
@@ -265,10 +265,10 @@ impl Queue {
     /// Puts the bytes of `entry` into `bytes`.
     pub(crate) fn load(&self, entry: CorpusId, bytes: &mut Vec<u8>) -> Result<(), Error> {
         let testcase = self.state.corpus().get(entry)?.borrow();
+        let input = testcase.input().as_ref();
+        let input = input.ok_or_else(|| Error::illegal_state("a queue entry without its input"))?;
         bytes.clear();
-        if let Some(input) = testcase.input() {
-            bytes.extend_from_slice(input.mutator_bytes());
-        }
+        bytes.extend_from_slice(input.mutator_bytes());
         Ok(())
     }
 
@@ -280,15 +280,15 @@ impl Queue {
         Ok(self.mutator.mutate(&mut self.state, mutant)? == MutationResult::Mutated)
     }
 
-    /// Where the random numbers are: [`go_back`](Self::go_back) returns there.
-    pub(crate) fn place(&self) -> Place {
-        Place(*self.state.rand())
+    /// Where the random numbers are, for [`restore`](Self::restore).
+    pub(crate) fn rng_checkpoint(&self) -> RngCheckpoint {
+        RngCheckpoint(*self.state.rand())
     }
 
-    /// Goes back to a place, as if nothing had been chosen since; for mutants that were made and
-    /// not run.
-    pub(crate) fn go_back(&mut self, place: Place) {
-        *self.state.rand_mut() = place.0;
+    /// Goes back to a checkpoint, as if nothing had been chosen since: mutants that were made and
+    /// not run are made once more.
+    pub(crate) fn restore(&mut self, checkpoint: RngCheckpoint) {
+        *self.state.rand_mut() = checkpoint.0;
     }
 
     /// Number of entries.
@@ -388,6 +388,34 @@ mod tests {
             queue.mutate(&[b'x'; 60], &mut mutant).unwrap();
             assert!(mutant.mutator_bytes().len() <= 64);
         }
+    }
+
+    #[test]
+    fn an_entry_without_its_input_is_an_error_and_not_an_empty_input() {
+        let mut queue = queue(1);
+        let entry = queue.add(b"a", &[1], None).unwrap();
+        *queue.state.corpus().get(entry).unwrap().borrow_mut().input_mut() = None;
+        let mut bytes = b"old".to_vec();
+        queue.load(entry, &mut bytes).unwrap_err();
+        assert_eq!(bytes, b"old");
+    }
+
+    #[test]
+    fn makes_the_same_mutants_again_from_a_checkpoint() {
+        let mut queue = queue(1);
+        queue.add(&[b'x'; 60], &[1], None).unwrap();
+        let checkpoint = queue.rng_checkpoint();
+        let mut mutants = || {
+            let mut mutant = BytesInput::new(Vec::new());
+            let mut made = Vec::new();
+            for _ in 0..20 {
+                queue.mutate(&[b'x'; 60], &mut mutant).unwrap();
+                made.push(mutant.mutator_bytes().to_vec());
+            }
+            queue.restore(checkpoint);
+            made
+        };
+        assert_eq!(mutants(), mutants());
     }
 
     #[test]

@@ -25,8 +25,8 @@ pub enum SeedsError {
 #[derive(Debug, thiserror::Error)]
 pub enum SkipReason {
     /// It could not be read.
-    #[error("it cannot be read: {0}")]
-    Unreadable(io::Error),
+    #[error("it cannot be read")]
+    Unreadable(#[source] io::Error),
     /// It is a folder or a device.
     #[error("it is not a regular file")]
     NotAFile,
@@ -76,30 +76,42 @@ pub(crate) struct Seed {
 pub(crate) struct Seeds {
     /// In the order of their file names, so that a campaign can be repeated.
     pub(crate) usable: Vec<Seed>,
-    pub(crate) skipped: Vec<(PathBuf, SkipReason)>,
+    pub(crate) skipped: Vec<SkippedSeed>,
+}
+
+/// A file that is not used as a seed.
+#[derive(Debug)]
+pub(crate) struct SkippedSeed {
+    pub(crate) path: PathBuf,
+    pub(crate) reason: SkipReason,
 }
 
 /// Reads the seeds in `folder`, at most `max_len` bytes each. Hidden files are passed over, they
 /// belong to other tools.
 pub(crate) fn read(folder: &Path, max_len: usize) -> Result<Seeds, SeedsError> {
     let fail = |source| SeedsError::List { path: folder.to_owned(), source };
-    let mut paths = Vec::new();
+    let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(fail)? {
-        paths.push(entry.map_err(fail)?.path());
+        names.push(entry.map_err(fail)?.file_name());
     }
-    paths.sort();
+    names.sort();
     let mut seeds = Seeds::default();
-    for path in paths {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for name in names {
+        let path = folder.join(&name);
+        let name = name.to_string_lossy().into_owned();
         if name.starts_with('.') {
             continue;
         }
-        match read_input(&path, max_len) {
+        let skipped = match read_input(&path, max_len) {
+            Ok(bytes) if !bytes.is_empty() => {
+                seeds.usable.push(Seed { path, name, bytes });
+                continue;
+            }
             // A mutant may be empty, and is an entry like any other; an empty seed is a mistake.
-            Ok(bytes) if bytes.is_empty() => seeds.skipped.push((path, SkipReason::Empty)),
-            Ok(bytes) => seeds.usable.push(Seed { path, name, bytes }),
-            Err(reason) => seeds.skipped.push((path, reason)),
-        }
+            Ok(_) => SkipReason::Empty,
+            Err(reason) => reason,
+        };
+        seeds.skipped.push(SkippedSeed { path, reason: skipped });
     }
     Ok(seeds)
 }
@@ -145,7 +157,7 @@ mod tests {
         let skipped: Vec<_> = seeds
             .skipped
             .iter()
-            .map(|(path, why)| format!("{}: {why}", path.file_name().unwrap().display()))
+            .map(|seed| format!("{}: {}", seed.path.file_name().unwrap().display(), seed.reason))
             .collect();
         assert!(skipped[0].starts_with("dangling: it cannot be read"));
         assert_eq!(

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::chain::ErrorChain;
 use crate::seeds::SkipReason;
 use crate::target::CrashFacts;
 
@@ -187,6 +188,7 @@ impl fmt::Display for Event<'_> {
                 write!(f, "resuming: {entries} queue entries, {crashes} crashes, {hangs} hangs")
             }
             Self::SeedSkipped { path, reason } => {
+                let reason = ErrorChain(*reason);
                 write!(f, "seed {} is not in the queue: {reason}", path.display())
             }
             Self::Ignored { path, reason } => {
@@ -215,7 +217,7 @@ impl fmt::Display for IgnoredReason<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ForeignName => f.write_str("its name is not that of a finding"),
-            Self::Unusable(reason) => write!(f, "{reason}"),
+            Self::Unusable(reason) => write!(f, "{}", ErrorChain(*reason)),
             Self::NoLongerFinishes => f.write_str("run again, it no longer finishes"),
             Self::Damaged => f.write_str("it is damaged; what it held starts anew"),
         }
@@ -256,4 +258,21 @@ pub struct Summary {
     pub stats: Stats,
     /// New crashes of this start, in the order found.
     pub new_crashes: Vec<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn says_why_a_seed_cannot_be_read() {
+        let reason = SkipReason::Unreadable(io::Error::other("it is locked"));
+        let path = Path::new("in/a");
+        let skipped = Event::SeedSkipped { path, reason: &reason }.to_string();
+        let line = "seed in/a is not in the queue: it cannot be read: it is locked";
+        assert_eq!(skipped, line);
+        let ignored = IgnoredReason::Unusable(&reason).to_string();
+        assert_eq!(ignored, "it cannot be read: it is locked");
+    }
 }

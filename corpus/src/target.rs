@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Runs inputs, one at a time, and reports which coverage blocks they reach.
 ///
-/// What an input does is a [`Verdict`]; a [`TargetError`] says that the host failed, and ends the
+/// What an input does is a [`ExitKind`]; a [`TargetError`] says that the host failed, and ends the
 /// campaign.
 pub trait Target {
     /// Number of coverage blocks. Every block this target reports is below it.
@@ -20,7 +20,7 @@ pub trait Target {
     /// # Errors
     ///
     /// The host failed; the campaign ends.
-    fn run(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError>;
+    fn run(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError>;
 
     /// How many inputs the target would best be given at once; 1 (the default) is one at a time,
     /// by [`run`](Self::run).
@@ -28,17 +28,17 @@ pub trait Target {
         1
     }
 
-    /// Runs `inputs` from the first one on, as long as each finishes and reaches no block that
-    /// [`run`](Self::run) would report, and tells how many did. The next one, if there is one, was
-    /// perhaps run and perhaps not; it is given to `run`, which reports of it as if it had not
-    /// been run before.
+    /// Runs `inputs` from the first one on, as long as each is uninteresting: it finishes and
+    /// reaches no block that [`run`](Self::run) would report. Returns how many those were. Whether
+    /// the next one, if there is one, was run does not matter: it is given to `run`, which reports
+    /// on it as if it had not been.
     ///
     /// # Errors
     ///
     /// The host failed; the campaign ends.
-    fn run_dull(&mut self, inputs: &Inputs) -> Result<Dull, TargetError> {
+    fn run_uninteresting(&mut self, inputs: &Inputs) -> Result<Uninteresting, TargetError> {
         let _ = inputs;
-        Ok(Dull::default())
+        Ok(Uninteresting::default())
     }
 
     /// Runs `input` on the exact path: reports every block it reaches, each once, known or not.
@@ -48,7 +48,7 @@ pub trait Target {
     /// # Errors
     ///
     /// The host failed; the campaign ends.
-    fn trace(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError>;
+    fn trace(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError>;
 
     /// Names blocks that need no report from [`run`](Self::run) any more.
     fn known_blocks(&mut self, blocks: &[u32]);
@@ -66,9 +66,9 @@ pub trait Target {
     fn set_timeout(&mut self, limit: Duration);
 }
 
-/// The runs of a batch that had nothing to say.
+/// The runs of a batch before its first interesting one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Dull {
+pub struct Uninteresting {
     /// How many; the first ones of the batch.
     pub runs: usize,
     /// Time that they took together.
@@ -113,35 +113,38 @@ impl Inputs {
         self.bytes.len()
     }
 
-    /// The input with number `index`; empty past the last one.
+    /// The input with number `index`; `None` past the last one.
     #[must_use]
-    pub fn get(&self, index: usize) -> &[u8] {
-        let start = index.checked_sub(1).and_then(|before| self.ends.get(before)).copied();
-        let end = self.ends.get(index).copied().unwrap_or(0);
-        self.bytes.get(start.unwrap_or(0)..end).unwrap_or_default()
+    pub fn get(&self, index: usize) -> Option<&[u8]> {
+        let end = *self.ends.get(index)?;
+        let start = match index.checked_sub(1) {
+            Some(before) => *self.ends.get(before)?,
+            None => 0,
+        };
+        self.bytes.get(start..end)
     }
 
     /// All inputs in order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        (0..self.len()).map(|index| self.get(index))
+        (0..self.len()).map_while(|index| self.get(index))
     }
 }
 
-/// What one run showed. Borrows the target's own list of blocks, so that a run that finds nothing
+/// What one run of an input showed. Borrows the target's own list of blocks, so that a run that finds nothing
 /// allocates nothing.
 #[derive(Debug)]
-pub struct Run<'a> {
+pub struct Execution<'a> {
     /// Why the run ended.
-    pub verdict: Verdict,
+    pub exit_kind: ExitKind,
     /// Blocks reached, without repetition, in any order.
     pub blocks: &'a [u32],
     /// Time the input took, without the cost of coverage and rewind where the target can tell.
     pub duration: Duration,
 }
 
-/// Why a run ended.
+/// Why a run ended. LibAFL's enum of the same name has no room for the facts of a crash.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ExitKind {
     /// The input was processed.
     Finished,
     /// The program faulted or aborted.
@@ -167,7 +170,7 @@ pub struct CrashFacts {
 }
 
 impl CrashFacts {
-    /// Running out of memory, told as a crash: it is saved and folded like one.
+    /// Running out of memory, as a crash: it is saved and folded like one.
     #[must_use]
     pub fn out_of_memory() -> Self {
         Self {
@@ -184,8 +187,23 @@ impl CrashFacts {
 pub struct TargetError(Box<dyn Error + Send + Sync + 'static>);
 
 impl TargetError {
-    /// Wraps the error of the machinery behind a target.
+    /// Wraps the error of the machinery that a target is made of.
     pub fn new(source: impl Into<Box<dyn Error + Send + Sync + 'static>>) -> Self {
         Self(source.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inputs_come_back_as_they_went_in_and_there_is_none_past_the_last() {
+        let mut inputs = Inputs::default();
+        for input in [&b"one"[..], b"", b"three"] {
+            inputs.push(input);
+        }
+        assert_eq!(inputs.iter().collect::<Vec<_>>(), [&b"one"[..], b"", b"three"]);
+        assert_eq!((inputs.get(1), inputs.get(3)), (Some(&b""[..]), None));
     }
 }

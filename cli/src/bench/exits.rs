@@ -8,7 +8,7 @@ use super::ways::{self, EXITS, INSTRUCTIONS, PAGES, STORES, Where, Written};
 use super::{Context, Row, Sampled, code};
 use crate::error::CliError;
 use dejavm_engine::guest::process::trap;
-use dejavm_engine::host::{Answer, Probe, Report, Weight};
+use dejavm_engine::host::{Answer, HostReport, Probe, Weight};
 use dejavm_engine::kvm::IoAddress;
 
 /// First touches of a round by a program whose page tables lack the pages.
@@ -235,7 +235,7 @@ impl Event {
 
 impl Needs {
     /// What says that this host cannot do it.
-    fn lacking(self, host: &Report) -> Option<String> {
+    fn lacking(self, host: &HostReport) -> Option<String> {
         let first = |wanted: &dyn Fn(&Probe) -> bool| {
             let no = |probe: &&Probe| probe.answer != Answer::Yes && wanted(probe);
             host.probes.iter().find(no).map(probe_text)
@@ -261,7 +261,7 @@ fn probe_text(probe: &Probe) -> String {
     format!("probe {}: {answer}", probe.name)
 }
 
-fn extension_missing(host: &Report, name: &str) -> Option<String> {
+fn extension_missing(host: &HostReport, name: &str) -> Option<String> {
     let extension = host.extensions.iter().find(|extension| extension.name == name);
     match extension {
         Some(extension) if extension.present => None,

@@ -1,7 +1,7 @@
 //! What a measurement was made on: so that two can be set side by side. Reads `/proc` and `/sys`;
 //! what cannot be read stays empty. Nothing is decided by it.
 
-use dejavm_engine::host::Report;
+use dejavm_engine::host::HostReport;
 use dejavm_engine::kvm::System;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -54,7 +54,7 @@ pub fn tsc_khz(system: &System) -> Option<u32> {
 
 impl Host {
     /// The host that `report` describes.
-    pub fn new(report: &Report, tsc_khz: Option<u32>) -> Self {
+    pub fn new(report: &HostReport, tsc_khz: Option<u32>) -> Self {
         let facts = &report.facts;
         let parameter =
             |p: &dejavm_engine::host::Parameter| (format!("{}.{}", p.module, p.name), p.on);

@@ -177,7 +177,7 @@ pub struct Context<'a> {
     /// KVM.
     pub system: &'a System,
     /// What the host can do.
-    pub host: &'a host::Report,
+    pub host: &'a host::HostReport,
     /// How long to measure.
     pub plan: Plan,
     /// The TSC's frequency.

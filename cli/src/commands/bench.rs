@@ -2,7 +2,7 @@
 //!
 //! Measuring and wording are in `bench`; this only says what goes where.
 
-use crate::args::{Bench, Measurement};
+use crate::args::{BenchArgs, Measurement};
 use crate::bench::fingerprint::{self, Host};
 use crate::bench::{self, Context, Plan, Report};
 use crate::boot;
@@ -49,7 +49,7 @@ impl Measurement {
 }
 
 /// Measures and tells.
-pub fn run(args: &Bench) -> Result<ExitCode, CliError> {
+pub fn run(args: &BenchArgs) -> Result<ExitCode, CliError> {
     if let Some(path) = &args.first_run {
         bench::boot::first_run(path, args.machines)?;
         return Ok(ExitCode::Success);
@@ -76,7 +76,7 @@ pub fn run(args: &Bench) -> Result<ExitCode, CliError> {
     Ok(ExitCode::Success)
 }
 
-fn measure(args: &Bench) -> Result<Report, CliError> {
+fn measure(args: &BenchArgs) -> Result<Report, CliError> {
     let system = boot::system()?;
     let mut status = Status::new(false);
     let path = Path::new(System::DEFAULT_PATH);

@@ -1,13 +1,13 @@
-//! `dejavm doctor`: what this host is, what its KVM can do, and what mends what it cannot.
+//! `dejavm doctor`: what this host is, what its KVM can do, and what remedies what it cannot.
 //!
 //! Finding out is the engine's, and about the sandbox the sandbox's own; this only words it.
 
-use crate::args::Doctor;
+use crate::args::DoctorArgs;
 use crate::error::CliError;
 use crate::exit_code::ExitCode;
 use crate::sandbox::{self, Sandbox, SandboxError};
 use crate::terminal;
-use dejavm_engine::host::{self, Answer, Report};
+use dejavm_engine::host::{self, Answer, HostReport};
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -15,13 +15,13 @@ use std::fmt::Write as _;
 #[derive(Serialize)]
 struct Findings<'a> {
     #[serde(flatten)]
-    host: &'a Report,
+    host: &'a HostReport,
     /// As `fuzz` and `repro` will tell it, or why they will have none.
     sandbox: String,
 }
 
 /// Asks and tells. Negative when process guests cannot run here.
-pub fn run(args: &Doctor) -> Result<ExitCode, CliError> {
+pub fn run(args: &DoctorArgs) -> Result<ExitCode, CliError> {
     let report = host::doctor(&args.device);
     let sandbox = sandbox::probe();
     if args.json {
@@ -43,7 +43,7 @@ fn in_words(sandbox: &Result<Sandbox, SandboxError>) -> String {
     }
 }
 
-fn text(report: &Report, sandbox: &Result<Sandbox, SandboxError>) -> String {
+fn text(report: &HostReport, sandbox: &Result<Sandbox, SandboxError>) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
     let _ = write_host(report, &mut out);
@@ -53,7 +53,7 @@ fn text(report: &Report, sandbox: &Result<Sandbox, SandboxError>) -> String {
     out
 }
 
-fn write_host(report: &Report, out: &mut String) -> std::fmt::Result {
+fn write_host(report: &HostReport, out: &mut String) -> std::fmt::Result {
     let facts = &report.facts;
     writeln!(out, "{}: {}", report.device.display(), report.flavour)?;
     writeln!(out, "  kernel   {}", facts.kernel)?;
@@ -65,7 +65,7 @@ fn write_host(report: &Report, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn write_findings(report: &Report, out: &mut String) -> std::fmt::Result {
+fn write_findings(report: &HostReport, out: &mut String) -> std::fmt::Result {
     if !report.extensions.is_empty() {
         writeln!(out, "\nextensions (KVM_CHECK_EXTENSION):")?;
     }
@@ -104,7 +104,7 @@ fn write_findings(report: &Report, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn write_verdict(report: &Report, out: &mut String) -> std::fmt::Result {
+fn write_verdict(report: &HostReport, out: &mut String) -> std::fmt::Result {
     if !report.problems.is_empty() {
         writeln!(out, "\nproblems:")?;
     }
@@ -112,8 +112,8 @@ fn write_verdict(report: &Report, out: &mut String) -> std::fmt::Result {
         let mark = if problem.blocks { "!" } else { "-" };
         writeln!(out, "  {mark} {}", problem.what)?;
         writeln!(out, "      costs: {}", problem.costs)?;
-        if let Some(mend) = &problem.mend {
-            writeln!(out, "      mend:  {mend}")?;
+        if let Some(remedy) = &problem.remedy {
+            writeln!(out, "      mend:  {remedy}")?;
         }
     }
     let can = |yes| if yes { "yes" } else { "NO" };

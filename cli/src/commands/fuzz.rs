@@ -1,6 +1,6 @@
 //! `dejavm fuzz`: a campaign on a guest.
 
-use crate::args::{CampaignRewind, Fuzz};
+use crate::args::{CampaignRewind, FuzzArgs};
 use crate::blocks::Blocks;
 use crate::boot;
 use crate::error::CliError;
@@ -10,7 +10,7 @@ use crate::guest::Resolved;
 use crate::point;
 use crate::quote;
 use crate::report;
-use crate::sandbox::{Sandbox, Walls};
+use crate::sandbox::{Sandbox, SandboxStage};
 use crate::sanitizers::Aim;
 use crate::target::GuestTarget;
 use crate::terminal::{self, Status};
@@ -36,14 +36,15 @@ const SAMPLE_BYTES_MAX: u64 = 1 << 20;
 const INTERRUPTED: i32 = 130;
 
 /// Runs a campaign.
-pub fn run(args: &Fuzz) -> Result<ExitCode, CliError> {
+pub fn run(args: &FuzzArgs) -> Result<ExitCode, CliError> {
     let mut guest = args.guest.resolve(Aim::Campaign)?;
     let stop = Arc::new(AtomicBool::new(false));
     // First the output folder: it is locked from here on, and refused if it is not ours.
     let options = options(args, &guest, Arc::clone(&stop));
     let campaign = Campaign::new(options).map_err(CliError::Campaign)?;
     // Before there is any thread, so that it holds for all of them.
-    let walls = Walls::raise(!args.no_sandbox, Some(&args.output)).map_err(CliError::Sandbox)?;
+    let stage = SandboxStage::enter_boot(!args.no_sandbox, Some(&args.output));
+    let stage = stage.map_err(CliError::Sandbox)?;
     stop_on_signals(stop)?;
     let system = boot::system()?;
     let mut status = Status::new(args.json);
@@ -74,7 +75,7 @@ pub fn run(args: &Fuzz) -> Result<ExitCode, CliError> {
              the snapshot; they guide nothing"
         )),
     }
-    let sandbox = walls.close().map_err(CliError::Sandbox)?;
+    let sandbox = stage.enter_campaign().map_err(CliError::Sandbox)?;
     status.line(&format!("sandbox: {sandbox}"));
     let mut progress = Shown { status };
     let result = campaign.run(&mut target, &mut progress);
@@ -105,7 +106,7 @@ fn stop_on_signals(flag: Arc<AtomicBool>) -> Result<(), CliError> {
     ctrlc::set_handler(handler).map_err(CliError::Signals)
 }
 
-fn options(args: &Fuzz, guest: &Resolved, stop: Arc<AtomicBool>) -> Options {
+fn options(args: &FuzzArgs, guest: &Resolved, stop: Arc<AtomicBool>) -> Options {
     let words: Vec<OsString> = std::env::args_os().collect();
     Options {
         input: args.input.clone(),
@@ -126,7 +127,7 @@ fn options(args: &Fuzz, guest: &Resolved, stop: Arc<AtomicBool>) -> Options {
 
 /// The machine at the snapshot that the output folder has, or at a new one, which is then saved.
 fn machine(
-    args: &Fuzz,
+    args: &FuzzArgs,
     system: &System,
     guest: &mut Resolved,
     status: &mut Status,
@@ -259,7 +260,7 @@ struct NewCrash {
 }
 
 fn finish(
-    args: &Fuzz,
+    args: &FuzzArgs,
     summary: &Summary,
     target: &GuestTarget,
     sandbox: Sandbox,

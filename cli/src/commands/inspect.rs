@@ -1,6 +1,6 @@
 //! `dejavm inspect`: what a snapshot file holds. Needs no KVM.
 
-use crate::args::Inspect;
+use crate::args::InspectArgs;
 use crate::boot;
 use crate::crash::{self, FrameFacts, Hex};
 use crate::error::CliError;
@@ -55,7 +55,7 @@ struct Image {
 }
 
 /// Opens and tells.
-pub fn run(args: &Inspect) -> Result<ExitCode, CliError> {
+pub fn run(args: &InspectArgs) -> Result<ExitCode, CliError> {
     let info = file::info(&args.file)?;
     let snapshot = MachineSnapshot::open(&args.file)?;
     let damage = match args.check.then(|| file::check_data(&args.file)) {

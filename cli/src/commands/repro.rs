@@ -1,13 +1,13 @@
 //! `dejavm repro`: replays a finding from the snapshot of its campaign.
 
-use crate::args::Repro;
+use crate::args::ReproArgs;
 use crate::boot;
 use crate::error::CliError;
 use crate::exit_code::ExitCode;
 use crate::folder::Folder;
 use crate::point;
 use crate::report::{self, Report};
-use crate::sandbox::{Sandbox, Walls};
+use crate::sandbox::{Sandbox, SandboxStage};
 use crate::terminal;
 use dejavm_corpus::{CrashFacts, Recorded, hang_limit};
 use dejavm_engine::machine::RunReport;
@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 const STDERR_BYTES_MAX: usize = 4096;
 
 /// What a replay has to show.
-enum MissingPaths {
+enum Wanted {
     /// The crash that a campaign recorded.
     Recorded(Recorded),
     /// The time limit.
@@ -54,7 +54,7 @@ struct Expected {
 }
 
 /// Replays.
-pub fn run(args: &Repro) -> Result<ExitCode, CliError> {
+pub fn run(args: &ReproArgs) -> Result<ExitCode, CliError> {
     let read = |source| CliError::Read { path: args.input.clone(), source };
     let input = boot::input(Some(&args.input))?;
     let path = fs::canonicalize(&args.input).map_err(read)?;
@@ -63,10 +63,11 @@ pub fn run(args: &Repro) -> Result<ExitCode, CliError> {
     let wanted = wanted(&path, args)?;
     let limit = args.timeout.or_else(|| default_limit(&wanted, out)).unwrap_or(LIMIT);
     // It writes nothing.
-    let walls = Walls::raise(!args.no_sandbox, None).map_err(CliError::Sandbox)?;
+    let stage = SandboxStage::enter_boot(!args.no_sandbox, None);
+    let stage = stage.map_err(CliError::Sandbox)?;
     let system = boot::system()?;
     let mut machine = boot::load(&system, &snapshot, true)?;
-    let sandbox = walls.close().map_err(CliError::Sandbox)?;
+    let sandbox = stage.enter_campaign().map_err(CliError::Sandbox)?;
     let run =
         machine.run(&input, boot::limit(limit)).map_err(CliError::machine("run the guest"))?;
     let process = machine.process().cloned();
@@ -96,7 +97,7 @@ pub fn run(args: &Repro) -> Result<ExitCode, CliError> {
     Ok(if reproduced { ExitCode::Success } else { ExitCode::Negative })
 }
 
-fn snapshot_of(args: &Repro, out: &Path) -> Result<PathBuf, CliError> {
+fn snapshot_of(args: &ReproArgs, out: &Path) -> Result<PathBuf, CliError> {
     if let Some(path) = &args.snapshot {
         return Ok(path.clone());
     }
@@ -107,18 +108,18 @@ fn snapshot_of(args: &Repro, out: &Path) -> Result<PathBuf, CliError> {
     }
 }
 
-fn wanted(path: &Path, args: &Repro) -> Result<MissingPaths, CliError> {
+fn wanted(path: &Path, args: &ReproArgs) -> Result<Wanted, CliError> {
     if let Some(recorded) = Recorded::of(path)? {
-        return Ok(MissingPaths::Recorded(recorded));
+        return Ok(Wanted::Recorded(recorded));
     }
     let folder = path.parent().and_then(Path::file_name);
     let is_hang = args.snapshot.is_none() && folder.is_some_and(|name| name == "hangs");
-    Ok(if is_hang { MissingPaths::Hang } else { MissingPaths::Crash })
+    Ok(if is_hang { Wanted::Hang } else { Wanted::Crash })
 }
 
 /// What it took in the campaign to be believed a hang.
-fn default_limit(wanted: &MissingPaths, out: &Path) -> Option<Duration> {
-    if !matches!(wanted, MissingPaths::Hang) {
+fn default_limit(wanted: &Wanted, out: &Path) -> Option<Duration> {
+    if !matches!(wanted, Wanted::Hang) {
         return None;
     }
     let stats = fs::read_to_string(out.join("fuzzer_stats")).ok()?;
@@ -127,7 +128,7 @@ fn default_limit(wanted: &MissingPaths, out: &Path) -> Option<Duration> {
     Some(hang_limit(Duration::from_millis(ms)))
 }
 
-impl MissingPaths {
+impl Wanted {
     /// Whether the run shows it, and the comparison in words.
     fn compare(&self, run: &RunReport, report: &Report) -> (bool, String) {
         let facts = facts(run, report);
@@ -217,10 +218,10 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("dejavm-repro-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
         let stats = folder.join("fuzzer_stats");
-        assert_eq!(default_limit(&MissingPaths::Hang, &folder), None);
+        assert_eq!(default_limit(&Wanted::Hang, &folder), None);
         fs::write(&stats, "run_time  : 9\nexec_timeout      : 900\n").unwrap();
-        assert_eq!(default_limit(&MissingPaths::Hang, &folder), Some(Duration::from_millis(1800)));
-        assert_eq!(default_limit(&MissingPaths::Crash, &folder), None);
+        assert_eq!(default_limit(&Wanted::Hang, &folder), Some(Duration::from_millis(1800)));
+        assert_eq!(default_limit(&Wanted::Crash, &folder), None);
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -1,6 +1,6 @@
 //! `dejavm run`: one run, its output, its exit status and a report of it.
 
-use crate::args::Run;
+use crate::args::RunArgs;
 use crate::blocks::Blocks;
 use crate::boot;
 use crate::error::CliError;
@@ -21,7 +21,7 @@ use std::time::Duration;
 const BREAKPOINT: Duration = Duration::from_micros(200);
 
 /// Runs once.
-pub fn run(args: &Run) -> Result<ExitCode, CliError> {
+pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
     if args.snapshot.is_none() && args.guest.program.is_empty() {
         return Err(CliError::Usage(
             "name a program, such as `dejavm run -- ./program @@`, or a snapshot with --snapshot",
@@ -127,7 +127,7 @@ fn of_ended(mut ended: Ended) -> Result<Report, CliError> {
 }
 
 fn of_run(
-    args: &Run,
+    args: &RunArgs,
     machine: &mut Machine,
     run: &RunReport,
     input: &[u8],
@@ -153,7 +153,7 @@ fn of_run(
 /// Runs once more with a breakpoint in every block. Not in the first run, because breakpoints
 /// take time, which is to be reported without them.
 fn blocks(
-    args: &Run,
+    args: &RunArgs,
     machine: &mut Machine,
     input: &[u8],
     limit: Limit,
@@ -179,7 +179,7 @@ fn blocks(
     Ok(Some(BlocksReached { reached: machine.blocks_hit().len(), total }))
 }
 
-fn finish(args: &Run, report: &Report) -> Result<ExitCode, CliError> {
+fn finish(args: &RunArgs, report: &Report) -> Result<ExitCode, CliError> {
     let bytes = if args.json {
         terminal::json(report)?
     } else {

@@ -1,6 +1,6 @@
 //! `dejavm snapshot`: boots to the snapshot point and saves the snapshot.
 
-use crate::args::Snapshot;
+use crate::args::SnapshotArgs;
 use crate::boot;
 use crate::error::CliError;
 use crate::exit_code::ExitCode;
@@ -28,7 +28,7 @@ struct Facts {
 }
 
 /// Boots and saves.
-pub fn run(args: &Snapshot) -> Result<ExitCode, CliError> {
+pub fn run(args: &SnapshotArgs) -> Result<ExitCode, CliError> {
     let mut guest = args.guest.resolve(Aim::Campaign)?;
     let input = match &args.input {
         Some(path) => boot::input(Some(path))?,

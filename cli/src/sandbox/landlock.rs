@@ -1,10 +1,10 @@
 //! Which paths are left: landlock (Linux 5.13, where it is among the security modules in use).
 //!
 //! What an older landlock does not know, it does not restrict: truncation before Linux 6.2, TCP
-//! before 6.7, ioctls on devices before 6.10. Of these only the first matters behind the filter of
+//! before 6.7, ioctls on devices before 6.10. Of these only the first matters under the filter of
 //! system calls. A path that was opened before stays open.
 
-use super::SandboxError;
+use super::error::{SandboxError, SelfContained};
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, RestrictSelfAttr, Ruleset,
     RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus, make_bitflags,
@@ -74,7 +74,10 @@ fn allow(
     access: BitFlags<AccessFs>,
 ) -> Result<RulesetCreated, SandboxError> {
     let opened = PathFd::new(path);
-    let opened = opened.map_err(|source| SandboxError::Path { path: path.to_owned(), source })?;
+    let opened = opened.map_err(|error| SandboxError::Path {
+        path: path.to_owned(),
+        source: SelfContained(error),
+    })?;
     Ok(rules.add_rule(PathBeneath::new(opened, access))?)
 }
 

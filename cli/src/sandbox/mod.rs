@@ -1,51 +1,32 @@
-//! The walls around a guest that may have broken out of everything else: seccomp, and landlock
-//! where the kernel has it.
+//! What bounds a guest that may have broken out of everything else: seccomp, and landlock where the
+//! kernel has it.
 //!
-//! They go up twice. [`Walls::raise`] comes before the first thread and the first instruction of a
-//! guest: nothing is executed, traced or sent, and only the output folder is written. What a boot
-//! needs, any file to read and KVM, is still there. [`Walls::close`] comes before the first input:
-//! what is left is what a campaign does, over and over. Neither can be taken back by the process
-//! that made it.
+//! There are two stages. [`SandboxStage::enter_boot`] comes before the first thread and the first
+//! instruction of a guest: nothing is executed, traced or sent, and only the output folder is
+//! written. What a boot needs, any file to read and KVM, is still there.
+//! [`SandboxStage::enter_campaign`] comes before the first input: what is left is what a campaign
+//! does, over and over. Neither can be left again by the process that entered it.
 //!
-//! Never opens a file for the campaign and never decides what it writes; a wall that is wanted and
-//! cannot be raised is an error, but for landlock where the kernel has none.
+//! Never opens a file for the campaign and never decides what it writes; a stage that is wanted and
+//! cannot be entered is an error, but for landlock where the kernel has none.
 
+mod error;
 mod landlock;
 mod seccomp;
 #[cfg(test)]
 mod tests;
 
-pub use self::landlock::Landlock;
+pub use error::SandboxError;
+pub use landlock::Landlock;
+
 use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// A wall could not be raised.
-#[derive(Debug, thiserror::Error)]
-pub enum SandboxError {
-    /// A filter of system calls is refused.
-    #[error("filter system calls by seccomp")]
-    Seccomp(#[from] seccompiler::Error),
-    /// A restriction of paths is refused.
-    #[error("restrict paths by landlock")]
-    Landlock(#[from] ::landlock::RulesetError),
-    /// A path that has to stay open to the campaign cannot be named to the kernel.
-    #[error("restrict paths by landlock to {}", path.display())]
-    Path {
-        /// The path.
-        path: PathBuf,
-        /// Why not.
-        source: ::landlock::PathFdError,
-    },
-    /// The thread in which `doctor` tries the walls ended without a word.
-    #[error("try the sandbox in a thread of its own")]
-    Probe,
-}
-
-/// The outer walls, or none.
+/// The first stage, or none.
 #[derive(Debug)]
-pub struct Walls {
-    /// The only folder that may be written, and after [`close`](Self::close) read.
+pub struct SandboxStage {
+    /// The only folder that may be written, and in the second stage read.
     out: Option<PathBuf>,
     wanted: bool,
 }
@@ -59,13 +40,13 @@ pub enum Sandbox {
     On(Landlock),
 }
 
-impl Walls {
-    /// Raises the outer walls around this process, which has no other thread yet. `out` is the
-    /// only folder that it will write.
+impl SandboxStage {
+    /// Enters the first stage, if it is `wanted`, with this process, which has no other thread yet.
+    /// `out` is the only folder that it will write.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn raise(wanted: bool, out: Option<&Path>) -> Result<Self, SandboxError> {
+    pub fn enter_boot(wanted: bool, out: Option<&Path>) -> Result<Self, SandboxError> {
         if wanted {
             landlock::write_only_below(out)?;
             seccomp::forbid()?;
@@ -73,23 +54,23 @@ impl Walls {
         Ok(Self { out: out.map(Path::to_owned), wanted })
     }
 
-    /// Raises the inner walls: the system calls around all threads of this process; the paths
-    /// around this thread, and around the others where the kernel can.
+    /// Enters the second stage: the system calls of all threads of this process are restricted; the
+    /// paths of this thread, and of the others where the kernel can.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn close(self) -> Result<Sandbox, SandboxError> {
+    pub fn enter_campaign(self) -> Result<Sandbox, SandboxError> {
         if !self.wanted {
             return Ok(Sandbox::Off);
         }
         let landlock = landlock::only_below(self.out.as_deref())?;
-        // The last: it allows none of the calls that raise walls.
+        // The last: it allows none of the calls that restrict.
         seccomp::allow_only_what_a_campaign_does()?;
         Ok(Sandbox::On(landlock))
     }
 }
 
-/// Whether the walls can be raised here, tried in a thread that ends with them.
+/// Whether the sandbox can be entered here, tried in a thread that ends in it.
 ///
 /// # Errors
 /// They cannot.
@@ -100,7 +81,7 @@ pub fn probe() -> Result<Sandbox, SandboxError> {
         seccomp::probe()?;
         Ok(Sandbox::On(landlock))
     });
-    tried.map_err(|_| SandboxError::Probe)?.join().map_err(|_| SandboxError::Probe)?
+    tried.map_err(SandboxError::Thread)?.join().map_err(|_| SandboxError::Probe)?
 }
 
 impl fmt::Display for Sandbox {

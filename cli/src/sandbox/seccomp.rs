@@ -6,7 +6,7 @@
 //! called returns EPERM. It has no effect either way, and a C library that tries a new system call
 //! before an old one must not cost a campaign of days.
 
-use super::SandboxError;
+use super::error::SandboxError;
 use kvm_bindings as k;
 use libc::c_long;
 use seccompiler::{

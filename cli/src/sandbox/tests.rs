@@ -1,6 +1,6 @@
-//! Each wall, tried in a process of its own: this test binary, started anew for one test.
+//! Each stage, tried in a process of its own: this test binary, started anew for one test.
 
-use super::{Landlock, Sandbox, Walls};
+use super::{Landlock, Sandbox, SandboxError, SandboxStage};
 use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -45,9 +45,9 @@ fn killed(name: &str, deeds: fn(&Path)) {
     assert_eq!(done.status.signal(), Some(libc::SIGSYS), "{}", text(&done));
 }
 
-/// Both walls around `out`.
-fn closed(out: &Path) -> Landlock {
-    match Walls::raise(true, Some(out)).unwrap().close().unwrap() {
+/// Both stages, with `out` for the output folder.
+fn restricted(out: &Path) -> Landlock {
+    match SandboxStage::enter_boot(true, Some(out)).unwrap().enter_campaign().unwrap() {
         Sandbox::On(landlock) => landlock,
         Sandbox::Off => panic!("off"),
     }
@@ -64,9 +64,12 @@ fn filters() -> Vec<String> {
 }
 
 #[test]
-fn a_process_without_walls_can_do_all_of_this() {
-    passed("a_process_without_walls_can_do_all_of_this", |out| {
-        assert_eq!(Walls::raise(false, Some(out)).unwrap().close().unwrap(), Sandbox::Off);
+fn a_process_without_a_sandbox_can_do_all_of_this() {
+    passed("a_process_without_a_sandbox_can_do_all_of_this", |out| {
+        assert_eq!(
+            SandboxStage::enter_boot(false, Some(out)).unwrap().enter_campaign().unwrap(),
+            Sandbox::Off
+        );
         assert!(filters().iter().all(|filter| filter == "0"));
         net::TcpListener::bind("127.0.0.1:0").unwrap();
         assert!(Command::new("true").status().unwrap().success());
@@ -81,7 +84,7 @@ fn a_process_without_walls_can_do_all_of_this() {
 #[test]
 fn a_socket_kills() {
     killed("a_socket_kills", |out| {
-        closed(out);
+        restricted(out);
         let _ = net::TcpListener::bind("127.0.0.1:0");
     });
 }
@@ -94,7 +97,7 @@ fn a_socket_of_another_thread_kills() {
             may.recv().unwrap();
             let _ = net::UdpSocket::bind("127.0.0.1:0");
         });
-        closed(out);
+        restricted(out);
         go.send(()).unwrap();
         other.join().unwrap();
     });
@@ -104,7 +107,7 @@ fn a_socket_of_another_thread_kills() {
 fn a_program_kills_before_the_guest_is_booted() {
     use std::os::unix::process::CommandExt as _;
     killed("a_program_kills_before_the_guest_is_booted", |out| {
-        Walls::raise(true, Some(out)).unwrap();
+        SandboxStage::enter_boot(true, Some(out)).unwrap();
         let error = Command::new("/bin/true").exec();
         panic!("{error}");
     });
@@ -113,19 +116,19 @@ fn a_program_kills_before_the_guest_is_booted() {
 #[test]
 fn no_process_and_no_thread_can_be_started() {
     passed("no_process_and_no_thread_can_be_started", |out| {
-        closed(out);
+        restricted(out);
         assert_eq!(Command::new("true").status().unwrap_err().kind(), ErrorKind::PermissionDenied);
         assert!(thread::Builder::new().spawn(|| {}).is_err());
     });
 }
 
 #[test]
-fn a_thread_that_has_not_begun_begins_behind_the_walls() {
-    passed("a_thread_that_has_not_begun_begins_behind_the_walls", |out| {
-        let walls = Walls::raise(true, Some(out)).unwrap();
+fn a_thread_that_has_not_begun_begins_restricted() {
+    passed("a_thread_that_has_not_begun_begins_restricted", |out| {
+        let stage = SandboxStage::enter_boot(true, Some(out)).unwrap();
         let begun = || thread::Builder::new().name("late".to_owned()).spawn(|| 7).unwrap();
         let threads: Vec<_> = (0..200).map(|_| begun()).collect();
-        walls.close().unwrap();
+        stage.enter_campaign().unwrap();
         assert!(threads.into_iter().all(|thread| thread.join().unwrap() == 7));
     });
 }
@@ -133,7 +136,7 @@ fn a_thread_that_has_not_begun_begins_behind_the_walls() {
 #[test]
 fn a_boot_may_read_everything_and_write_the_output_folder() {
     passed("a_boot_may_read_everything_and_write_the_output_folder", |out| {
-        Walls::raise(true, Some(out)).unwrap();
+        SandboxStage::enter_boot(true, Some(out)).unwrap();
         fs::read("/etc/passwd").unwrap();
         fs::create_dir(out.join("folder")).unwrap();
         fs::write(out.join("folder/f"), "x").unwrap();
@@ -153,7 +156,7 @@ fn a_campaign_has_its_output_folder_and_nothing_else() {
         assert!(threads.iter().all(|filter| filter == "0"));
         // Afterwards nothing below /proc can be opened.
         let status = fs::File::open("/proc/thread-self/status").unwrap();
-        let landlock = closed(out);
+        let landlock = restricted(out);
         threads.clear();
         assert!(std::io::read_to_string(status).unwrap().contains("Seccomp:\t2"));
 
@@ -186,4 +189,14 @@ fn what_is_tried_for_doctor_leaves_the_process_as_it_was() {
         fs::read("/etc/passwd").unwrap();
         assert!(Command::new("true").status().unwrap().success());
     });
+}
+
+#[test]
+fn an_error_that_says_its_causes_itself_does_not_say_them_twice() {
+    use dejavm_corpus::ErrorChain;
+    let denied = std::io::Error::from_raw_os_error(libc::EPERM);
+    let error = SandboxError::from(seccompiler::Error::Seccomp(denied));
+    let line = ErrorChain(&error).to_string();
+    assert!(line.starts_with("filter system calls by seccomp: Error calling `seccomp`"), "{line}");
+    assert_eq!(line.matches("os error 1").count(), 1, "{line}");
 }

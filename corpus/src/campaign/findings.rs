@@ -1,28 +1,28 @@
-//! What to do with a run that said something: keep it, save it, fold it, or not believe it.
+//! What to do with the input of an interesting run: keep it, save it, fold it, or not believe it.
 //!
 //! Nothing is believed that a second run does not show. Never chooses an input.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use libafl::corpus::CorpusId;
 
-use super::{CampaignError, Live, library};
+use super::error::{CampaignError, library};
+use super::state::CampaignState;
 use crate::atomic;
-use crate::crash::CrashKey;
-use crate::executor::{Truth, hang_limit};
+use crate::crash;
+use crate::executor::{Confirmation, hang_limit};
 use crate::names::{self, Moment, Origin};
 use crate::out::OutError;
 use crate::stats::{Event, Finding};
-use crate::target::{CrashFacts, Verdict};
+use crate::target::{CrashFacts, ExitKind};
 
-/// Unique crashes saved; more of them say that stacks do not tell crashes apart.
+/// Unique crashes saved. Where there are more, stacks do not set crashes apart.
 const CRASHES_MAX: u64 = 10_000;
 
 /// Hangs saved, as in AFL.
 const HANGS_MAX: u64 = 500;
 
-/// Reasons of unsupported runs that are told.
+/// Reasons of unsupported runs that are reported.
 const REASONS_MAX: usize = 64;
 
 /// Where an input comes from.
@@ -34,13 +34,13 @@ pub(super) enum Source<'a> {
     Mutant(CorpusId),
 }
 
-/// What became of an input.
+/// What was done with an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum Disposition {
     /// It is in the queue now.
     Kept,
     /// It is in the queue although it reaches nothing new.
-    Dull,
+    Uninteresting,
     /// It crashes.
     Crash,
     /// It reaches the time limit, and that of a hang.
@@ -53,34 +53,34 @@ pub(super) enum Fate {
     Unsupported(String),
 }
 
-impl Live<'_> {
-    /// Decides about `input`, whose run on the fast path gave `verdict` and the executor's blocks.
+impl CampaignState<'_> {
+    /// Decides about `input`, whose run on the fast path gave `exit_kind` and the executor's blocks.
     pub(super) fn judge(
         &mut self,
         input: &[u8],
-        verdict: Verdict,
+        exit_kind: ExitKind,
         source: Source<'_>,
-    ) -> Result<Fate, CampaignError> {
+    ) -> Result<Disposition, CampaignError> {
         let reported = std::mem::take(&mut self.executor.blocks);
         self.check_blocks(&reported)?;
-        if verdict != Verdict::Finished {
+        if exit_kind != ExitKind::Finished {
             // No entry will lead there, so a later input that does should still be noticed.
             self.executor.forget(&reported);
         }
-        match verdict {
-            Verdict::Finished => self.finished(input, &reported, source),
-            Verdict::Crashed(facts) => self.crashed(input, &facts, source),
-            Verdict::TimedOut => self.timed_out(input, source),
-            Verdict::OutOfMemory => self.crashed(input, &CrashFacts::out_of_memory(), source),
-            Verdict::Unsupported(reason) => Ok(self.unsupported(reason)),
+        match exit_kind {
+            ExitKind::Finished => self.finished(input, &reported, source),
+            ExitKind::Crashed(facts) => self.crashed(input, &facts, source),
+            ExitKind::TimedOut => self.timed_out(input, source),
+            ExitKind::OutOfMemory => self.crashed(input, &CrashFacts::out_of_memory(), source),
+            ExitKind::Unsupported(reason) => Ok(self.unsupported(reason)),
         }
     }
 
     /// Traces an input and checks what the target says.
-    pub(super) fn trace(&mut self, input: &[u8]) -> Result<Verdict, CampaignError> {
-        let verdict = self.executor.trace(input).map_err(self.host_failed())?;
+    pub(super) fn trace(&mut self, input: &[u8]) -> Result<ExitKind, CampaignError> {
+        let exit_kind = self.executor.trace(input).map_err(self.host_failed())?;
         self.check_blocks(&self.executor.blocks)?;
-        Ok(verdict)
+        Ok(exit_kind)
     }
 
     fn finished(
@@ -88,32 +88,32 @@ impl Live<'_> {
         input: &[u8],
         reported: &[u32],
         source: Source<'_>,
-    ) -> Result<Fate, CampaignError> {
-        let verdict = self.trace(input)?;
+    ) -> Result<Disposition, CampaignError> {
+        let exit_kind = self.trace(input)?;
         let blocks = std::mem::take(&mut self.executor.blocks);
         let fresh = blocks.iter().any(|&block| !self.covered.contains(block as usize));
         // The target will not report them again, whether or not they come back.
         for &block in reported {
             self.covered.insert(block as usize);
         }
-        match (verdict, source) {
-            (Verdict::Finished, Source::Seed(_)) => {}
-            (Verdict::Finished, Source::Mutant(_)) if fresh => {}
+        match (exit_kind, source) {
+            (ExitKind::Finished, Source::Seed(_)) => {}
+            (ExitKind::Finished, Source::Mutant(_)) if fresh => {}
             // Seen once now, as something else.
-            (Verdict::Crashed(facts), _) => return self.crashed(input, &facts, source),
-            (Verdict::TimedOut, _) => return self.timed_out(input, source),
+            (ExitKind::Crashed(facts), _) => return self.crashed(input, &facts, source),
+            (ExitKind::TimedOut, _) => return self.timed_out(input, source),
             _ => return Ok(self.unreproducible(Finding::Coverage)),
         }
         let (id, parent) = (self.next_entry, self.parent(source));
-        let name = names::queue(id, self.origin(source), self.moment());
+        let name = names::queue(id, self.origin(source)?, self.moment());
         atomic::write(&self.out.queue().join(name), input)?;
         self.next_entry += 1;
         self.enqueue(input, &blocks, parent, id)?;
         if let Source::Mutant(_) = source {
             self.counts.found += 1;
-            self.pace.found();
+            self.clock.found();
         }
-        Ok(if fresh { Fate::Kept } else { Fate::Dull })
+        Ok(if fresh { Disposition::Kept } else { Disposition::Uninteresting })
     }
 
     /// Adds an input that is saved with the number `id` to the queue.
@@ -137,37 +137,45 @@ impl Live<'_> {
         input: &[u8],
         facts: &CrashFacts,
         source: Source<'_>,
-    ) -> Result<Fate, CampaignError> {
+    ) -> Result<Disposition, CampaignError> {
         // One that looks like a known crash changes nothing, so it need not be repeated.
-        if self.crashes.fold(&CrashKey::of(facts)) {
-            return Ok(Fate::Crash);
+        if self.crashes.fold(&crash::key(facts)) {
+            return Ok(Disposition::Crash);
         }
         match self.executor.confirm_crash(input).map_err(self.host_failed())? {
-            Truth::Crashes(facts) => self.save_crash(input, &facts, source),
-            Truth::Finishes | Truth::Hangs | Truth::Unsteady => {
+            Confirmation::Crashes(facts) => self.save_crash(input, &facts, source),
+            Confirmation::Finishes | Confirmation::Hangs | Confirmation::Unsteady => {
                 Ok(self.unreproducible(Finding::Crash(facts)))
             }
         }
     }
 
-    fn timed_out(&mut self, input: &[u8], source: Source<'_>) -> Result<Fate, CampaignError> {
+    fn timed_out(
+        &mut self,
+        input: &[u8],
+        source: Source<'_>,
+    ) -> Result<Disposition, CampaignError> {
         self.counts.timeouts += 1;
         // Most inputs that are over the limit once are not at a second try, and most others hang
         // where a saved one does: only a new one is given the time that it takes to be believed.
         let limit = self.executor.limit();
-        let mut truth = self.confirm_hang(input, limit.saturating_mul(2))?;
-        if truth == Truth::Hangs && self.hangs_anew() {
-            truth = self.confirm_hang(input, hang_limit(limit))?;
+        let mut confirmation = self.confirm_hang(input, limit.saturating_mul(2))?;
+        if confirmation == Confirmation::Hangs && self.hangs_anew() {
+            confirmation = self.confirm_hang(input, hang_limit(limit))?;
         }
-        match truth {
-            Truth::Hangs => self.save_hang(input, source),
-            Truth::Finishes => Ok(Fate::Slow),
-            Truth::Crashes(facts) => self.save_crash(input, &facts, source),
-            Truth::Unsteady => Ok(self.unreproducible(Finding::Timeout)),
+        match confirmation {
+            Confirmation::Hangs => self.save_hang(input, source),
+            Confirmation::Finishes => Ok(Disposition::Slow),
+            Confirmation::Crashes(facts) => self.save_crash(input, &facts, source),
+            Confirmation::Unsteady => Ok(self.unreproducible(Finding::Timeout)),
         }
     }
 
-    fn confirm_hang(&mut self, input: &[u8], limit: Duration) -> Result<Truth, CampaignError> {
+    fn confirm_hang(
+        &mut self,
+        input: &[u8],
+        limit: Duration,
+    ) -> Result<Confirmation, CampaignError> {
         self.executor.confirm_hang(input, limit).map_err(self.host_failed())
     }
 
@@ -183,40 +191,37 @@ impl Live<'_> {
         input: &[u8],
         facts: &CrashFacts,
         source: Source<'_>,
-    ) -> Result<Fate, CampaignError> {
-        let key = CrashKey::of(facts);
+    ) -> Result<Disposition, CampaignError> {
+        let key = crash::key(facts);
         if self.crashes.fold(&key) {
-            return Ok(Fate::Crash);
+            return Ok(Disposition::Crash);
         }
         if self.crashes.unique() >= CRASHES_MAX {
             if self.counts.crashes_unsaved == 0 {
                 let folder = self.out.crashes();
-                self.tell(&Event::Full { folder: &folder });
+                self.notify(&Event::Full { folder: &folder });
             }
             self.counts.crashes_unsaved += 1;
-            return Ok(Fate::Crash);
+            return Ok(Disposition::Crash);
         }
         let id = self.crashes.next_id();
-        let name = names::crash(id, &key.kind, key.stack, self.origin(source), self.moment());
+        let name = names::crash(id, &key, self.origin(source)?, self.moment());
         let path = self.out.crashes().join(&name);
         atomic::write(&path, input)?;
         self.crashes.add(key, facts, name);
         self.save_crash_facts()?;
-        self.pace.crashed();
-        self.tell(&Event::NewCrash { path: &path, facts });
+        self.clock.crashed();
+        self.notify(&Event::NewCrash { path: &path, facts });
         self.new_crashes.push(path);
-        Ok(Fate::Crash)
-    }
-
-    pub(super) fn save_crash_facts(&self) -> Result<(), CampaignError> {
-        let path = self.out.crash_facts();
-        let encode = |source| OutError::Encode { path: path.clone(), source };
-        let json = self.crashes.to_json().map_err(encode)?;
-        Ok(atomic::write(&path, &json)?)
+        Ok(Disposition::Crash)
     }
 
     /// Saves a hang that is believed, if it reaches a block that no saved one reaches, as AFL does.
-    fn save_hang(&mut self, input: &[u8], source: Source<'_>) -> Result<Fate, CampaignError> {
+    fn save_hang(
+        &mut self,
+        input: &[u8],
+        source: Source<'_>,
+    ) -> Result<Disposition, CampaignError> {
         let blocks = std::mem::take(&mut self.executor.blocks);
         self.check_blocks(&blocks)?;
         let mut new = self.counts.hangs == 0;
@@ -224,16 +229,17 @@ impl Live<'_> {
             new |= self.covered_by_hangs.insert(block as usize);
         }
         if !new || self.counts.hangs >= HANGS_MAX {
-            return Ok(Fate::Hang);
+            return Ok(Disposition::Hang);
         }
-        let path = self.hang_path(source);
+        let name = names::hang(self.next_hang, self.origin(source)?, self.moment());
+        let path = self.out.hangs().join(name);
         atomic::write(&path, input)?;
         self.save_hang_blocks()?;
         self.next_hang += 1;
         self.counts.hangs += 1;
-        self.pace.hung();
-        self.tell(&Event::NewHang { path: &path });
-        Ok(Fate::Hang)
+        self.clock.hung();
+        self.notify(&Event::NewHang { path: &path });
+        Ok(Disposition::Hang)
     }
 
     fn save_hang_blocks(&self) -> Result<(), CampaignError> {
@@ -243,22 +249,19 @@ impl Live<'_> {
         Ok(atomic::write(&path, &json)?)
     }
 
-    fn hang_path(&self, source: Source<'_>) -> PathBuf {
-        self.out.hangs().join(names::hang(self.next_hang, self.origin(source), self.moment()))
-    }
-
-    fn unreproducible(&mut self, finding: Finding<'_>) -> Fate {
+    fn unreproducible(&mut self, finding: Finding<'_>) -> Disposition {
         self.counts.unreproducible += 1;
-        self.tell(&Event::Unreproducible { finding });
-        Fate::Unreproducible
+        self.notify(&Event::Unreproducible { finding });
+        Disposition::Unreproducible
     }
 
-    fn unsupported(&mut self, reason: String) -> Fate {
+    fn unsupported(&mut self, reason: String) -> Disposition {
         self.counts.unsupported += 1;
-        if self.told.len() < REASONS_MAX && self.told.insert(reason.clone()) {
-            self.tell(&Event::Unsupported { reason: &reason });
+        let reported = &mut self.unsupported_reasons;
+        if reported.len() < REASONS_MAX && reported.insert(reason.clone()) {
+            self.notify(&Event::Unsupported { reason: &reason });
         }
-        Fate::Unsupported(reason)
+        Disposition::Unsupported(reason)
     }
 
     fn parent(&self, source: Source<'_>) -> Option<CorpusId> {
@@ -268,14 +271,14 @@ impl Live<'_> {
         }
     }
 
-    fn origin<'n>(&self, source: Source<'n>) -> Origin<'n> {
-        match source {
+    fn origin<'n>(&self, source: Source<'n>) -> Result<Origin<'n>, CampaignError> {
+        Ok(match source {
             Source::Seed(name) => Origin::Seed(name),
-            Source::Mutant(parent) => Origin::Entry(self.entry_id(parent)),
-        }
+            Source::Mutant(parent) => Origin::Entry(self.entry_id(parent)?),
+        })
     }
 
     fn moment(&self) -> Moment {
-        Moment { time: self.pace.run_time(), execs: self.executor.execs }
+        Moment { time: self.clock.run_time(), execs: self.executor.execs }
     }
 }

@@ -1,6 +1,6 @@
 //! The start of a campaign: what the output folder holds already, the seeds, the time limit.
 //!
-//! A file that cannot be used is told and passed over. Never mutates anything.
+//! A file that cannot be used is reported and passed over. Never mutates anything.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -9,33 +9,42 @@ use std::time::Duration;
 use libafl::mutators::Tokens;
 use libafl_bolts::rands::random_seed;
 
-use super::findings::{Fate, Source};
-use super::fuzz::Pace;
-use super::{CampaignError, Counts, Live, Options, library};
+use super::batch::MutantBatch;
+use super::clock::Clock;
+use super::error::{CampaignError, library};
+use super::findings::{Disposition, Source};
+use super::options::Options;
+use super::state::{CampaignState, Counts};
 use crate::coverage::BlockSet;
-use crate::crash::CrashBook;
+use crate::crash::{CrashBook, ReadBook};
 use crate::executor::Executor;
 use crate::out::{self, OutFolder, Stored};
 use crate::report;
 use crate::schedule::Queue;
-use crate::seeds::{self, Seed, Seeds, SkipReason};
+use crate::seeds::{self, Seed, Seeds, SkipReason, SkippedSeed};
 use crate::stats::{Event, IgnoredReason, Progress, StopReason};
-use crate::target::{Target, Verdict};
+use crate::target::{ExitKind, Target};
 
 /// Time limit of a run as long as there is no other.
 const TIMEOUT_MAX: Duration = Duration::from_secs(1);
 
-/// Steps of a time limit taken from the seeds, and the least one.
-const TIMEOUT_STEP_MS: u128 = 20;
+/// How many times as long as the slowest seed a run may take, as in AFL.
+const TIMEOUT_FACTOR: u64 = 5;
 
-/// Takes a time limit from the slowest seed, as AFL does.
+/// Steps of a time limit taken from the seeds, and the least one.
+const TIMEOUT_STEP_MS: u64 = 20;
+
+/// Spreads the bits of a number: 2^64 divided by the golden ratio.
+const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Takes a time limit from the slowest seed.
 fn limit_from(slowest: Duration) -> Duration {
-    let steps = (slowest.as_millis() * 5).div_ceil(TIMEOUT_STEP_MS).clamp(1, 50);
-    // At most 50 steps of 20 ms.
-    Duration::from_millis((steps * TIMEOUT_STEP_MS) as u64).min(TIMEOUT_MAX)
+    let slowest_ms = slowest.min(TIMEOUT_MAX).as_millis() as u64;
+    let steps = (slowest_ms * TIMEOUT_FACTOR).div_ceil(TIMEOUT_STEP_MS).max(1);
+    Duration::from_millis(steps * TIMEOUT_STEP_MS).min(TIMEOUT_MAX)
 }
 
-impl<'a> Live<'a> {
+impl<'a> CampaignState<'a> {
     /// A campaign with an empty queue, and with the counts that the output folder holds.
     pub(super) fn new(
         options: &'a Options,
@@ -54,7 +63,7 @@ impl<'a> Live<'a> {
         }
         let rng_seed = options.seed.unwrap_or_else(random_seed);
         // A resumed campaign must not make the same mutants once more.
-        let mixed = rng_seed ^ earlier.execs.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = rng_seed ^ earlier.execs.wrapping_mul(GOLDEN_RATIO);
         let blocks_total = target.blocks_total();
         let queue = Queue::new(mixed, options.max_len, tokens, blocks_total)
             .map_err(library("create the queue"))?;
@@ -66,7 +75,7 @@ impl<'a> Live<'a> {
             unsupported: earlier.unsupported,
             ..Counts::default()
         };
-        let mut live = Self {
+        let mut state = Self {
             options,
             out,
             progress,
@@ -80,25 +89,26 @@ impl<'a> Live<'a> {
             next_hang: 0,
             crashes: CrashBook::default(),
             new_crashes: Vec::new(),
-            batch: super::fuzz::Batch::default(),
+            batch: MutantBatch::default(),
             counts,
-            told: BTreeSet::new(),
-            pace: Pace::new(options, &earlier),
+            unsupported_reasons: BTreeSet::new(),
+            clock: Clock::new(options.duration, &earlier),
+            execs_end: u64::MAX,
             earlier,
             rng_seed,
         };
-        live.tell(&Event::Started { seed: rng_seed });
+        state.notify(&Event::Started { seed: rng_seed });
         if damaged {
-            let path = live.out.fuzzer_stats();
-            live.tell(&Event::Ignored { path: &path, reason: IgnoredReason::Damaged });
+            let path = state.out.fuzzer_stats();
+            state.notify(&Event::Ignored { path: &path, reason: IgnoredReason::Damaged });
         }
-        Ok(live)
+        Ok(state)
     }
 
     /// Fills the queue: from the output folder, then from the seeds. Says if it was stopped.
     pub(super) fn start(&mut self, seeds: Seeds) -> Result<Option<StopReason>, CampaignError> {
         for folder in std::mem::take(&mut self.out.cleaned) {
-            self.tell(&Event::LeftoverRemoved { folder: &folder });
+            self.notify(&Event::LeftoverRemoved { folder: &folder });
         }
         self.load_crashes()?;
         self.load_hangs()?;
@@ -110,24 +120,21 @@ impl<'a> Live<'a> {
         }
         let (entries, crashes) = (self.queue.len(), self.crashes.unique());
         if entries > 0 {
-            self.tell(&Event::Resumed { entries, crashes, hangs: self.counts.hangs });
+            self.notify(&Event::Resumed { entries, crashes, hangs: self.counts.hangs });
         }
         if let Some(reason) = self.load_seeds(seeds, &mut start)? {
             return Ok(Some(reason));
         }
         if self.queue.len() == 0 {
             return Err(match &self.options.input {
-                Some(path) => {
-                    let why = start.skipped.unwrap_or_else(|| "it holds no file".to_owned());
-                    CampaignError::NoUsableSeed { path: path.clone(), why }
-                }
+                Some(folder) => start.nothing_usable(folder),
                 None => CampaignError::NothingToResume { path: self.options.output.clone() },
             });
         }
         if calibrate {
             let timeout = limit_from(start.slowest);
             self.executor.set_limit(timeout);
-            self.tell(&Event::Calibrated { timeout, slowest: start.slowest });
+            self.notify(&Event::Calibrated { timeout, slowest: start.slowest });
         }
         self.save_numbers()?;
         Ok(None)
@@ -135,21 +142,20 @@ impl<'a> Live<'a> {
 
     fn load_crashes(&mut self) -> Result<(), CampaignError> {
         let listing = out::list(&self.out.crashes())?;
-        self.tell_foreign(&listing);
+        self.report_foreign(&listing);
         let facts = self.out.crash_facts();
         let json = out::read_if_exists(&facts)?;
-        let files = listing.stored.iter().map(|stored| (stored.name.as_str(), &stored.parsed));
-        let (book, sound) = CrashBook::read(json.as_deref(), files);
+        let ReadBook { book, is_damaged } = CrashBook::read(json.as_deref(), &listing.stored);
         self.crashes = book;
-        if !sound {
-            self.tell(&Event::Ignored { path: &facts, reason: IgnoredReason::Damaged });
+        if is_damaged {
+            self.notify(&Event::Ignored { path: &facts, reason: IgnoredReason::Damaged });
         }
         Ok(())
     }
 
     fn load_hangs(&mut self) -> Result<(), CampaignError> {
         let listing = out::list(&self.out.hangs())?;
-        self.tell_foreign(&listing);
+        self.report_foreign(&listing);
         self.counts.hangs = listing.stored.len() as u64;
         let last = listing.stored.last().map(|stored| stored.parsed.id);
         self.next_hang = last.map_or(0, |id| id.saturating_add(1));
@@ -161,21 +167,21 @@ impl<'a> Live<'a> {
                     self.covered_by_hangs.insert(block);
                 }
             }
-            Err(_) => self.tell(&Event::Ignored { path: &path, reason: IgnoredReason::Damaged }),
+            Err(_) => self.notify(&Event::Ignored { path: &path, reason: IgnoredReason::Damaged }),
         }
         Ok(())
     }
 
-    fn tell_foreign(&mut self, listing: &out::Listing) {
+    fn report_foreign(&mut self, listing: &out::Listing) {
         for path in &listing.foreign {
-            self.tell(&Event::Ignored { path, reason: IgnoredReason::ForeignName });
+            self.notify(&Event::Ignored { path, reason: IgnoredReason::ForeignName });
         }
     }
 
     /// Reads the queue back and traces each entry, since no file says what it reaches.
     fn load_queue(&mut self, start: &mut Start) -> Result<Option<StopReason>, CampaignError> {
         let listing = out::list(&self.out.queue())?;
-        self.tell_foreign(&listing);
+        self.report_foreign(&listing);
         // All numbers in use are known before anything can be added.
         let last = listing.stored.last().map(|stored| stored.parsed.id);
         self.next_entry = last.map_or(0, |id| id.saturating_add(1));
@@ -188,7 +194,7 @@ impl<'a> Live<'a> {
                 Ok(bytes) => self.load_entry(stored, bytes, &mut loaded, start)?,
                 Err(reason) => {
                     let reason = IgnoredReason::Unusable(&reason);
-                    self.tell(&Event::Ignored { path: &stored.path, reason });
+                    self.notify(&Event::Ignored { path: &stored.path, reason });
                 }
             }
         }
@@ -202,9 +208,9 @@ impl<'a> Live<'a> {
         loaded: &mut HashMap<u64, libafl::corpus::CorpusId>,
         start: &mut Start,
     ) -> Result<(), CampaignError> {
-        if self.trace(&bytes)? != Verdict::Finished {
+        if self.trace(&bytes)? != ExitKind::Finished {
             let reason = IgnoredReason::NoLongerFinishes;
-            self.tell(&Event::Ignored { path: &stored.path, reason });
+            self.notify(&Event::Ignored { path: &stored.path, reason });
             return Ok(());
         }
         let parent = stored.parsed.src.and_then(|src| loaded.get(&src).copied());
@@ -213,7 +219,7 @@ impl<'a> Live<'a> {
         loaded.insert(stored.parsed.id, id);
         self.counts.found += u64::from(!stored.parsed.seed);
         self.time(&bytes, start)?;
-        start.seen.insert(bytes, true);
+        start.seen.insert(bytes, Seen::InQueue);
         Ok(())
     }
 
@@ -222,24 +228,28 @@ impl<'a> Live<'a> {
         seeds: Seeds,
         start: &mut Start,
     ) -> Result<Option<StopReason>, CampaignError> {
-        for (path, reason) in &seeds.skipped {
-            start.skip(path, reason);
-            self.tell(&Event::SeedSkipped { path, reason });
+        for skipped in seeds.skipped {
+            self.skip_seed(start, skipped);
         }
         for seed in seeds.usable {
             if let Some(reason) = self.stop_reason()? {
                 return Ok(Some(reason));
             }
             // A seed that an earlier start put into the queue is no news; the same seed twice is.
-            if start.seen.get(&seed.bytes) == Some(&true) {
+            if start.seen.get(&seed.bytes) == Some(&Seen::InQueue) {
                 continue;
             }
             if let Some(reason) = self.load_seed(&seed, start)? {
-                start.skip(&seed.path, &reason);
-                self.tell(&Event::SeedSkipped { path: &seed.path, reason: &reason });
+                self.skip_seed(start, SkippedSeed { path: seed.path, reason });
             }
         }
         Ok(None)
+    }
+
+    fn skip_seed(&mut self, start: &mut Start, skipped: SkippedSeed) {
+        let SkippedSeed { path, reason } = &skipped;
+        self.notify(&Event::SeedSkipped { path, reason });
+        start.skipped.get_or_insert(skipped);
     }
 
     /// Runs a seed like any other input, but keeps it even if it reaches nothing new: crossover
@@ -249,22 +259,23 @@ impl<'a> Live<'a> {
         seed: &Seed,
         start: &mut Start,
     ) -> Result<Option<SkipReason>, CampaignError> {
-        if start.seen.insert(seed.bytes.clone(), false).is_some() {
+        if start.seen.insert(seed.bytes.clone(), Seen::AsSeed).is_some() {
             return Ok(Some(SkipReason::Duplicate));
         }
         self.executor.blocks.clear();
-        let verdict = self.executor.run(&seed.bytes).map_err(self.host_failed())?;
-        let verdict = verdict.unwrap_or(Verdict::Finished);
-        Ok(match self.judge(&seed.bytes, verdict, Source::Seed(&seed.name))? {
-            Fate::Kept | Fate::Dull => {
+        let exit_kind = self.executor.run(&seed.bytes).map_err(self.host_failed())?;
+        // A run that says nothing has finished.
+        let exit_kind = exit_kind.unwrap_or(ExitKind::Finished);
+        Ok(match self.judge(&seed.bytes, exit_kind, Source::Seed(&seed.name))? {
+            Disposition::Kept | Disposition::Uninteresting => {
                 self.time(&seed.bytes, start)?;
                 None
             }
-            Fate::Crash => Some(SkipReason::Crashes),
-            Fate::Hang => Some(SkipReason::Hangs),
-            Fate::Slow => Some(SkipReason::Slow { limit: self.executor.limit() }),
-            Fate::Unreproducible => Some(SkipReason::Unreproducible),
-            Fate::Unsupported(reason) => Some(SkipReason::Unsupported(reason)),
+            Disposition::Crash => Some(SkipReason::Crashes),
+            Disposition::Hang => Some(SkipReason::Hangs),
+            Disposition::Slow => Some(SkipReason::Slow { limit: self.executor.limit() }),
+            Disposition::Unreproducible => Some(SkipReason::Unreproducible),
+            Disposition::Unsupported(reason) => Some(SkipReason::Unsupported(reason)),
         })
     }
 
@@ -284,16 +295,32 @@ struct Start {
     /// The time limit is to be taken from the seeds.
     calibrate: bool,
     slowest: Duration,
-    /// Bytes of what was tried, and whether they were in the queue already.
-    seen: BTreeMap<Vec<u8>, bool>,
-    /// The first seed that is not used, and why.
-    skipped: Option<String>,
+    /// Bytes of what was tried.
+    seen: BTreeMap<Vec<u8>, Seen>,
+    /// The first seed that is not used.
+    skipped: Option<SkippedSeed>,
+}
+
+/// Where an input was seen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// In the queue that an earlier start left.
+    InQueue,
+    /// Among the seeds of this start.
+    AsSeed,
 }
 
 impl Start {
-    fn skip(&mut self, seed: &Path, reason: &SkipReason) {
-        let name = seed.file_name().unwrap_or_default().display();
-        self.skipped.get_or_insert_with(|| format!("{name}: {reason}"));
+    /// Why there is nothing to start from in the folder of seeds.
+    fn nothing_usable(self, folder: &Path) -> CampaignError {
+        let path = folder.to_owned();
+        match self.skipped {
+            None => CampaignError::NoSeed { path },
+            Some(SkippedSeed { path: seed, reason: source }) => {
+                let name = seed.file_name().unwrap_or(seed.as_os_str()).display().to_string();
+                CampaignError::NoUsableSeed { path, name, source }
+            }
+        }
     }
 }
 

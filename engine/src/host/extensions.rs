@@ -13,7 +13,7 @@ pub(super) struct Known {
     pub(super) bits: i32,
     pub(super) needed: bool,
     pub(super) costs: &'static str,
-    pub(super) mend: &'static str,
+    pub(super) remedy: &'static str,
 }
 
 /// An extension on this host.
@@ -36,13 +36,13 @@ const fn needed(
     name: &'static str,
     bits: i32,
     costs: &'static str,
-    mend: &'static str,
+    remedy: &'static str,
 ) -> Known {
-    Known { number, name, bits, needed: true, costs, mend }
+    Known { number, name, bits, needed: true, costs, remedy }
 }
 
 const fn optional(number: u32, name: &'static str, costs: &'static str) -> Known {
-    Known { number, name, bits: 0, needed: false, costs, mend: "" }
+    Known { number, name, bits: 0, needed: false, costs, remedy: "" }
 }
 
 const BENCH_ROWS: &str = "rows of `dejavm bench exits`; no machine uses it";
@@ -195,7 +195,7 @@ impl Known {
 }
 
 /// Where a missing extension can be had.
-pub(super) fn mend(name: &str) -> Option<&'static str> {
+pub(super) fn remedy(name: &str) -> Option<&'static str> {
     let known = EXTENSIONS.iter().find(|known| known.name == name)?;
-    (!known.mend.is_empty()).then_some(known.mend)
+    (!known.remedy.is_empty()).then_some(known.remedy)
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// The host by its own words.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Facts {
+pub struct HostFacts {
     /// The kernel's release.
     pub kernel: String,
     /// The CPU's model name.
@@ -50,7 +50,7 @@ pub enum Vendor {
 const MODULES: [&str; 3] = ["kvm_intel", "kvm_amd", "kvm_pvm"];
 const PARAMETERS: [&str; 4] = ["nested", "ept", "npt", "unrestricted_guest"];
 
-impl Facts {
+impl HostFacts {
     /// Reads `/proc` and `/sys`; what cannot be read stays empty.
     pub(super) fn read() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -121,13 +121,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cpu_is_told_from_cpuinfo() {
+    fn the_cpu_is_read_from_cpuinfo() {
         let text = "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: A CPU: fast\n\
                     flags\t\t: fpu vmx hypervisor\n\nprocessor\t: 1\nvendor_id\t: Other\n";
-        let facts = Facts::of_cpuinfo(text);
+        let facts = HostFacts::of_cpuinfo(text);
         assert_eq!((facts.cpu.as_str(), facts.vendor), ("A CPU: fast", Vendor::Intel));
         assert!(facts.virtualisation && facts.hypervisor);
         assert_eq!(facts.module_wanted(), "kvm_intel");
-        assert_eq!(Facts::of_cpuinfo("").vendor, Vendor::Other);
+        assert_eq!(HostFacts::of_cpuinfo("").vendor, Vendor::Other);
     }
 }

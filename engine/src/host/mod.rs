@@ -4,39 +4,43 @@
 //! few pages that are thrown away, each under a time limit. Stands above `guest`, whose stubs the
 //! probes use, and below `machine`, which asks [`require`] before it makes a VM.
 
+mod cpuid;
 mod extensions;
 mod facts;
-mod mend;
+mod probe_vm;
 mod probes;
+mod program;
+mod remedy;
 mod require;
-mod rig;
 
+pub use cpuid::{guest_cpuid, offered_cpuid};
 pub use extensions::Extension;
-pub use facts::{Facts, Parameter, Vendor};
-pub use mend::Problem;
+pub use facts::{HostFacts, Parameter, Vendor};
 pub use probes::{Answer, ExitCost, Probe, Weight};
-pub use require::{HostError, fixed_xcr0, guest_cpuid, offered_cpuid, program_cpuid, require};
+pub use program::{fixed_xcr0, program_cpuid};
+pub use remedy::Problem;
+pub use require::{HostError, require};
 
-use crate::kvm::System;
+use crate::kvm::{KvmError, System};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Everything that `dejavm doctor` tells.
+/// Everything that `dejavm doctor` shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct HostReport {
     /// The device node that was asked.
     pub device: PathBuf,
     /// The name of the host's KVM, for display only.
     pub flavour: String,
     /// The host by its own words.
-    pub facts: Facts,
+    pub facts: HostFacts,
     /// The extensions that the engine uses; empty where the device does not open.
     pub extensions: Vec<Extension>,
     /// What was tried; empty where no VM can be made.
     pub probes: Vec<Probe>,
     /// What an exit costs here.
     pub exit_cost: ExitCost,
-    /// What is missing or fails, what that costs, and what mends it.
+    /// What is missing or fails, what that costs, and what remedies it.
     pub problems: Vec<Problem>,
     /// What can run.
     pub verdict: Verdict,
@@ -56,9 +60,9 @@ pub struct Verdict {
 /// Examines the host behind `device`, usually [`System::DEFAULT_PATH`]. Takes some tenths of
 /// a second; a host on which every probe hangs, half a minute.
 #[must_use]
-pub fn doctor(device: &Path) -> Report {
-    let facts = Facts::read();
-    let mut report = Report {
+pub fn doctor(device: &Path) -> HostReport {
+    let facts = HostFacts::read();
+    let mut report = HostReport {
         device: device.to_owned(),
         flavour: facts.flavour().to_owned(),
         facts,
@@ -71,27 +75,35 @@ pub fn doctor(device: &Path) -> Report {
     match System::open_at(device) {
         Ok(system) => examine(&system, &mut report),
         Err(error) => {
-            let node = mend::Node::read(device);
-            report.problems.push(mend::not_opened(device, &error, node.as_ref(), &report.facts));
+            let node = remedy::Node::read(device);
+            report.problems.push(remedy::not_opened(device, &error, node.as_ref(), &report.facts));
         }
     }
     report
 }
 
-fn examine(system: &System, report: &mut Report) {
+fn examine(system: &System, report: &mut HostReport) {
     report.extensions = extensions::check(system);
     if let Err(error) = system.create_vm() {
-        report.problems = mend::found(&report.extensions, &[], &report.facts);
-        report.problems.push(mend::no_vm(&error));
+        report.problems = remedy::found(&report.extensions, &[], &report.facts);
+        report.problems.push(remedy::no_vm(&error));
         return;
     }
     // Probes of a host without the run page's registers would all fail alike.
-    if require(system).is_ok() && crate::kvm::install_kick_handler().is_ok() {
-        report.probes = probes::ask_all(system);
-        report.exit_cost = probes::exit_cost(system);
-        report.verdict = Verdict::of(&report.probes);
+    let tried = require(system).is_ok().then(|| try_out(system, report));
+    report.problems = remedy::found(&report.extensions, &report.probes, &report.facts);
+    if let Some(Err(error)) = tried {
+        report.problems.push(remedy::nothing_tried(&error));
     }
-    report.problems = mend::found(&report.extensions, &report.probes, &report.facts);
+}
+
+/// Asks every probe.
+fn try_out(system: &System, report: &mut HostReport) -> Result<(), KvmError> {
+    crate::kvm::install_kick_handler()?;
+    report.probes = probes::ask_all(system);
+    report.exit_cost = probes::exit_cost(system);
+    report.verdict = Verdict::of(&report.probes);
+    Ok(())
 }
 
 impl Verdict {
@@ -117,10 +129,10 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_device_is_a_report_with_what_mends_it() {
+    fn a_missing_device_is_a_report_with_its_remedy() {
         let report = doctor(Path::new("/nonexistent/kvm"));
         assert_eq!(report.verdict, Verdict::default());
-        assert!(report.problems[0].blocks && report.problems[0].mend.is_some(), "{report:?}");
+        assert!(report.problems[0].blocks && report.problems[0].remedy.is_some(), "{report:?}");
     }
 
     #[test]

@@ -2,9 +2,11 @@
 //!
 //! Never looks at the host's name to answer one.
 
-use super::rig::{KERNEL_CODE, ProbeError, Rig, Seen, USER_HOLE};
+use super::cpuid::offered_cpuid;
+use super::probe_vm::{KERNEL_CODE, ProbeError, ProbeVm, Seen, USER_HOLE};
 use crate::guest::process::trap;
 use crate::kvm::System;
+use crate::text::ErrorChain;
 use kvm_bindings as k;
 use serde::Serialize;
 use std::time::Duration;
@@ -113,9 +115,9 @@ const QUESTIONS: [Question; 21] = [
         weight: Weight::Differs,
         otherwise: "the engine recognises its stubs by range",
         ask: |system| {
-            let mut rig = Rig::kernel(system, &[OUT, PORT, HLT])?;
-            match rig.run()? {
-                Seen::Out(_) => Ok(rig.vcpu.regs().rip != KERNEL_CODE),
+            let mut vm = ProbeVm::kernel(system, &[OUT, PORT, HLT])?;
+            match vm.run()? {
+                Seen::Out(_) => Ok(vm.vcpu.regs().rip != KERNEL_CODE),
                 other => other.unexpected(),
             }
         },
@@ -140,9 +142,9 @@ const QUESTIONS: [Question; 21] = [
         weight: Weight::Differs,
         otherwise: "the engine's gate runs at either privilege, and no SYSRET is ever executed",
         ask: |system| {
-            let mut rig = Rig::user(system, &SYSCALL)?;
-            match rig.run()? {
-                Seen::Store(_) => Ok(rig.vcpu.sregs().cs.dpl == 0),
+            let mut vm = ProbeVm::user(system, &SYSCALL)?;
+            match vm.run()? {
+                Seen::Store(_) => Ok(vm.vcpu.sregs().cs.dpl == 0),
                 other => other.unexpected(),
             }
         },
@@ -152,7 +154,7 @@ const QUESTIONS: [Question; 21] = [
         question: "does an exception at CPL 3 reach the guest's IDT?",
         weight: Weight::Process,
         otherwise: "neither crashes nor breakpoints of a program would be seen",
-        ask: |system| Ok(user(system, &[0x0f, 0x0b])? == Seen::Trap(6)),
+        ask: |system| Ok(user(system, &UD2)? == Seen::Trap(INVALID_OPCODE)),
     },
     Question {
         name: "kick_stops_loop",
@@ -160,8 +162,8 @@ const QUESTIONS: [Question; 21] = [
         weight: Weight::Process,
         otherwise: "a time limit would not be kept",
         ask: |system| {
-            let mut rig = Rig::user(system, &[0xeb, 0xfe])?;
-            Ok(rig.run_for(Duration::from_millis(20))? == Seen::Stuck)
+            let mut vm = ProbeVm::user(system, &[0xeb, 0xfe])?;
+            Ok(vm.run_for(Duration::from_millis(20))? == Seen::Stuck)
         },
     },
     Question {
@@ -188,7 +190,7 @@ const QUESTIONS: [Question; 21] = [
         question: "does KVM's single-step work at CPL 0?",
         weight: Weight::Costs,
         otherwise: "no tracing of bare guests",
-        ask: |system| single_step(Rig::kernel(system, &[0x90, 0x90, OUT, PORT, HLT])?),
+        ask: |system| single_step(ProbeVm::kernel(system, &[0x90, 0x90, OUT, PORT, HLT])?),
     },
     Question {
         name: "single_step_cpl3",
@@ -197,7 +199,7 @@ const QUESTIONS: [Question; 21] = [
         otherwise: "the engine steps programs by RFLAGS.TF and their own #DB",
         ask: |system| {
             let code = [&[0x90, 0x90], &STORE[..]].concat();
-            single_step(Rig::user(system, &code)?)
+            single_step(ProbeVm::user(system, &code)?)
         },
     },
     Question {
@@ -253,6 +255,11 @@ const QUESTIONS: [Question; 21] = [
 ];
 
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
+const UD2: [u8; 2] = [0x0f, 0x0b];
+
+/// Vectors of exceptions (Intel SDM vol. 3, 6.15).
+const INVALID_OPCODE: u8 = 6;
+const GENERAL_PROTECTION: u8 = 13;
 
 /// Asks every question.
 pub(super) fn ask_all(system: &System) -> Vec<Probe> {
@@ -265,18 +272,18 @@ impl Question {
         let answer = match ask(system) {
             Ok(true) => Answer::Yes,
             Ok(false) => Answer::No,
-            Err(error) => Answer::Unknown(format!("probe failed: {error}")),
+            Err(error) => Answer::Unknown(format!("probe failed: {}", ErrorChain(&error))),
         };
         Probe { name, question, answer, weight, otherwise }
     }
 }
 
 fn kernel(system: &System, code: &[u8]) -> Result<Seen, ProbeError> {
-    Rig::kernel(system, code)?.run()
+    ProbeVm::kernel(system, code)?.run()
 }
 
 fn user(system: &System, code: &[u8]) -> Result<Seen, ProbeError> {
-    Rig::user(system, code)?.run()
+    ProbeVm::user(system, code)?.run()
 }
 
 fn works_unless_emulated(seen: Seen, working: &Seen) -> Result<bool, ProbeError> {
@@ -289,40 +296,39 @@ fn works_unless_emulated(seen: Seen, working: &Seen) -> Result<bool, ProbeError>
 
 fn out_survives_new_rip(system: &System) -> Result<bool, ProbeError> {
     let code = [OUT, PORT, OUT, PORT_AFTER, HLT, OUT, PORT_ELSEWHERE, HLT];
-    let mut rig = Rig::kernel(system, &code)?;
-    match rig.run()? {
-        Seen::Out(_) => rig.vcpu.regs_mut().rip = KERNEL_CODE + 5,
+    let mut vm = ProbeVm::kernel(system, &code)?;
+    match vm.run()? {
+        Seen::Out(_) => vm.vcpu.regs_mut().rip = KERNEL_CODE + 5,
         other => return other.unexpected(),
     }
-    Ok(rig.run()? == Seen::Out(PORT_ELSEWHERE.into()))
+    Ok(vm.run()? == Seen::Out(PORT_ELSEWHERE.into()))
 }
 
 fn out_again(system: &System, drain: bool) -> Result<bool, ProbeError> {
-    let mut rig = Rig::kernel(system, &[OUT, PORT, OUT, PORT_AFTER, HLT])?;
-    match rig.run()? {
-        Seen::Out(_) if drain => rig.vcpu.settle_step()?,
+    let mut vm = ProbeVm::kernel(system, &[OUT, PORT, OUT, PORT_AFTER, HLT])?;
+    match vm.run()? {
+        Seen::Out(_) if drain => vm.vcpu.settle_step()?,
         Seen::Out(_) => {}
         other => return other.unexpected(),
     }
-    rig.vcpu.regs_mut().rip = KERNEL_CODE;
-    Ok(rig.run()? == Seen::Out(PORT.into()))
+    vm.vcpu.regs_mut().rip = KERNEL_CODE;
+    Ok(vm.run()? == Seen::Out(PORT.into()))
 }
 
-/// Whether one step from the start of `rig`, whose first two instructions are NOPs, ends after
+/// Whether one step from the start of `vm`, whose first two instructions are NOPs, ends after
 /// the first.
-fn single_step(mut rig: Rig) -> Result<bool, ProbeError> {
-    let start = rig.vcpu.regs().rip;
-    rig.vcpu.fd().set_guest_debug(SINGLE_STEP, &[0; 8])?;
-    Ok(rig.run()? == Seen::Step && rig.vcpu.regs().rip == start + 1)
+fn single_step(mut vm: ProbeVm) -> Result<bool, ProbeError> {
+    let start = vm.vcpu.regs().rip;
+    vm.vcpu.fd().set_guest_debug(SINGLE_STEP, &[0; 8])?;
+    Ok(vm.run()? == Seen::Step && vm.vcpu.regs().rip == start + 1)
 }
 
 /// The processor lets OUT through where IOPL allows it (Intel SDM vol. 1, 19.5.1).
 fn out_cpl3_exits(system: &System) -> Result<bool, ProbeError> {
     const IOPL3: u64 = 3 << 12;
-    const GENERAL_PROTECTION: u8 = 13;
-    let mut rig = Rig::user(system, &[&[OUT, PORT], &STORE[..]].concat())?;
-    rig.vcpu.regs_mut().rflags |= IOPL3;
-    match rig.run()? {
+    let mut vm = ProbeVm::user(system, &[&[OUT, PORT], &STORE[..]].concat())?;
+    vm.vcpu.regs_mut().rflags |= IOPL3;
+    match vm.run()? {
         Seen::Out(port) if port == u16::from(PORT) => Ok(true),
         Seen::Trap(GENERAL_PROTECTION) => Ok(false),
         other => other.unexpected(),
@@ -333,10 +339,9 @@ fn out_cpl3_exits(system: &System) -> Result<bool, ProbeError> {
 /// execute UD2.
 fn interrupt_cpl3(system: &System) -> Result<bool, ProbeError> {
     const VECTOR: u8 = 31;
-    const INVALID_OPCODE: u8 = 6;
-    let mut rig = Rig::user(system, &[0x0f, 0x0b])?;
-    rig.vcpu.fd().interrupt(VECTOR)?;
-    match rig.run()? {
+    let mut vm = ProbeVm::user(system, &UD2)?;
+    vm.vcpu.fd().interrupt(VECTOR)?;
+    match vm.run()? {
         Seen::Trap(VECTOR) => Ok(true),
         Seen::Trap(INVALID_OPCODE) => Ok(false),
         other => other.unexpected(),
@@ -347,9 +352,9 @@ fn interrupt_cpl3(system: &System) -> Result<bool, ProbeError> {
 fn interrupt_window_cpl0(system: &System) -> Result<bool, ProbeError> {
     // sti; mov ecx, 10000; less: dec ecx; jnz less; out PORT, al
     let spin = [0xfb, 0xb9, 0x10, 0x27, 0, 0, 0xff, 0xc9, 0x75, 0xfc];
-    let mut rig = Rig::kernel(system, &[&spin[..], &[OUT, PORT, HLT]].concat())?;
-    rig.vcpu.fd().request_interrupt_window(true);
-    match rig.run()? {
+    let mut vm = ProbeVm::kernel(system, &[&spin[..], &[OUT, PORT, HLT]].concat())?;
+    vm.vcpu.fd().request_interrupt_window(true);
+    match vm.run()? {
         Seen::Window => Ok(true),
         Seen::Out(_) => Ok(false),
         other => other.unexpected(),
@@ -360,7 +365,7 @@ fn interrupt_window_cpl0(system: &System) -> Result<bool, ProbeError> {
 fn vmcall_cpl0(system: &System) -> Result<bool, ProbeError> {
     // mov eax, -1; vmcall; and an OUT.
     let code = [0xb8, 0xff, 0xff, 0xff, 0xff, 0x0f, 0x01, 0xc1, OUT, PORT, HLT];
-    match Rig::kernel(system, &code)?.run_for(Duration::from_millis(100))? {
+    match ProbeVm::kernel(system, &code)?.run_for(Duration::from_millis(100))? {
         Seen::Out(_) => Ok(true),
         Seen::Stuck | Seen::EmulationFailure | Seen::Shutdown => Ok(false),
         other => other.unexpected(),
@@ -370,10 +375,10 @@ fn vmcall_cpl0(system: &System) -> Result<bool, ProbeError> {
 fn tsd_honoured(system: &System) -> Result<bool, ProbeError> {
     const TSD: u64 = 1 << 2;
     let code = [&[0x0f, 0x31], &STORE[..]].concat();
-    let mut rig = Rig::user(system, &code)?;
-    rig.vcpu.sregs_mut().cr4 |= TSD;
-    match rig.run()? {
-        Seen::Trap(13) => Ok(true),
+    let mut vm = ProbeVm::user(system, &code)?;
+    vm.vcpu.sregs_mut().cr4 |= TSD;
+    match vm.run()? {
+        Seen::Trap(GENERAL_PROTECTION) => Ok(true),
         Seen::Store(_) => Ok(false),
         other => other.unexpected(),
     }
@@ -384,19 +389,19 @@ fn cpuid_masked(system: &System) -> Result<bool, ProbeError> {
     const POPCNT: u32 = 1 << 23;
     // mov eax, 1; xor ecx, ecx; cpuid
     let code = [&[0xb8, 1, 0, 0, 0, 0x31, 0xc9, 0x0f, 0xa2], &STORE[..]].concat();
-    let mut rig = Rig::user(system, &code)?;
-    let mut cpuid = super::offered_cpuid(system)?;
+    let mut vm = ProbeVm::user(system, &code)?;
+    let mut cpuid = offered_cpuid(system)?;
     for leaf in cpuid.as_mut_slice().iter_mut().filter(|leaf| leaf.function == 1) {
         leaf.ecx &= !POPCNT;
     }
-    rig.vcpu.fd().set_cpuid(&cpuid)?;
-    match rig.run()? {
-        Seen::Store(_) => Ok(rig.vcpu.regs().rcx as u32 & POPCNT == 0),
+    vm.vcpu.fd().set_cpuid(&cpuid)?;
+    match vm.run()? {
+        Seen::Store(_) => Ok(vm.vcpu.regs().rcx as u32 & POPCNT == 0),
         other => other.unexpected(),
     }
 }
 
-/// What the CPUID instruction tells a program about `leaves`, each with subleaf 0.
+/// What the CPUID instruction returns to a program for `leaves`, each with subleaf 0.
 pub(super) fn cpuid_of_program(
     system: &System,
     leaves: &[u32],
@@ -404,14 +409,14 @@ pub(super) fn cpuid_of_program(
     // mov eax, LEAF; xor ecx, ecx; cpuid; and a store, which exits.
     let ask =
         |leaf: &u32| [&[0xb8], &leaf.to_le_bytes()[..], &[0x31, 0xc9, 0x0f, 0xa2], &STORE].concat();
-    let mut rig = Rig::user(system, &leaves.iter().flat_map(ask).collect::<Vec<_>>())?;
+    let mut vm = ProbeVm::user(system, &leaves.iter().flat_map(ask).collect::<Vec<_>>())?;
     let mut answers = Vec::with_capacity(leaves.len());
     for &function in leaves {
-        match rig.run()? {
+        match vm.run()? {
             Seen::Store(_) => {}
             other => return other.unexpected(),
         }
-        let regs = rig.vcpu.regs();
+        let regs = vm.vcpu.regs();
         let [eax, ebx, ecx, edx] = [regs.rax, regs.rbx, regs.rcx, regs.rdx].map(|reg| reg as u32);
         answers.push(k::kvm_cpuid_entry2 { function, eax, ebx, ecx, edx, ..Default::default() });
     }
@@ -425,22 +430,22 @@ fn xcr0_virtualised(system: &System) -> Result<bool, ProbeError> {
     Ok(xcr0_of_program(system)? == X87_SSE)
 }
 
-/// The XCR0 that XGETBV tells a program which was given [`X87_SSE`].
+/// The XCR0 that XGETBV returns to a program which was given [`X87_SSE`].
 pub(super) fn xcr0_of_program(system: &System) -> Result<u64, ProbeError> {
     const OSXSAVE: u64 = 1 << 18;
     // xor ecx, ecx; xgetbv
     let code = [&[0x31, 0xc9, 0x0f, 0x01, 0xd0], &STORE[..]].concat();
-    let mut rig = Rig::user(system, &code)?;
-    let mut sregs = *rig.vcpu.sregs();
+    let mut vm = ProbeVm::user(system, &code)?;
+    let mut sregs = *vm.vcpu.sregs();
     sregs.cr4 |= OSXSAVE;
-    rig.vcpu.fd().set_sregs(&sregs)?;
+    vm.vcpu.fd().set_sregs(&sregs)?;
     let mut xcrs = k::kvm_xcrs { nr_xcrs: 1, ..Default::default() };
     xcrs.xcrs[0] = k::kvm_xcr { xcr: 0, value: X87_SSE, ..Default::default() };
-    rig.vcpu.fd().set_xcrs(&xcrs)?;
-    rig.vcpu.reload()?;
-    match rig.run()? {
+    vm.vcpu.fd().set_xcrs(&xcrs)?;
+    vm.vcpu.reload()?;
+    match vm.run()? {
         Seen::Store(_) => {
-            let regs = rig.vcpu.regs();
+            let regs = vm.vcpu.regs();
             Ok(regs.rdx << 32 | regs.rax & 0xffff_ffff)
         }
         other => other.unexpected(),
@@ -459,15 +464,16 @@ pub struct ExitCost {
 /// Measures both, quickly.
 pub(super) fn exit_cost(system: &System) -> ExitCost {
     const COUNT: usize = 200;
-    let median = |rig: Result<Rig, ProbeError>| {
-        let times = rig.and_then(|mut rig| rig.time_exits(COUNT)).ok()?;
+    // A host that cannot run it has a probe that says why.
+    let median = |vm: Result<ProbeVm, ProbeError>| {
+        let times = vm.and_then(|mut vm| vm.time_exits(COUNT)).ok()?;
         times.get(times.len() / 2).copied()
     };
     let jump_back = |bytes: u8| [0xeb, 0xfe_u8.wrapping_sub(bytes)];
     let out = [&[OUT, PORT][..], &jump_back(2)].concat();
     let store = [&STORE[..], &jump_back(7)].concat();
     ExitCost {
-        out_cpl0_ns: median(Rig::kernel(system, &out)),
-        store_cpl3_ns: median(Rig::user(system, &store)),
+        out_cpl0_ns: median(ProbeVm::kernel(system, &out)),
+        store_cpl3_ns: median(ProbeVm::user(system, &store)),
     }
 }

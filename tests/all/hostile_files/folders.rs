@@ -4,7 +4,9 @@ use super::for_each_mutant;
 use super::mutate::interesting;
 use crate::hostile::noise;
 use crate::support::rounds;
-use dejavm_corpus::{Campaign, CrashFacts, Options, Recorded, Run, Target, TargetError, Verdict};
+use dejavm_corpus::{
+    Campaign, CrashFacts, Execution, ExitKind, Options, Recorded, Target, TargetError,
+};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::collections::BTreeMap;
@@ -19,19 +21,19 @@ struct Parser {
 }
 
 impl Parser {
-    fn look(&mut self, input: &[u8]) -> Run<'_> {
+    fn look(&mut self, input: &[u8]) -> Execution<'_> {
         let block = |at: usize| input.get(at).map_or(0, |byte| u32::from(byte % 16));
         self.blocks = vec![block(0), 16 + block(1), 32 + block(2)];
-        let verdict = match input {
-            [b'c', kind, ..] => Verdict::Crashed(CrashFacts {
+        let exit_kind = match input {
+            [b'c', kind, ..] => ExitKind::Crashed(CrashFacts {
                 kind: "SIGSEGV".to_owned(),
                 stack: vec![format!("f{}", kind % 4), "main".to_owned()],
                 summary: "a crash".to_owned(),
             }),
-            [b'h', ..] => Verdict::TimedOut,
-            _ => Verdict::Finished,
+            [b'h', ..] => ExitKind::TimedOut,
+            _ => ExitKind::Finished,
         };
-        Run { verdict, blocks: &self.blocks, duration: Duration::from_micros(5) }
+        Execution { exit_kind, blocks: &self.blocks, duration: Duration::from_micros(5) }
     }
 }
 
@@ -40,11 +42,11 @@ impl Target for Parser {
         48
     }
 
-    fn run(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError> {
+    fn run(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
         Ok(self.look(input))
     }
 
-    fn trace(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError> {
+    fn trace(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
         Ok(self.look(input))
     }
 

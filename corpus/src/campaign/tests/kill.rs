@@ -10,7 +10,7 @@ use crate::campaign::{Campaign, Options};
 use crate::coverage::BlockSet;
 use crate::names;
 use crate::report;
-use crate::{Run, Target, TargetError, Verdict};
+use crate::target::{Execution, ExitKind, Target, TargetError};
 
 /// Folder of the campaign that [`be_the_victim`] runs.
 const FOLDER: &str = "DEJAVM_TEST_VICTIM_FOLDER";
@@ -39,17 +39,17 @@ impl Target for Wide {
         Self::BLOCKS
     }
 
-    fn run(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError> {
+    fn run(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
         self.blocks = [Self::block(input)];
         let new = usize::from(self.known.insert(self.blocks[0] as usize));
         let (blocks, duration) = (&self.blocks[..new], Duration::from_micros(1));
-        Ok(Run { verdict: Verdict::Finished, blocks, duration })
+        Ok(Execution { exit_kind: ExitKind::Finished, blocks, duration })
     }
 
-    fn trace(&mut self, input: &[u8]) -> Result<Run<'_>, TargetError> {
+    fn trace(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
         self.blocks = [Self::block(input)];
         let duration = Duration::from_micros(1);
-        Ok(Run { verdict: Verdict::Finished, blocks: &self.blocks, duration })
+        Ok(Execution { exit_kind: ExitKind::Finished, blocks: &self.blocks, duration })
     }
 
     fn known_blocks(&mut self, blocks: &[u32]) {

@@ -9,9 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use libafl::corpus::CorpusId;
+use libafl::mutators::Tokens;
+
+use super::state::CampaignState;
 use super::{Campaign, CampaignError, Options};
 use crate::mock::{BLOCKS, MAGIC, Maze};
+use crate::out::OutFolder;
 use crate::stats::{Event, Progress, Stats, StopReason, Summary};
+use crate::target::{Execution, ExitKind, Target, TargetError};
 
 /// The longest input of these campaigns, in bytes.
 const MAX_LEN: usize = 64;
@@ -116,7 +122,7 @@ fn inputs(seed: u64) -> Vec<Vec<u8>> {
     inputs_by_batches(seed, 1)
 }
 
-/// The same from a target that takes so many inputs at once.
+/// The same from a target that takes `batch_len` inputs at once.
 fn inputs_by_batches(seed: u64, batch_len: usize) -> Vec<Vec<u8>> {
     let mut bench = Bench::new(&[("a", b"xxxx"), ("b", b"HANGxx"), ("c", b"SLOWxx")]);
     fs::write(bench.path("dict"), "magic=\"DEJA\"\n\"SLOW\"\n\"FLAKY\"").unwrap();
@@ -240,15 +246,15 @@ fn a_failure_of_the_host_ends_the_campaign_and_loses_nothing() {
 #[test]
 fn a_target_without_blocks_can_be_fuzzed() {
     struct Blind;
-    impl crate::Target for Blind {
+    impl Target for Blind {
         fn blocks_total(&self) -> usize {
             0
         }
-        fn run(&mut self, _: &[u8]) -> Result<crate::Run<'_>, crate::TargetError> {
+        fn run(&mut self, _: &[u8]) -> Result<Execution<'_>, TargetError> {
             let duration = Duration::from_micros(1);
-            Ok(crate::Run { verdict: crate::Verdict::Finished, blocks: &[], duration })
+            Ok(Execution { exit_kind: ExitKind::Finished, blocks: &[], duration })
         }
-        fn trace(&mut self, input: &[u8]) -> Result<crate::Run<'_>, crate::TargetError> {
+        fn trace(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
             self.run(input)
         }
         fn known_blocks(&mut self, _: &[u32]) {}
@@ -262,17 +268,34 @@ fn a_target_without_blocks_can_be_fuzzed() {
 }
 
 #[test]
+fn an_entry_that_has_no_file_is_an_error_that_names_the_invariant() {
+    let bench = Bench::new(SEED);
+    let options = bench.options();
+    let mut out = OutFolder::open(&options.output, "").unwrap();
+    let (mut maze, mut progress) = (Maze::new(), ());
+    let tokens = Tokens::new();
+    let state = CampaignState::new(&options, &mut out, tokens, &mut maze, &mut progress).unwrap();
+    let error = state.entry_id(CorpusId(0)).unwrap_err().to_string();
+    assert!(
+        error.ends_with(
+            "invariant of the campaign is broken: each queue entry has a file of its own"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
 fn refuses_a_block_that_the_target_does_not_have() {
     struct Liar;
-    impl crate::Target for Liar {
+    impl Target for Liar {
         fn blocks_total(&self) -> usize {
             BLOCKS
         }
-        fn run(&mut self, _: &[u8]) -> Result<crate::Run<'_>, crate::TargetError> {
+        fn run(&mut self, _: &[u8]) -> Result<Execution<'_>, TargetError> {
             let duration = Duration::from_micros(1);
-            Ok(crate::Run { verdict: crate::Verdict::Finished, blocks: &[64], duration })
+            Ok(Execution { exit_kind: ExitKind::Finished, blocks: &[64], duration })
         }
-        fn trace(&mut self, input: &[u8]) -> Result<crate::Run<'_>, crate::TargetError> {
+        fn trace(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
             self.run(input)
         }
         fn known_blocks(&mut self, _: &[u32]) {}

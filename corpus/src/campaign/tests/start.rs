@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Bench, SEED};
 use crate::campaign::{Campaign, CampaignError, Options};
+use crate::chain::ErrorChain;
 use crate::mock::Maze;
 
 #[test]
@@ -160,15 +161,15 @@ fn takes_the_time_limit_from_the_seeds() {
 fn says_that_there_is_nothing_to_start_from() {
     let mut bench = Bench::new(&[("a", b""), ("b", b"DEJA")]);
     let error = bench.run(bench.options(), &mut Maze::new()).unwrap_err();
+    let folder = bench.path("in");
     assert_eq!(
-        error.to_string(),
-        format!("no usable seed in {}: a: it is empty", bench.path("in").display())
+        ErrorChain(&error).to_string(),
+        format!("no usable seed in {}: a: it is empty", folder.display())
     );
     let mut bench = Bench::new(&[]);
-    assert!(matches!(
-        bench.run(bench.options(), &mut Maze::new()),
-        Err(CampaignError::NoUsableSeed { .. })
-    ));
+    let error = bench.run(bench.options(), &mut Maze::new()).unwrap_err();
+    assert!(matches!(error, CampaignError::NoSeed { .. }), "{error}");
+    assert!(error.to_string().ends_with("in: it holds no file"), "{error}");
     let options = Options { input: None, ..bench.options() };
     let error = bench.run(options, &mut Maze::new()).unwrap_err().to_string();
     assert!(error.ends_with("holds no queue to resume, and no folder of seeds was given"));
@@ -177,7 +178,7 @@ fn says_that_there_is_nothing_to_start_from() {
 #[test]
 fn refuses_options_that_make_no_sense() {
     let bench = Bench::new(SEED);
-    let refuse = |options| Campaign::new(options).unwrap_err().to_string();
+    let refuse = |options| ErrorChain(&Campaign::new(options).unwrap_err()).to_string();
     let zero = Options { max_len: 0, ..bench.options() };
     assert_eq!(refuse(zero), "the longest input allowed is 0 bytes");
     let zero = Options { timeout: Some(Duration::ZERO), ..bench.options() };

@@ -1,11 +1,13 @@
-//! What is wrong with a host, what that costs, and the command that mends it.
+//! What is wrong with a host, what that costs, and the command that remedies it.
 //!
 //! Never runs a command.
 
-use super::facts::{Facts, Vendor};
+use super::extensions::{self, Extension};
+use super::facts::{HostFacts, Vendor};
 use super::probes::{Answer, Probe, Weight};
-use super::{Extension, extensions};
+
 use crate::kvm::KvmError;
+use crate::text::ErrorChain;
 use nix::errno::Errno;
 use serde::Serialize;
 use std::os::unix::fs::MetadataExt;
@@ -18,8 +20,9 @@ pub struct Problem {
     pub what: String,
     /// What it costs.
     pub costs: String,
-    /// The command, or the act, that mends it; `None` where nothing does on this host.
-    pub mend: Option<String>,
+    /// The command, or the act, that remedies it; `None` where nothing does on this host.
+    #[serde(rename = "mend")]
+    pub remedy: Option<String>,
     /// Whether no guest at all can run.
     pub blocks: bool,
 }
@@ -58,9 +61,9 @@ pub(super) fn not_opened(
     device: &Path,
     error: &KvmError,
     node: Option<&Node>,
-    facts: &Facts,
+    facts: &HostFacts,
 ) -> Problem {
-    let mend = match (error, node) {
+    let remedy = match (error, node) {
         (KvmError::Open { source: Errno::EACCES | Errno::EPERM, .. }, Some(node)) => {
             permission(device, node)
         }
@@ -71,9 +74,9 @@ pub(super) fn not_opened(
         _ => "see dmesg for what KVM says".to_owned(),
     };
     Problem {
-        what: error.to_string(),
+        what: ErrorChain(error).to_string(),
         costs: NOTHING_RUNS.to_owned(),
-        mend: Some(mend),
+        remedy: Some(remedy),
         blocks: true,
     }
 }
@@ -89,7 +92,7 @@ fn permission(device: &Path, node: &Node) -> String {
     )
 }
 
-fn no_device(device: &Path, facts: &Facts) -> String {
+fn no_device(device: &Path, facts: &HostFacts) -> String {
     if !facts.modules.is_empty() {
         return format!(
             "the kernel has {} loaded, so in a container: start it with --device {}",
@@ -124,17 +127,32 @@ fn nested_on(module: &str) -> String {
 /// A VM that cannot be made although the device opens.
 pub(super) fn no_vm(error: &KvmError) -> Problem {
     let busy = matches!(error, KvmError::Ioctl { source: Errno::EBUSY, .. });
-    let mend = busy.then(|| "end the other hypervisor: sudo modprobe -r vboxdrv".to_owned());
-    Problem { what: error.to_string(), costs: NOTHING_RUNS.to_owned(), mend, blocks: true }
+    let remedy = busy.then(|| "end the other hypervisor: sudo modprobe -r vboxdrv".to_owned());
+    Problem {
+        what: ErrorChain(error).to_string(),
+        costs: NOTHING_RUNS.to_owned(),
+        remedy,
+        blocks: true,
+    }
 }
 
-/// What extensions, probes and parameters tell.
-pub(super) fn found(extensions: &[Extension], probes: &[Probe], facts: &Facts) -> Vec<Problem> {
+/// A host on which nothing can be tried, because no vCPU could be stopped.
+pub(super) fn nothing_tried(error: &KvmError) -> Problem {
+    Problem {
+        what: ErrorChain(error).to_string(),
+        costs: "no time limit can be kept, so nothing was tried, and no guest can run".to_owned(),
+        remedy: None,
+        blocks: true,
+    }
+}
+
+/// What extensions, probes and parameters show.
+pub(super) fn found(extensions: &[Extension], probes: &[Probe], facts: &HostFacts) -> Vec<Problem> {
     let missing =
         extensions.iter().filter(|extension| !extension.present).map(|extension| Problem {
             what: format!("{} is missing", extension.name),
             costs: extension.costs.to_owned(),
-            mend: extensions::mend(extension.name).map(str::to_owned),
+            remedy: extensions::remedy(extension.name).map(str::to_owned),
             blocks: extension.needed,
         });
     let failing = probes.iter().filter(|probe| !probe.is_welcome()).map(|probe| Problem {
@@ -143,18 +161,18 @@ pub(super) fn found(extensions: &[Extension], probes: &[Probe], facts: &Facts) -
             _ => format!("{} no", probe.question),
         },
         costs: probe.otherwise.to_owned(),
-        mend: (probe.weight == Weight::Costs && !facts.virtualisation)
+        remedy: (probe.weight == Weight::Costs && !facts.virtualisation)
             .then(|| "run on a host with VT-x or AMD-V".to_owned()),
         blocks: false,
     });
     missing.chain(failing).chain(parameters(facts)).collect()
 }
 
-fn parameters(facts: &Facts) -> impl Iterator<Item = Problem> {
+fn parameters(facts: &HostFacts) -> impl Iterator<Item = Problem> {
     let nested = facts.is_off("nested").map(|parameter| Problem {
         what: format!("{} nested is off", parameter.module),
         costs: "no virtual machine on this host can run dejavm itself".to_owned(),
-        mend: Some(nested_on(&parameter.module)),
+        remedy: Some(nested_on(&parameter.module)),
         blocks: false,
     });
     let shadow = facts.is_off("ept").or(facts.is_off("npt")).map(|parameter| Problem {
@@ -162,7 +180,7 @@ fn parameters(facts: &Facts) -> impl Iterator<Item = Problem> {
         costs: "page tables are shadowed: slow, and a bare guest that changes its upper-level \
                 tables may see a stale translation after a rewind"
             .to_owned(),
-        mend: Some(format!(
+        remedy: Some(format!(
             "sudo modprobe -r {0} && sudo modprobe {0} {1}=1",
             parameter.module, parameter.name
         )),
@@ -179,40 +197,46 @@ mod tests {
         KvmError::Open { path: "/dev/kvm".into(), source }
     }
 
-    fn mend_of(errno: Errno, node: Option<&Node>, facts: &Facts) -> String {
-        not_opened(Path::new("/dev/kvm"), &open_error(errno), node, facts).mend.unwrap()
+    fn remedy_of(errno: Errno, node: Option<&Node>, facts: &HostFacts) -> String {
+        not_opened(Path::new("/dev/kvm"), &open_error(errno), node, facts).remedy.unwrap()
     }
 
     #[test]
     fn a_missing_module_is_loaded_by_the_cpus_vendor() {
-        let facts = |vendor, virtualisation, hypervisor| Facts {
+        let facts = |vendor, virtualisation, hypervisor| HostFacts {
             vendor,
             virtualisation,
             hypervisor,
-            ..Facts::default()
+            ..HostFacts::default()
         };
-        let mend = |facts: Facts| mend_of(Errno::ENOENT, None, &facts);
-        assert_eq!(mend(facts(Vendor::Intel, true, false)), "sudo modprobe kvm_intel");
-        assert_eq!(mend(facts(Vendor::Amd, true, true)), "sudo modprobe kvm_amd");
-        assert!(mend(facts(Vendor::Amd, false, false)).contains("BIOS"));
-        assert!(mend(facts(Vendor::Intel, false, true)).contains("options kvm_intel nested=1"));
-        let container = Facts { modules: vec!["kvm_amd".to_owned()], ..Facts::default() };
-        assert!(mend(container).contains("--device /dev/kvm"));
+        let remedy = |facts: HostFacts| remedy_of(Errno::ENOENT, None, &facts);
+        assert_eq!(remedy(facts(Vendor::Intel, true, false)), "sudo modprobe kvm_intel");
+        assert_eq!(remedy(facts(Vendor::Amd, true, true)), "sudo modprobe kvm_amd");
+        assert!(remedy(facts(Vendor::Amd, false, false)).contains("BIOS"));
+        assert!(remedy(facts(Vendor::Intel, false, true)).contains("options kvm_intel nested=1"));
+        let container = HostFacts { modules: vec!["kvm_amd".to_owned()], ..HostFacts::default() };
+        assert!(remedy(container).contains("--device /dev/kvm"));
     }
 
     #[test]
     fn a_closed_device_is_opened_by_its_group() {
         let node = |group: &str, group_may| Node { group: group.to_owned(), group_may };
-        let mend = |node: Node| mend_of(Errno::EACCES, Some(&node), &Facts::default());
-        assert_eq!(mend(node("kvm", true)), "sudo usermod -aG kvm $USER, then log in again");
-        assert!(mend(node("root", false)).starts_with("sudo chgrp kvm /dev/kvm"));
+        let remedy = |node: Node| remedy_of(Errno::EACCES, Some(&node), &HostFacts::default());
+        assert_eq!(remedy(node("kvm", true)), "sudo usermod -aG kvm $USER, then log in again");
+        assert!(remedy(node("root", false)).starts_with("sudo chgrp kvm /dev/kvm"));
         assert_eq!(group_name("root:x:0:\nkvm:x:104:me\n", 104), "kvm");
         assert_eq!(group_name("", 7), "7");
     }
 
     #[test]
+    fn a_vcpu_that_could_not_be_stopped_is_a_problem_and_not_an_empty_report() {
+        let problem = nothing_tried(&KvmError::Ioctl { call: "sigaction", source: Errno::EINVAL });
+        assert!(problem.blocks && problem.what.contains("sigaction"), "{problem:?}");
+    }
+
+    #[test]
     fn another_hypervisor_in_the_way_is_named() {
         let error = KvmError::Ioctl { call: "KVM_CREATE_VM", source: Errno::EBUSY };
-        assert!(no_vm(&error).mend.unwrap().contains("vboxdrv"));
+        assert!(no_vm(&error).remedy.unwrap().contains("vboxdrv"));
     }
 }

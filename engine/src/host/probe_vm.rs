@@ -3,6 +3,7 @@
 //! Every run has a limit: a thread kicks the vCPU until it is back. Nothing here can hang or
 //! panic; what goes wrong is a [`ProbeError`], which becomes an "unknown".
 
+use super::cpuid::offered_cpuid;
 use crate::address::{Gpa, Gva};
 use crate::exit::Exit;
 use crate::guest::bare::{BareSpec, ImageError, Mode};
@@ -50,11 +51,11 @@ pub(super) enum ProbeError {
     #[error(transparent)]
     Image(#[from] ImageError),
     /// The guest did something that answers nothing.
-    #[error("the guest ended in {0}")]
-    Unexpected(String),
+    #[error("the guest ended in {0:x?}")]
+    Unexpected(Seen),
     /// The host has no thread to give.
-    #[error("start a thread: {0}")]
-    Thread(std::io::Error),
+    #[error("start a thread")]
+    Thread(#[source] std::io::Error),
 }
 
 /// What a run came to, without its borrow of the vCPU.
@@ -70,36 +71,37 @@ pub(super) enum Seen {
     Shutdown,
     /// The limit passed.
     Stuck,
+    /// Another exit, in words.
     Other(String),
 }
 
 impl Seen {
     /// This, as the reason why a question has no answer.
     pub(super) fn unexpected<T>(self) -> Result<T, ProbeError> {
-        Err(ProbeError::Unexpected(format!("{self:x?}")))
+        Err(ProbeError::Unexpected(self))
     }
 }
 
 /// The VM. Fields drop in order: the vCPU before the memory, the VM last.
-pub(super) struct Rig {
+pub(super) struct ProbeVm {
     pub(super) vcpu: Vcpu,
     memory: GuestMemory,
     _vm: Arc<Vm>,
 }
 
-impl Rig {
+impl ProbeVm {
     /// `code` at CPL 0 in long mode, at [`KERNEL_CODE`], without an IDT.
     pub(super) fn kernel(system: &System, code: &[u8]) -> Result<Self, ProbeError> {
         let at = Gpa(KERNEL_CODE);
         let spec =
             BareSpec { irqchip: false, ..BareSpec::flat(Mode::Long, code.to_vec(), at, 1 << 20) };
-        let mut rig = Self::new(system, &[spec.slot()])?;
-        let entry = spec.load(&mut rig.memory)?;
-        let sregs = spec.sregs(rig.vcpu.sregs());
-        rig.vcpu.fd().set_sregs(&sregs)?;
-        rig.vcpu.fd().set_regs(&spec.regs(entry))?;
-        rig.vcpu.reload()?;
-        Ok(rig)
+        let mut probe = Self::new(system, &[spec.slot()])?;
+        let entry = spec.load(&mut probe.memory)?;
+        let sregs = spec.sregs(probe.vcpu.sregs());
+        probe.vcpu.fd().set_sregs(&sregs)?;
+        probe.vcpu.fd().set_regs(&spec.regs(entry))?;
+        probe.vcpu.reload()?;
+        Ok(probe)
     }
 
     /// `code` at CPL 3, at [`USER_CODE`], with a process guest's stubs around it.
@@ -108,26 +110,26 @@ impl Rig {
         let page = crate::address::PAGE_SIZE as u64;
         let engine = SlotSpec { start: Gpa(0), bytes: trap::ENGINE_BYTES, log_dirty: false };
         let user = SlotSpec { start: trap::USER_BASE, bytes: PAGES * page, log_dirty: false };
-        let mut rig = Self::new(system, &[engine, user])?;
-        let memory = &mut rig.memory;
+        let mut probe = Self::new(system, &[engine, user])?;
+        let memory = &mut probe.memory;
         let mut tables = trap::install(memory, PAGES)?;
         let (text, stack) = (tables.take_frame(memory)?.gpa(), tables.take_frame(memory)?.gpa());
         memory.write(text, code)?;
         tables.set_leaf(memory, Gva(USER_CODE), leaf_entry(text, false, true, true))?;
         tables.set_leaf(memory, Gva(USER_STACK), leaf_entry(stack, true, false, true))?;
         tables.set_leaf(memory, Gva(USER_HOLE), leaf_entry(HOLE, true, false, true))?;
-        let sregs = trap::special_registers(rig.vcpu.sregs(), tables.root(), false, false);
-        rig.vcpu.fd().set_sregs(&sregs)?;
-        rig.vcpu.fd().set_msrs(&trap::msrs())?;
+        let sregs = trap::special_registers(probe.vcpu.sregs(), tables.root(), false, false);
+        probe.vcpu.fd().set_sregs(&sregs)?;
+        probe.vcpu.fd().set_msrs(&trap::msrs())?;
         let regs = kvm_regs {
             rip: USER_CODE,
             rsp: USER_STACK + page - 16,
             rflags: trap::user_flags(0),
             ..Default::default()
         };
-        rig.vcpu.fd().set_regs(&regs)?;
-        rig.vcpu.reload()?;
-        Ok(rig)
+        probe.vcpu.fd().set_regs(&regs)?;
+        probe.vcpu.reload()?;
+        Ok(probe)
     }
 
     fn new(system: &System, layout: &[SlotSpec]) -> Result<Self, ProbeError> {
@@ -137,7 +139,7 @@ impl Rig {
         }
         let memory = GuestMemory::new(&vm, layout)?;
         let mut vcpu = Vcpu::new(vm.create_vcpu()?)?;
-        vcpu.fd().set_cpuid(&super::offered_cpuid(system)?)?;
+        vcpu.fd().set_cpuid(&offered_cpuid(system)?)?;
         Ok(Self { vcpu, memory, _vm: vm })
     }
 
@@ -170,7 +172,7 @@ impl Rig {
                         times.push(start.elapsed().as_nanos() as u64);
                     }
                     Exit::Interrupted => vcpu.clear_kick(),
-                    other => return Err(ProbeError::Unexpected(format!("{other:x?}"))),
+                    other => return Seen::Other(format!("{other:x?}")).unexpected(),
                 }
             }
             times.sort_unstable();
