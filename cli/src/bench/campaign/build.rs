@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PARSER: &str = include_str!("../../../../tests/guests/c/json.c");
+const PARSER: &str = include_str!("json.c");
 const HARNESS: &str = include_str!("harness.c");
 const PAGES: &str = include_str!("pages.c");
 

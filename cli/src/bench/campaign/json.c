@@ -1,0 +1,1 @@
+../../../../tests/guests/c/json.c
