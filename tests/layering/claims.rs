@@ -48,6 +48,11 @@ fn engine_and_corpus_meet_only_in_the_command() {
 }
 
 #[test]
+fn a_linux_for_one_process_knows_no_vm() {
+    assert_none(&FOUND.wings);
+}
+
+#[test]
 fn unsafe_code_stands_behind_its_fences() {
     assert_none(&FOUND.fences);
 }

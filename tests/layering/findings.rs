@@ -4,7 +4,7 @@ use crate::edges::edges;
 use crate::ladder::Ladder;
 use crate::modules::Modules;
 use crate::sources::Sources;
-use crate::{circles, crates, fences, ladder, orphans};
+use crate::{circles, crates, fences, ladder, orphans, wings};
 
 /// What each claim finds; nothing, where it holds.
 pub struct Findings {
@@ -14,6 +14,7 @@ pub struct Findings {
     pub ladders: Vec<String>,
     pub crates: Vec<String>,
     pub fences: Vec<String>,
+    pub wings: Vec<String>,
 }
 
 impl Findings {
@@ -28,6 +29,7 @@ impl Findings {
             ladders: ladders.iter().flat_map(of_ladder).collect(),
             crates: crates::faults(&modules, &edges),
             fences: fences::faults(sources),
+            wings: wings::faults(&modules, &edges),
             unreadable: modules.unreadable,
         }
     }

@@ -22,3 +22,4 @@ mod paths;
 mod resolve;
 mod small_trees;
 mod sources;
+mod wings;

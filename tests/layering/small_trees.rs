@@ -325,6 +325,20 @@ fn engine_and_corpus_may_not_use_each_other() {
 }
 
 #[test]
+fn a_wing_may_use_little_of_its_crate() {
+    let found = find(&[
+        ("engine/src/lib.rs", "mod address; mod kvm; mod linux;"),
+        ("engine/src/address.rs", ""),
+        ("engine/src/kvm.rs", "use crate::linux::fs::F;"),
+        ("engine/src/linux/mod.rs", "mod fs; #[cfg(test)] mod tests { use crate::kvm::K; }"),
+        ("engine/src/linux/fs.rs", "use crate::address::Gva; fn f() { crate::kvm::g() }"),
+    ]);
+    let told = "engine/src/linux/fs.rs:1 -> engine/src/kvm.rs: crate::kvm::g: \
+        dejavm_engine::linux must not use `kvm`";
+    assert_eq!(found.wings, [told]);
+}
+
+#[test]
 fn unsafe_code_outside_the_fences_is_found_in_macros_too() {
     let found = find(&[
         ("engine/src/kvm/raw.rs", "unsafe fn f() {}"),
