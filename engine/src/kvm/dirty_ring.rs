@@ -6,7 +6,7 @@
 //! (`kvm_dirty_ring_reset`, virt/kvm/dirty_ring.c). Never knows which page was seen before.
 
 use super::mapping::SharedMapping;
-use super::{KvmError, System, Vcpu, Vm, raw};
+use super::{KvmError, System, VcpuFd, Vm, raw};
 use kvm_bindings as k;
 use nix::errno::Errno;
 use std::os::fd::AsRawFd;
@@ -70,7 +70,7 @@ impl Vm {
     }
 }
 
-impl Vcpu {
+impl VcpuFd {
     /// Maps the vCPU's ring of `entries` entries, as [`Vm::enable_dirty_ring`] gave it.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! kvm-ioctls makes the calls it has; `raw` adds the few it lacks. `run_page` is the only reader of
 //! the exits in the memory that a vCPU shares with the kernel; `kick` has the one field of it that
 //! other threads write. This module never decides what a call means for a guest, and it never
-//! allocates on the path of [`Vcpu::run`].
+//! allocates on the path of [`VcpuFd::run`].
 #![allow(unsafe_code)]
 
 mod coalesced;
@@ -25,7 +25,7 @@ pub use kick::{Kicker, install_kick_handler};
 pub use msr_filter::{FilteredMsr, MsrAccess};
 pub use run_page::{RawExit, RunPage};
 pub use selectors::clear_selectors;
-pub use vcpu::{Ran, Vcpu};
+pub use vcpu::{Ran, VcpuFd};
 pub use vm::{DirtyBitmap, Vm, irqchip_bytes};
 
 use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES};

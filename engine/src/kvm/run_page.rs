@@ -45,7 +45,7 @@ impl RunPage {
 
     pub(super) fn exit_reason(&self) -> u32 {
         // SAFETY: inside the mapping; the kernel writes it only during KVM_RUN, which needs
-        // `&mut Vcpu`, as does every caller's path to here.
+        // `&mut VcpuFd`, as does every caller's path to here.
         unsafe { addr_of!((*self.at()).exit_reason).read() }
     }
 
@@ -69,7 +69,7 @@ impl RunPage {
 
     pub(super) fn sync_regs(&self) -> &kvm_sync_regs {
         // SAFETY: `s.regs` lies inside the mapping; every bit pattern is a valid kvm_sync_regs;
-        // the kernel writes it only during KVM_RUN, which `&mut Vcpu` excludes.
+        // the kernel writes it only during KVM_RUN, which `&mut VcpuFd` excludes.
         unsafe { &*addr_of!((*self.at()).s.regs) }
     }
 

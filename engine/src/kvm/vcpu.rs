@@ -4,7 +4,6 @@ use super::kick::{KickPage, Kicker};
 use super::run_page::{RawExit, RunPage};
 use super::{KvmError, failed, raw};
 use kvm_bindings as k;
-use kvm_ioctls::VcpuFd;
 use nix::errno::Errno;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -23,14 +22,14 @@ pub enum Ran {
 /// The page is mapped twice: for this handle's thread, and for the kick, which any thread may give
 /// ([`Kicker`]) and which has only the atomic `immediate_exit`.
 #[derive(Debug)]
-pub struct Vcpu {
+pub struct VcpuFd {
     page: RunPage,
     kick: Arc<KickPage>,
-    pub(super) fd: VcpuFd,
+    pub(super) fd: kvm_ioctls::VcpuFd,
 }
 
-impl Vcpu {
-    pub(super) fn new(fd: VcpuFd, run_bytes: usize) -> Result<Self, KvmError> {
+impl VcpuFd {
+    pub(super) fn new(fd: kvm_ioctls::VcpuFd, run_bytes: usize) -> Result<Self, KvmError> {
         let refused = |source| KvmError::Ioctl { call: "mmap of the vCPU", source };
         let page = RunPage::map(fd.as_raw_fd(), run_bytes).map_err(refused)?;
         let kick = Arc::new(KickPage::map(fd.as_raw_fd(), run_bytes).map_err(refused)?);
