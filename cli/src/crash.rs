@@ -7,7 +7,7 @@ use dejavm_engine::address::PAGE_SIZE;
 use dejavm_engine::machine::RunReport;
 use dejavm_engine::outcome::{Access, Fault, MemoryAccess, Outcome};
 use dejavm_engine::symbols::{
-    Line, Place, SourceFrame, Symbolizer, UnwindRegisters, crash_frame, frame_key,
+    CodeLocation, Line, SourceFrame, Symbolizer, UnwindRegisters, crash_frame, frame_key,
 };
 use kvm_bindings::kvm_regs;
 use serde::Serialize;
@@ -84,7 +84,11 @@ pub(crate) fn as_map<S: serde::Serializer>(
 }
 
 /// The call stack of a guest stopped with `report`'s registers.
-pub fn stack(symbolizer: &Symbolizer, report: &RunReport, read: &mut Read<'_>) -> Vec<Place> {
+pub fn stack(
+    symbolizer: &Symbolizer,
+    report: &RunReport,
+    read: &mut Read<'_>,
+) -> Vec<CodeLocation> {
     let regs = &report.regs;
     // A fault in fetching an instruction leaves RIP at the fault in either case.
     let rip = match &report.outcome {
@@ -135,7 +139,7 @@ const fn access_name(access: Access) -> &'static str {
 }
 
 /// What sets a crash apart, and one line about it.
-pub fn facts(fault: &Fault, stack: &[Place]) -> CrashFacts {
+pub fn facts(fault: &Fault, stack: &[CodeLocation]) -> CrashFacts {
     // What only reports the failure of another (abort, a panic) must not fill the few frames
     // that are compared.
     let own = stack.get(crash_frame(stack)..).unwrap_or_default();
@@ -158,7 +162,7 @@ pub fn facts(fault: &Fault, stack: &[Place]) -> CrashFacts {
 }
 
 /// A place without its absolute address: function, else image and offset; and the source line.
-fn where_in_words(place: &Place) -> String {
+fn where_in_words(place: &CodeLocation) -> String {
     let mut words = frame_key(place);
     let line = |frame: &SourceFrame| {
         let file = frame.file.as_deref()?;
@@ -221,8 +225,8 @@ pub fn backtrace(frames: &[FrameFacts]) -> String {
 }
 
 /// A place as a frame of a backtrace.
-pub fn frame(place: &Place) -> FrameFacts {
-    let bare = Place { source: Vec::new(), ..place.clone() };
+pub fn frame(place: &CodeLocation) -> FrameFacts {
+    let bare = CodeLocation { source: Vec::new(), ..place.clone() };
     let words = bare.to_string();
     let place_words = words.split_once(' ').map_or("", |(_, words)| words);
     FrameFacts {
@@ -306,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_crash_at_an_unknown_place_has_facts_all_the_same() {
-        let facts = facts(&fault(None), &[Place::unknown(0x10)]);
+        let facts = facts(&fault(None), &[CodeLocation::unknown(0x10)]);
         assert_eq!(
             (facts.stack, facts.summary),
             (vec!["unmapped".into()], "SIGSEGV in unmapped".into())

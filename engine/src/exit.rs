@@ -2,7 +2,7 @@
 //! loses data. Never decides what an exit means to a guest.
 
 use crate::address::Gpa;
-use crate::kvm::{Ran, RawExit, Vcpu};
+use crate::kvm::{Ran, RawExit, VcpuFd};
 use crate::outcome::Unsupported;
 use kvm_bindings as k;
 
@@ -126,8 +126,8 @@ pub enum Exit<'a> {
 }
 
 impl<'a> Exit<'a> {
-    /// Parses what [`Vcpu::run`] left behind.
-    pub fn parse(ran: Ran, vcpu: &'a mut Vcpu) -> Self {
+    /// Parses what [`VcpuFd::run`] left behind.
+    pub fn parse(ran: Ran, vcpu: &'a mut VcpuFd) -> Self {
         if ran == Ran::Interrupted {
             return Self::Interrupted;
         }

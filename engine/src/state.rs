@@ -8,7 +8,7 @@ mod compare;
 mod rewind;
 mod xsave;
 
-pub use classes::{Class, Ending, Entry, ORDER, Ran, Rule};
+pub use classes::{Class, ClassRules, Ending, ORDER, Rule, RunFacts};
 pub use compare::Difference;
 pub use rewind::{Prepared, RewindMode};
 pub(crate) use xsave::{
@@ -16,7 +16,7 @@ pub(crate) use xsave::{
 };
 pub use xsave::{XSAVE_BYTES, XSTATE_BV_AT, has_pkru, lies_elsewhere, xsave_layout};
 
-use crate::kvm::{KvmError, Vm};
+use crate::kvm::{KvmError, VcpuFd, Vm};
 use crate::vcpu::Vcpu;
 use kvm_bindings as k;
 use serde::{Deserialize, Serialize};
@@ -160,14 +160,14 @@ impl CpuState {
         let mut loaded = Vec::new();
         for class in ORDER.iter().map(|entry| entry.class).filter(|class| class.exists(self)) {
             match class {
-                Class::Translations => {}
+                Class::Tlb => {}
                 Class::Sregs => fd.set_sregs(&self.sregs)?,
                 Class::Xcrs => fd.set_xcrs(&self.xcrs)?,
                 Class::Xsave => fd.set_xsave(&self.loadable_xsave(parts.pkru))?,
                 Class::Lapic => self.irqchip.iter().try_for_each(|i| fd.set_lapic(&i.lapic))?,
                 Class::Msrs => loaded = load_msrs(fd, &self.msrs, reach)?,
                 Class::Pit => self.irqchip.iter().try_for_each(|i| i.restore_pit(vm))?,
-                Class::Chips => self.irqchip.iter().try_for_each(|i| i.restore_chips(vm))?,
+                Class::Irqchips => self.irqchip.iter().try_for_each(|i| i.restore_chips(vm))?,
                 Class::MpState => fd.set_mp_state(self.mp_state)?,
                 Class::DebugRegs => fd.set_debug_regs(&self.debug_regs)?,
                 Class::Regs => fd.set_regs(&self.regs)?,
@@ -196,11 +196,7 @@ impl CpuState {
 
 /// Sets `msrs` in order, without those that the host refuses and `reach` does not notice; returns
 /// the ones that were set.
-fn load_msrs(
-    fd: &mut crate::kvm::Vcpu,
-    msrs: &[(u32, u64)],
-    reach: Reach,
-) -> Result<Vec<u32>, KvmError> {
+fn load_msrs(fd: &mut VcpuFd, msrs: &[(u32, u64)], reach: Reach) -> Result<Vec<u32>, KvmError> {
     let mut loaded: Vec<u32> = msrs.iter().map(|&(index, _)| index).collect();
     let mut rest = msrs;
     loop {
@@ -250,7 +246,7 @@ pub fn savable_msrs(vcpu: &mut Vcpu, candidates: &[u32]) -> Result<Vec<u32>, Kvm
 }
 
 impl IrqchipState {
-    fn capture(fd: &crate::kvm::Vcpu, vm: &Vm, pit: bool) -> Result<Self, KvmError> {
+    fn capture(fd: &VcpuFd, vm: &Vm, pit: bool) -> Result<Self, KvmError> {
         Ok(Self {
             lapic: fd.lapic()?,
             chips: [vm.irqchip(0)?, vm.irqchip(1)?, vm.irqchip(2)?],

@@ -6,7 +6,7 @@
 
 use crate::address::{Gpa, PAGE_SIZE};
 use crate::exit::Exit;
-use crate::kvm::{self, Kicker, KvmError};
+use crate::kvm::{Kicker, KvmError, VcpuFd};
 use kvm_bindings::{
     KVM_SYNC_X86_EVENTS, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_regs, kvm_sregs,
     kvm_vcpu_events,
@@ -19,7 +19,7 @@ const EVENTS: u64 = KVM_SYNC_X86_EVENTS as u64;
 /// A vCPU whose general and special registers live in the run page.
 #[derive(Debug)]
 pub struct Vcpu {
-    fd: kvm::Vcpu,
+    fd: VcpuFd,
     /// An exit that `KVM_RUN` has yet to finish. Replacing registers before that would lose an
     /// IN's result or an MMIO load's; see [`Vcpu::settle`].
     pending: bool,
@@ -33,7 +33,7 @@ impl Vcpu {
     ///
     /// # Errors
     /// A KVM call failed.
-    pub fn new(mut fd: kvm::Vcpu) -> Result<Self, KvmError> {
+    pub fn new(mut fd: VcpuFd) -> Result<Self, KvmError> {
         fd.set_valid_regs(REGS | SREGS);
         let mut vcpu = Self { fd, pending: false, step: false };
         vcpu.reload()?;
@@ -165,13 +165,13 @@ impl Vcpu {
     }
 
     /// The descriptor, for the state that has no place in the run page.
-    pub fn fd(&mut self) -> &mut kvm::Vcpu {
+    pub fn fd(&mut self) -> &mut VcpuFd {
         &mut self.fd
     }
 
     /// The descriptor, for reading.
     #[must_use]
-    pub fn fd_ref(&self) -> &kvm::Vcpu {
+    pub fn fd_ref(&self) -> &VcpuFd {
         &self.fd
     }
 }

@@ -1,5 +1,5 @@
 //! The floor: a VM with a snapshot's contents whose exits are those of a plain `ioctl(KVM_RUN)`
-//! (`kvm::Vcpu::run_raw`), or go through the engine's vCPU; without a driver, without rewinding
+//! (`kvm::VcpuFd::run_raw`), or go through the engine's vCPU; without a driver, without rewinding
 //! memory, without a limit on time.
 //!
 //! Knows just enough to keep this command's own guests going: it answers every system call with

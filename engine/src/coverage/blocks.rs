@@ -26,7 +26,7 @@
 
 mod flow;
 mod gaps;
-mod landing;
+mod lsda;
 mod ranges;
 mod resolve;
 mod seeds;
@@ -35,7 +35,7 @@ mod text;
 
 use crate::symbols::ElfError;
 use crate::symbols::elf::Layout;
-use crate::symbols::frames::Frames;
+use crate::symbols::frames::CallFrames;
 use flow::Descent;
 use ranges::Ranges;
 use text::Text;
@@ -88,7 +88,7 @@ pub enum BlocksError {
 /// entries) only makes the result smaller.
 pub fn find(elf: &[u8]) -> Result<Blocks, BlocksError> {
     let layout = Layout::parse(elf)?;
-    let frames = Frames::parse(&layout, elf);
+    let frames = CallFrames::parse(&layout, elf);
     let symbols = layout.functions(elf);
     let text = Text::new(&layout, elf)?;
     let ranges = Ranges::new(&frames, &symbols, &text);
@@ -97,7 +97,7 @@ pub fn find(elf: &[u8]) -> Result<Blocks, BlocksError> {
     for seed in &seeds {
         descent.add_start(*seed);
     }
-    for pad in landing::pads(&layout, elf, &frames) {
+    for pad in lsda::landing_pads(&layout, elf, &frames) {
         descent.add_start(pad);
     }
     descent.run();

@@ -3,7 +3,7 @@
 //!
 //! Never empties the ring by itself. A full ring loses nothing: the store that finds it full exits.
 
-use super::{IoAddress, KvmError, Vcpu, Vm, failed};
+use super::{IoAddress, KvmError, VcpuFd, Vm, failed};
 
 /// The most stores that the ring holds before one exits: a page of entries after two words, less
 /// the one that tells full from empty (`KVM_COALESCED_MMIO_MAX`, uapi/linux/kvm.h).
@@ -36,7 +36,7 @@ impl CoalescedWrite {
 
 impl Vm {
     /// `KVM_REGISTER_COALESCED_MMIO`: from now on stores to the `bytes` bytes at `at` are kept in
-    /// the ring ([`Vcpu::coalesced_write`]). Ports need `KVM_CAP_COALESCED_PIO` (Linux 4.20).
+    /// the ring ([`VcpuFd::coalesced_write`]). Ports need `KVM_CAP_COALESCED_PIO` (Linux 4.20).
     ///
     /// # Errors
     /// The kernel refuses the zone.
@@ -55,7 +55,7 @@ impl Vm {
     }
 }
 
-impl Vcpu {
+impl VcpuFd {
     /// Takes the oldest store out of the VM's ring; `None` when it is empty. To be called until
     /// then after an exit and before it is answered, because these stores came before it.
     ///

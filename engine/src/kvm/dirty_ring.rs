@@ -5,12 +5,12 @@
 //! are given back together: the kernel takes entries back in order only, and protects their pages
 //! (`kvm_dirty_ring_reset`, virt/kvm/dirty_ring.c). Never knows which page was seen before.
 
-use super::run_page::map_shared;
-use super::{KvmError, System, Vcpu, Vm, raw};
+use super::mapping::SharedMapping;
+use super::{KvmError, System, VcpuFd, Vm, raw};
 use kvm_bindings as k;
 use nix::errno::Errno;
 use std::os::fd::AsRawFd;
-use std::ptr::{NonNull, addr_of, addr_of_mut};
+use std::ptr::{addr_of, addr_of_mut};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The most entries of a ring (`KVM_DIRTY_RING_MAX_ENTRIES`, include/linux/kvm_dirty_ring.h).
@@ -70,24 +70,24 @@ impl Vm {
     }
 }
 
-impl Vcpu {
+impl VcpuFd {
     /// Maps the vCPU's ring of `entries` entries, as [`Vm::enable_dirty_ring`] gave it.
     ///
     /// # Errors
     /// The vCPU has no ring of that size.
     pub fn map_dirty_ring(&self, entries: u32) -> Result<DirtyRing, KvmError> {
-        let refused = || KvmError::Ioctl { call: "mmap of the dirty ring", source: Errno::last() };
+        let refused = |source| KvmError::Ioctl { call: "mmap of the dirty ring", source };
         let bytes = entries as usize * ENTRY_BYTES;
         let offset = k::KVM_DIRTY_LOG_PAGE_OFFSET as usize * PAGE_BYTES;
-        let at = map_shared(self.fd.as_raw_fd(), offset, bytes).ok_or_else(refused)?;
-        Ok(DirtyRing { at, entries, next: 0, held: 0 })
+        let ring = SharedMapping::map(self.fd.as_raw_fd(), offset, bytes).map_err(refused)?;
+        Ok(DirtyRing { ring, entries, next: 0, held: 0 })
     }
 }
 
 /// A vCPU's dirty ring.
 #[derive(Debug)]
 pub struct DirtyRing {
-    at: NonNull<k::kvm_dirty_gfn>,
+    ring: SharedMapping<k::kvm_dirty_gfn>,
     /// A power of two.
     entries: u32,
     /// Where the next entry will be, counted without end.
@@ -162,20 +162,12 @@ impl DirtyRing {
     /// The entry with number `number`, counted without end.
     fn entry(&self, number: u32) -> *mut k::kvm_dirty_gfn {
         // SAFETY: the index is less than the number of entries, so inside the mapping.
-        unsafe { self.at.as_ptr().add((number & (self.entries - 1)) as usize) }
+        unsafe { self.ring.as_ptr().add((number & (self.entries - 1)) as usize) }
     }
 
     fn flags(&self, number: u32) -> &AtomicU32 {
         // SAFETY: the field lies inside the mapping, aligned, and outlives the reference; both
         // sides access it atomically only.
         unsafe { AtomicU32::from_ptr(addr_of_mut!((*self.entry(number)).flags)) }
-    }
-}
-
-impl Drop for DirtyRing {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made by `map_dirty_ring`, is owned by `self`, and nothing
-        // borrows it.
-        unsafe { libc::munmap(self.at.as_ptr().cast(), self.entries as usize * ENTRY_BYTES) };
     }
 }

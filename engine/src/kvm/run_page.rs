@@ -1,112 +1,98 @@
-//! The page that a vCPU shares with the kernel (`struct kvm_run`), and the kick that makes
-//! `KVM_RUN` return.
+//! The page that a vCPU shares with the kernel (`struct kvm_run`).
 //!
-//! The kernel writes the page only during `KVM_RUN`; the one field that another thread may touch
-//! at any time is `immediate_exit`, which is therefore only accessed as an atomic. No reference
-//! to the whole structure is ever made.
+//! The kernel writes the page only during `KVM_RUN`, which takes `&mut` of it. This module never
+//! touches `immediate_exit`, the one field that other threads write too and that `kick` has, and
+//! never makes a reference to the whole structure.
 
-use super::{KvmError, raw};
+use super::mapping::SharedMapping;
+use super::raw;
 use kvm_bindings::{kvm_run, kvm_run__bindgen_ty_1, kvm_sync_regs};
 use nix::errno::Errno;
 use std::os::fd::RawFd;
-use std::ptr::{NonNull, addr_of, addr_of_mut};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::ptr::{addr_of, addr_of_mut};
 
-/// A mapping of one vCPU's `struct kvm_run`.
+/// A mapping of one vCPU's `struct kvm_run`, for the thread that runs the vCPU. It can move to
+/// another thread and is not shared between two: `&RunPage` reads what the kernel writes during
+/// `KVM_RUN`.
 #[derive(Debug)]
 pub struct RunPage {
-    at: NonNull<kvm_run>,
-    bytes: usize,
+    page: SharedMapping<kvm_run>,
 }
 
-// SAFETY: the mapping lives as long as `self` and is not tied to a thread; `&RunPage` gives
-// access to nothing but the atomic `immediate_exit`; all else takes `&mut Vcpu`'s exclusivity.
+// SAFETY: the mapping lives as long as `self` and is not tied to a thread. Not Sync: `sync_regs`
+// reads through `&self` what the kernel writes while `run` has `&mut self`.
 unsafe impl Send for RunPage {}
-// SAFETY: as above.
-unsafe impl Sync for RunPage {}
 
-/// Maps `bytes` bytes of the vCPU behind `fd`, from `offset` bytes on. `None` leaves the reason in
-/// errno.
-pub(super) fn map_shared<T>(fd: RawFd, offset: usize, bytes: usize) -> Option<NonNull<T>> {
-    let writable = libc::PROT_READ | libc::PROT_WRITE;
-    let offset = offset as libc::off_t;
-    // SAFETY: a fresh mapping at an address of the kernel's choice; the result is checked.
-    let at =
-        unsafe { libc::mmap(std::ptr::null_mut(), bytes, writable, libc::MAP_SHARED, fd, offset) };
-    NonNull::new(at.cast()).filter(|_| at != libc::MAP_FAILED)
-}
+/// Two candidates for one name, and an error, as soon as `RunPage` is Sync.
+const _: fn() = || {
+    trait AmbiguousIfSync<A> {
+        fn is_not_sync() {}
+    }
+    impl<T: ?Sized> AmbiguousIfSync<()> for T {}
+    impl<T: ?Sized + Sync> AmbiguousIfSync<u8> for T {}
+    <RunPage as AmbiguousIfSync<_>>::is_not_sync();
+};
 
 impl RunPage {
     /// Maps the page of the vCPU behind `fd`; `bytes` is `KVM_GET_VCPU_MMAP_SIZE`.
-    pub(super) fn map(fd: RawFd, bytes: usize) -> Result<Self, KvmError> {
-        let refused = || KvmError::Ioctl { call: "mmap of the vCPU", source: Errno::last() };
-        if bytes < size_of::<kvm_run>() {
-            return Err(KvmError::Ioctl {
-                call: "KVM_GET_VCPU_MMAP_SIZE",
-                source: Errno::EOVERFLOW,
-            });
-        }
-        Ok(Self { at: map_shared(fd, 0, bytes).ok_or_else(refused)?, bytes })
+    pub(super) fn map(fd: RawFd, bytes: usize) -> Result<Self, Errno> {
+        Ok(Self { page: SharedMapping::map(fd, 0, bytes)? })
     }
 
-    /// `immediate_exit`: while it is 1, `KVM_RUN` finishes what is pending and returns EINTR.
-    pub fn immediate_exit(&self) -> &AtomicU8 {
-        // SAFETY: the field lies inside the mapping, which outlives the reference, and every
-        // access in this process is made through this atomic.
-        unsafe { AtomicU8::from_ptr(addr_of_mut!((*self.at.as_ptr()).immediate_exit)) }
+    fn at(&self) -> *mut kvm_run {
+        self.page.as_ptr()
     }
 
     pub(super) fn exit_reason(&self) -> u32 {
         // SAFETY: inside the mapping; the kernel writes it only during KVM_RUN, which needs
-        // `&mut Vcpu`, as does every caller's path to here.
-        unsafe { addr_of!((*self.at.as_ptr()).exit_reason).read() }
+        // `&mut VcpuFd`, as does every caller's path to here.
+        unsafe { addr_of!((*self.at()).exit_reason).read() }
     }
 
     fn detail(&self) -> *mut kvm_run__bindgen_ty_1 {
         // SAFETY: only an address inside the mapping is computed.
-        unsafe { addr_of_mut!((*self.at.as_ptr()).__bindgen_anon_1) }
+        unsafe { addr_of_mut!((*self.at()).__bindgen_anon_1) }
     }
 
     pub(super) fn set_valid_regs(&mut self, classes: u64) {
         // SAFETY: inside the mapping, and `&mut self` excludes a concurrent KVM_RUN.
-        unsafe { addr_of_mut!((*self.at.as_ptr()).kvm_valid_regs).write(classes) }
+        unsafe { addr_of_mut!((*self.at()).kvm_valid_regs).write(classes) }
     }
 
     pub(super) fn mark_dirty_regs(&mut self, classes: u64) {
         // SAFETY: as `set_valid_regs`.
         unsafe {
-            let field = addr_of_mut!((*self.at.as_ptr()).kvm_dirty_regs);
+            let field = addr_of_mut!((*self.at()).kvm_dirty_regs);
             field.write(field.read() | classes);
         }
     }
 
     pub(super) fn sync_regs(&self) -> &kvm_sync_regs {
         // SAFETY: `s.regs` lies inside the mapping; every bit pattern is a valid kvm_sync_regs;
-        // the kernel writes it only during KVM_RUN, which `&mut Vcpu` excludes.
-        unsafe { &*addr_of!((*self.at.as_ptr()).s.regs) }
+        // the kernel writes it only during KVM_RUN, which `&mut VcpuFd` excludes.
+        unsafe { &*addr_of!((*self.at()).s.regs) }
     }
 
     pub(super) fn sync_regs_mut(&mut self) -> &mut kvm_sync_regs {
         // SAFETY: as `sync_regs`, with `&mut self` for exclusivity.
-        unsafe { &mut *addr_of_mut!((*self.at.as_ptr()).s.regs) }
+        unsafe { &mut *addr_of_mut!((*self.at()).s.regs) }
     }
 
     pub(super) fn set_task_priority(&mut self, cr8: u64) {
         // SAFETY: as `set_valid_regs`.
-        unsafe { addr_of_mut!((*self.at.as_ptr()).cr8).write(cr8) }
+        unsafe { addr_of_mut!((*self.at()).cr8).write(cr8) }
     }
 
     pub(super) fn request_interrupt_window(&mut self, wanted: bool) {
         // SAFETY: as `set_valid_regs`.
         unsafe {
-            addr_of_mut!((*self.at.as_ptr()).request_interrupt_window).write(u8::from(wanted));
+            addr_of_mut!((*self.at()).request_interrupt_window).write(u8::from(wanted));
         }
     }
 
     pub(super) fn ready_for_interrupt(&self) -> bool {
         // SAFETY: as `exit_reason`.
-        unsafe { addr_of!((*self.at.as_ptr()).ready_for_interrupt_injection).read() != 0 }
+        unsafe { addr_of!((*self.at()).ready_for_interrupt_injection).read() != 0 }
     }
 
     /// The exit's own data, by its reason. `&mut self`: IN and MMIO-read data is written here.
@@ -183,12 +169,11 @@ impl RunPage {
         // SAFETY: the exit reason is KVM_EXIT_IO, so `io` is the member that the kernel filled.
         let io = unsafe { (*self.detail()).io };
         let wanted = usize::from(io.size) * io.count as usize;
-        let from = (io.data_offset as usize).min(self.bytes);
-        let bytes = wanted.min(self.bytes - from);
+        let from = (io.data_offset as usize).min(self.page.bytes());
+        let bytes = wanted.min(self.page.bytes() - from);
         // SAFETY: `from + bytes` was just bounded by the mapping's size; plain bytes.
-        let data = unsafe {
-            std::slice::from_raw_parts_mut(self.at.as_ptr().cast::<u8>().add(from), bytes)
-        };
+        let data =
+            unsafe { std::slice::from_raw_parts_mut(self.at().cast::<u8>().add(from), bytes) };
         RawExit::Io {
             port: io.port,
             size: io.size,
@@ -208,13 +193,6 @@ impl RunPage {
 /// `KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES` (uapi/linux/kvm.h).
 const EMULATION_FLAG_INSTRUCTION_BYTES: u64 = 1;
 
-impl Drop for RunPage {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made by `map`, is owned by `self`, and nothing borrows it.
-        unsafe { libc::munmap(self.at.as_ptr().cast(), self.bytes) };
-    }
-}
-
 /// An exit as the kernel describes it, borrowed from the run page.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "field names are those of struct kvm_run")]
@@ -228,53 +206,4 @@ pub enum RawExit<'a> {
     Msr { index: u32, write: bool, reason: u32, data: &'a mut u64, error: &'a mut u8 },
     SystemEvent { kind: u32 },
     Plain { reason: u32, detail: [u64; 2] },
-}
-
-/// Makes a vCPU's `KVM_RUN` return, from any thread.
-#[derive(Clone, Debug)]
-pub struct Kicker {
-    page: Arc<RunPage>,
-}
-
-impl Kicker {
-    pub(super) fn new(page: Arc<RunPage>) -> Self {
-        Self { page }
-    }
-
-    /// Makes the current or the next `KVM_RUN` of the vCPU return with EINTR. `thread` is the
-    /// kernel's id (`gettid`) of the thread that runs it.
-    pub fn kick(&self, thread: i32) {
-        // The flag first: should the signal land just before KVM_RUN, the flag still stops it.
-        self.page.immediate_exit().store(1, Ordering::SeqCst);
-        // SAFETY: tgkill takes plain numbers; a thread that has ended gives ESRCH, and the
-        // handler for the signal is installed by `install_kick_handler`.
-        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, kick_signal()) };
-    }
-}
-
-/// The signal that interrupts `KVM_RUN`: the second real-time one, because debuggers and thread
-/// libraries use the first.
-fn kick_signal() -> libc::c_int {
-    libc::SIGRTMIN() + 1
-}
-
-/// Installs the empty handler that lets the kick's signal interrupt an ioctl. Once per process;
-/// more calls do no harm.
-///
-/// # Errors
-/// `sigaction` was refused.
-pub fn install_kick_handler() -> Result<(), KvmError> {
-    extern "C" fn nothing(_: libc::c_int) {}
-    // SAFETY: the handler does nothing, so it is async-signal-safe; no SA_RESTART, because the
-    // ioctl must return; `action` is fully initialised.
-    let refused = unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
-        libc::sigemptyset(&raw mut action.sa_mask);
-        libc::sigaction(kick_signal(), &raw const action, std::ptr::null_mut()) != 0
-    };
-    if refused {
-        return Err(KvmError::Ioctl { call: "sigaction", source: Errno::last() });
-    }
-    Ok(())
 }

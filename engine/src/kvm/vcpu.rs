@@ -1,13 +1,12 @@
 //! The vCPU descriptor.
 
+use super::kick::{KickPage, Kicker};
 use super::run_page::{RawExit, RunPage};
-use super::{Kicker, KvmError, failed, raw};
+use super::{KvmError, failed, raw};
 use kvm_bindings as k;
-use kvm_ioctls::VcpuFd;
 use nix::errno::Errno;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// How `KVM_RUN` came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,26 +19,27 @@ pub enum Ran {
 
 /// A vCPU and the page it shares with the kernel.
 ///
-/// The page is reached through two handles: this one, which reads and writes everything under
-/// `&mut self`, and the [`Kicker`]'s, which touches only the atomic `immediate_exit`.
+/// The page is mapped twice: for this handle's thread, and for the kick, which any thread may give
+/// ([`Kicker`]) and which has only the atomic `immediate_exit`.
 #[derive(Debug)]
-pub struct Vcpu {
+pub struct VcpuFd {
     page: RunPage,
-    kick_page: Arc<RunPage>,
-    pub(super) fd: VcpuFd,
+    kick: Arc<KickPage>,
+    pub(super) fd: kvm_ioctls::VcpuFd,
 }
 
-impl Vcpu {
-    pub(super) fn new(fd: VcpuFd, run_bytes: usize) -> Result<Self, KvmError> {
-        let page = RunPage::map(fd.as_raw_fd(), run_bytes)?;
-        let kick_page = Arc::new(RunPage::map(fd.as_raw_fd(), run_bytes)?);
-        Ok(Self { page, kick_page, fd })
+impl VcpuFd {
+    pub(super) fn new(fd: kvm_ioctls::VcpuFd, run_bytes: usize) -> Result<Self, KvmError> {
+        let refused = |source| KvmError::Ioctl { call: "mmap of the vCPU", source };
+        let page = RunPage::map(fd.as_raw_fd(), run_bytes).map_err(refused)?;
+        let kick = Arc::new(KickPage::map(fd.as_raw_fd(), run_bytes).map_err(refused)?);
+        Ok(Self { page, kick, fd })
     }
 
     /// A handle that makes this vCPU's `KVM_RUN` return.
     #[must_use]
     pub fn kicker(&self) -> Kicker {
-        Kicker::new(Arc::clone(&self.kick_page))
+        Kicker::new(Arc::clone(&self.kick))
     }
 
     /// `KVM_RUN`.
@@ -73,7 +73,7 @@ impl Vcpu {
     /// is entered: a kick by the thread that runs the vCPU. [`clear_kick`](Self::clear_kick)
     /// forgets it.
     pub fn set_kick(&self) {
-        self.page.immediate_exit().store(1, Ordering::SeqCst);
+        self.kick.set(true);
     }
 
     /// Finishes the I/O that the last exit left pending, without running the guest: `KVM_RUN`
@@ -86,8 +86,7 @@ impl Vcpu {
         /// multiple of 1024 (`x86_emulate_insn`, arch/x86/kvm/emulate.c); each may load and store,
         /// over a page's end. Other instructions have fewer parts: 64 bytes over two pages, 8 by 8.
         const PARTS_MAX: usize = 1024 * 4 + 32;
-        let flag = self.page.immediate_exit();
-        let before = flag.swap(1, Ordering::SeqCst);
+        let before = self.kick.replace(true);
         let mut ran = Ok(Ran::Exit);
         // An access that is wider than 8 bytes or that crosses a page exits once for each part.
         for _ in 0..PARTS_MAX {
@@ -103,13 +102,13 @@ impl Vcpu {
         }
         // A kick that arrived meanwhile is kept only if it was there before: the watchdog looks
         // again, whereas a flag left set would stop the next run at once.
-        self.page.immediate_exit().store(before, Ordering::SeqCst);
+        self.kick.set(before);
         ran.map(drop)
     }
 
     /// Forgets a kick.
     pub fn clear_kick(&self) {
-        self.page.immediate_exit().store(0, Ordering::SeqCst);
+        self.kick.set(false);
     }
 
     /// The last exit. Only meaningful after [`run`](Self::run) gave [`Ran::Exit`].

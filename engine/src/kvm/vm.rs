@@ -1,6 +1,6 @@
 //! The VM descriptor.
 
-use super::{KvmError, Vcpu, failed, raw};
+use super::{KvmError, VcpuFd, failed, raw};
 use kvm_bindings as k;
 use kvm_ioctls::VmFd;
 use nix::errno::Errno;
@@ -36,9 +36,9 @@ impl Vm {
     ///
     /// # Errors
     /// The ioctl or the mapping failed.
-    pub fn create_vcpu(&self) -> Result<Vcpu, KvmError> {
+    pub fn create_vcpu(&self) -> Result<VcpuFd, KvmError> {
         let fd = self.fd.create_vcpu(0).map_err(failed("KVM_CREATE_VCPU"))?;
-        Vcpu::new(fd, self.fd.run_size())
+        VcpuFd::new(fd, self.fd.run_size())
     }
 
     /// `KVM_SET_USER_MEMORY_REGION`: shows `bytes` bytes of this process at `host` to the guest

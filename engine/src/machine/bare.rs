@@ -93,44 +93,44 @@ impl BareDriver {
 
     /// Runs to the next exit and answers it.
     pub(super) fn step(&mut self, hw: &mut Hardware) -> Result<Flow, MachineError> {
-        let action = match hw.vcpu.run()? {
+        let exit = match hw.vcpu.run()? {
             Exit::PortOut { port, size, data } => self.port_out(port, size, data),
             Exit::PortIn { port, size, data } => {
                 self.port_in(port, size, data);
-                Action::Continue
+                BareExit::Continue
             }
             // Nothing is there: stores vanish, loads read as all ones.
-            Exit::MmioWrite { .. } => Action::Continue,
+            Exit::MmioWrite { .. } => BareExit::Continue,
             Exit::MmioRead { data, .. } => {
                 data.fill(0xff);
-                Action::Continue
+                BareExit::Continue
             }
             // KVM has no local APIC to tell, and there is none.
-            Exit::TaskPriority => Action::Continue,
-            Exit::Halt => Action::End(Outcome::Halted),
-            Exit::Interrupted => Action::Interrupted,
-            Exit::Shutdown => Action::TripleFault,
-            other => Action::Unsupported(other.unsupported(0)),
+            Exit::TaskPriority => BareExit::Continue,
+            Exit::Halt => BareExit::End(Outcome::Halted),
+            Exit::Interrupted => BareExit::Interrupted,
+            Exit::Shutdown => BareExit::TripleFault,
+            other => BareExit::Unsupported(other.unsupported(0)),
         };
-        self.act(hw, action)
+        self.answer(hw, exit)
     }
 
-    fn port_out(&mut self, port: u16, size: u8, data: &[u8]) -> Action {
+    fn port_out(&mut self, port: u16, size: u8, data: &[u8]) -> BareExit {
         let last = data.last().copied().unwrap_or(0);
         match port {
-            PORT_SNAPSHOT => Action::Snapshot,
-            PORT_DONE => Action::End(Outcome::Exited { status: last }),
-            PORT_CRASH => Action::Crash(last),
-            PORT_PRINT => Action::Print,
+            PORT_SNAPSHOT => BareExit::Snapshot,
+            PORT_DONE => BareExit::End(Outcome::Exited { status: last }),
+            PORT_CRASH => BareExit::Crash(last),
+            PORT_PRINT => BareExit::Print,
             port if self.console.has(port) => {
                 for (port, &byte) in byte_ports(port, size).zip(data) {
                     self.console.write(port, byte);
                 }
-                Action::Continue
+                BareExit::Continue
             }
             _ => {
                 tracing::trace!(port, size, ?data, "a port with nothing behind it");
-                Action::Continue
+                BareExit::Continue
             }
         }
     }
@@ -141,29 +141,29 @@ impl BareDriver {
         }
     }
 
-    fn act(&mut self, hw: &mut Hardware, action: Action) -> Result<Flow, MachineError> {
-        if matches!(action, Action::Crash(_)) {
+    fn answer(&mut self, hw: &mut Hardware, exit: BareExit) -> Result<Flow, MachineError> {
+        if matches!(exit, BareExit::Crash(_)) {
             // Hosts differ in whether RIP has moved past an OUT when it exits; a crash's name
             // shall not.
             hw.vcpu.settle_step()?;
         }
         let regs = *hw.vcpu.regs();
-        Ok(match action {
-            Action::Continue if self.console.is_full() => Flow::end(Outcome::OutOfMemory),
-            Action::Continue => Flow::Continue,
-            Action::Interrupted => Flow::Interrupted,
-            Action::End(outcome) => Flow::end(outcome),
-            Action::Crash(code) => Flow::end(crash(&regs, Signal::ABRT, Some(code))),
+        Ok(match exit {
+            BareExit::Continue if self.console.is_full() => Flow::end(Outcome::OutOfMemory),
+            BareExit::Continue => Flow::Continue,
+            BareExit::Interrupted => Flow::Interrupted,
+            BareExit::End(outcome) => Flow::end(outcome),
+            BareExit::Crash(code) => Flow::end(crash(&regs, Signal::ABRT, Some(code))),
             // The registers may be those of a reset by now (AMD): they are reported as they are.
-            Action::TripleFault => Flow::end(crash(&regs, Signal::SEGV, Some(8))),
-            Action::Unsupported(what) => {
+            BareExit::TripleFault => Flow::end(crash(&regs, Signal::SEGV, Some(8))),
+            BareExit::Unsupported(what) => {
                 let bits = code_bits(hw.vcpu.sregs());
                 Flow::end(Outcome::Unsupported(what.at(regs.rip, bits)))
             }
-            Action::Print => self.print(hw, &regs),
+            BareExit::Print => self.print(hw, &regs),
             // Only the first time: in a run from the snapshot it has no meaning any more.
-            Action::Snapshot if self.state.buffer.is_some() => Flow::Continue,
-            Action::Snapshot => {
+            BareExit::Snapshot if self.state.buffer.is_some() => Flow::Continue,
+            BareExit::Snapshot => {
                 self.state.buffer = Some(Buffer { at: Gpa(regs.rdi), bytes: regs.rcx });
                 self.state.console = self.console.state();
                 Flow::Stop(Stop::Snapshot)
@@ -216,7 +216,7 @@ impl BareDriver {
 }
 
 /// An exit, without its borrow of the vCPU.
-enum Action {
+enum BareExit {
     Continue,
     Interrupted,
     End(Outcome),

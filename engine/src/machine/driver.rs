@@ -193,6 +193,6 @@ pub(super) fn ending(outcome: &Outcome) -> Ending {
     match outcome {
         Outcome::Exited { .. } => Ending::Asked,
         Outcome::Crashed(fault) if fault.vector != Some(8) => Ending::Reported,
-        _ => Ending::Cut,
+        _ => Ending::Interrupted,
     }
 }

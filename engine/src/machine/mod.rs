@@ -30,7 +30,7 @@ use crate::linux::process::Process;
 use crate::outcome::Outcome;
 use crate::rewind::{HostRewind, Patches, Rewound};
 use crate::snapshot::{Blob, HasBlobs, Snapshot};
-use crate::state::{self, Ending, Prepared, Ran};
+use crate::state::{self, Ending, Prepared, RunFacts};
 use driver::{Driver, Flow, HIT_ALLOWANCE, Stop, drive, ending};
 use hardware::{DirtySource, Hardware, VmSpec};
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs};
@@ -255,7 +255,7 @@ impl Machine {
         self.leave_agent()?;
         match self.readiness {
             // Until it is known how it ended, it may have been anyhow.
-            Readiness::Ready => self.readiness = Readiness::Ran(Ending::Cut),
+            Readiness::Ready => self.readiness = Readiness::Ran(Ending::Interrupted),
             Readiness::Poisoned => return Err(MachineError::Poisoned),
             Readiness::Ran(_) => return Err(MachineError::NotRewound),
         }
@@ -311,8 +311,10 @@ impl Machine {
         let Self { hw, driver, snapshot, rewind, patches, prepared, mode, .. } = self;
         hw.vcpu.settle()?;
         let ran = match before {
-            Readiness::Ran(ending) => Ran { ending, debug_exception: driver.debug_exception() },
-            _ => Ran::UNKNOWN,
+            Readiness::Ran(ending) => {
+                RunFacts { ending, debug_exception: driver.debug_exception() }
+            }
+            _ => RunFacts::UNKNOWN,
         };
         match (driver, &snapshot.guest) {
             (Driver::Process(driver), GuestState::Process(then)) => driver.rewind_to(hw, then)?,

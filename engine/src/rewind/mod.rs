@@ -46,7 +46,7 @@ pub struct Rewound {
 
 /// Who tells which pages the guest has written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
+enum WriteSource {
     Log,
     Ring {
         /// Pages that audits found cold, counted at each audit since the ring was last empty.
@@ -58,7 +58,7 @@ enum Source {
 #[derive(Debug)]
 pub struct HostRewind {
     slots: Vec<HotSlot>,
-    source: Source,
+    source: WriteSource,
     /// Pages that the host wrote; kept for its capacity.
     host: Vec<HotPage>,
     rewinds: u64,
@@ -75,7 +75,7 @@ impl HostRewind {
         let logged = memory.layout().enumerate().filter(|(_, spec)| spec.log_dirty);
         let slots = logged.map(|(slot, spec)| HotSlot::new(slot, &spec)).collect();
         let has_ring = memory.dirty_ring_entries().is_some();
-        let source = if has_ring { Source::Ring { copied_cold: 0 } } else { Source::Log };
+        let source = if has_ring { WriteSource::Ring { copied_cold: 0 } } else { WriteSource::Log };
         Ok(Self { slots, source, host: Vec::new(), rewinds: 0 })
     }
 
@@ -95,14 +95,14 @@ impl HostRewind {
         memory.harvest();
         for hot in &mut self.slots {
             done.pages_new += match self.source {
-                Source::Log => hot.promote_logged(memory, pristine)?,
-                Source::Ring { .. } => hot.promote_told(memory, pristine),
+                WriteSource::Log => hot.promote_logged(memory, pristine)?,
+                WriteSource::Ring { .. } => hot.promote_told(memory, pristine),
             };
             if audit {
                 hot.audit(memory, pristine);
             }
             memory.restore_pages(hot.slot(), hot.pages(), pristine);
-            if audit && self.source == Source::Log {
+            if audit && self.source == WriteSource::Log {
                 hot.demote(memory)?;
             }
             done.pages_hot += hot.pages().len() as u64;
@@ -127,7 +127,7 @@ impl HostRewind {
         audit: bool,
         was_full: bool,
     ) -> Result<(), KvmError> {
-        let Source::Ring { copied_cold } = &mut self.source else { return Ok(()) };
+        let WriteSource::Ring { copied_cold } = &mut self.source else { return Ok(()) };
         let mut wasted = false;
         if audit {
             let cold: u64 = self.slots.iter().map(|hot| hot.cold() as u64).sum();

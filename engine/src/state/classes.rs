@@ -11,7 +11,7 @@ use super::{CpuState, Reach};
 pub enum Class {
     /// What the CPU has cached of the guest's page tables. Not captured: it follows from memory
     /// and special registers, if it is dropped.
-    Translations,
+    Tlb,
     /// Segments, descriptor tables, control registers with CR8, EFER, APIC base.
     Sregs,
     /// XCR0.
@@ -25,7 +25,7 @@ pub enum Class {
     /// The 8254.
     Pit,
     /// Both PICs and the IOAPIC.
-    Chips,
+    Irqchips,
     /// Running, halted, waiting.
     MpState,
     /// DR0 to DR7.
@@ -49,7 +49,7 @@ pub enum Rule {
     WhenShown,
     /// In a run that did not end by the guest's own request: only then can the vCPU have been
     /// stopped between two steps of one event.
-    WhenCut,
+    WhenInterrupted,
     /// In a run that took a #DB, or that was stopped before a #DB could be seen.
     WhenDebugged,
 }
@@ -63,26 +63,26 @@ pub enum Ending {
     /// By a fault or a crash that the guest's own code reported.
     Reported,
     /// Anywhere: out of time, halted, shut down, or at something that is not supported.
-    Cut,
+    Interrupted,
 }
 
 /// What is known of the run since the last rewind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ran {
+pub struct RunFacts {
     /// How it ended.
     pub ending: Ending,
     /// A #DB was taken.
     pub debug_exception: bool,
 }
 
-impl Ran {
+impl RunFacts {
     /// Nothing is known, and anything may have happened.
-    pub const UNKNOWN: Self = Self { ending: Ending::Cut, debug_exception: true };
+    pub const UNKNOWN: Self = Self { ending: Ending::Interrupted, debug_exception: true };
 }
 
 /// A class with its rules.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry {
+pub struct ClassRules {
     /// Which.
     pub class: Class,
     /// The rule for code at CPL 3 behind the engine's gate.
@@ -91,60 +91,60 @@ pub struct Entry {
     pub kernel: Rule,
 }
 
-const fn entry(class: Class, program: Rule, kernel: Rule) -> Entry {
-    Entry { class, program, kernel }
+const fn rules(class: Class, program: Rule, kernel: Rule) -> ClassRules {
+    ClassRules { class, program, kernel }
 }
 
 /// The order in which state is put back. CPUID goes before all of it, into a vCPU that never ran:
 /// it decides which CR4, XCR0 and MSR bits are legal, and no run can change it. The clocks (TSC,
 /// kvmclock) are in no class, because they go on.
-pub const ORDER: [Entry; 12] = [
+pub const ORDER: [ClassRules; 12] = [
     // Before the special registers: it loads them once with another CR4.
     // Program: entries that lose a permission are written by the guest, which reloads CR3
     // (`paging::tables`). Kernel: it can change its tables and flush or not, which no exit shows.
-    entry(Class::Translations, Rule::Never, Rule::Always),
+    rules(Class::Tlb, Rule::Never, Rule::Always),
     // EFER, CR4 and the APIC base decide what the later calls accept, and CR4.OSXSAVE must be set
     // before XCR0 means anything.
     // Program: exceptions change CS, SS and CR2, the engine FS and GS; the run page has them all.
-    // Kernel: likewise, but `Translations` has loaded others by then, and after a triple fault
+    // Kernel: likewise, but `Tlb` has loaded others by then, and after a triple fault
     // KVM wants them anew; no ioctl is saved.
-    entry(Class::Sregs, Rule::WhenShown, Rule::Always),
+    rules(Class::Sregs, Rule::WhenShown, Rule::Always),
     // Before XSAVE: the kernel masks XSTATE_BV by what XCR0 allows.
     // Program: XSETBV faults at CPL 3 (Intel SDM vol. 2). Kernel: CR4.OSXSAVE as it is at the end
     // does not tell whether it was set in between.
-    entry(Class::Xcrs, Rule::Never, Rule::Always),
+    rules(Class::Xcrs, Rule::Never, Rule::Always),
     // Program: the trampoline's XRSTOR loads every component that XCR0 enables, for less than the
     // ioctl costs. PKRU is in none of them, but CR4.PKE is off and WRPKRU faults.
-    entry(Class::Xsave, Rule::ByTheGuest, Rule::Always),
+    rules(Class::Xsave, Rule::ByTheGuest, Rule::Always),
     // Before the MSRs: the TSC-deadline MSR needs its timer mode.
     // Exists with an irqchip only, which no program has. Its registers change without an exit.
-    entry(Class::Lapic, Rule::Never, Rule::Always),
+    rules(Class::Lapic, Rule::Never, Rule::Always),
     // Program: WRMSR faults at CPL 3, and SWAPGS with it; WRFSBASE and WRGSBASE write special
     // registers. Kernel: WRMSR and SWAPGS change them without an exit.
-    entry(Class::Msrs, Rule::Never, Rule::Always),
+    rules(Class::Msrs, Rule::Never, Rule::Always),
     // Before the chips: until it is set, the timer that the guest left running may raise its
     // interrupt in the PIC. KVM cancels the timer and waits for its work there.
     // Exists with an irqchip only; ports in the kernel, without an exit.
-    entry(Class::Pit, Rule::Never, Rule::Always),
+    rules(Class::Pit, Rule::Never, Rule::Always),
     // As the PIT.
-    entry(Class::Chips, Rule::Never, Rule::Always),
+    rules(Class::Irqchips, Rule::Never, Rule::Always),
     // Exists with an irqchip only: without one a vCPU is always runnable. A vCPU that executes an
     // instruction which exits is runnable (`vcpu_run`, arch/x86/kvm/x86.c), as it was when it
     // executed the OUT that the snapshot stands behind. Only a run that ended otherwise can have
     // left it halted or waiting.
-    entry(Class::MpState, Rule::Never, Rule::WhenCut),
+    rules(Class::MpState, Rule::Never, Rule::WhenInterrupted),
     // Program: MOV DR faults at CPL 3, so that only a #DB reaches one: it leaves its cause in DR6.
     // Kernel: MOV DR does not exit.
-    entry(Class::DebugRegs, Rule::WhenDebugged, Rule::Always),
+    rules(Class::DebugRegs, Rule::WhenDebugged, Rule::Always),
     // Through the run page, at no cost; a run changes RIP at least.
-    entry(Class::Regs, Rule::Always, Rule::Always),
+    rules(Class::Regs, Rule::Always, Rule::Always),
     // Last: KVM drops a pending exception when it loads general registers (KVM_SET_REGS).
     // Program: nothing is pending at an exit, unless the vCPU was stopped while KVM delivered a
     // fault. Kernel: an interrupt shadow or a masked NMI stays; through the run page, at no cost.
-    entry(Class::Events, Rule::WhenCut, Rule::Always),
+    rules(Class::Events, Rule::WhenInterrupted, Rule::Always),
 ];
 
-impl Entry {
+impl ClassRules {
     /// The rule for guests of this reach.
     #[must_use]
     pub const fn rule(&self, reach: Reach) -> Rule {
@@ -160,7 +160,7 @@ impl Class {
     #[must_use]
     pub const fn exists(self, state: &CpuState) -> bool {
         match self {
-            Self::Lapic | Self::Chips | Self::MpState => state.irqchip.is_some(),
+            Self::Lapic | Self::Irqchips | Self::MpState => state.irqchip.is_some(),
             Self::Pit => matches!(&state.irqchip, Some(irqchip) if irqchip.pit.is_some()),
             _ => true,
         }
@@ -171,13 +171,13 @@ impl Rule {
     /// Whether the host must put the class back after such a run; `shown` tells whether the run
     /// page shows another value of it than the snapshot's.
     #[must_use]
-    pub fn asks_for_it(self, ran: Ran, shown: bool) -> bool {
+    pub fn asks_for_it(self, ran: RunFacts, shown: bool) -> bool {
         match self {
             Self::Always => true,
             Self::Never | Self::ByTheGuest => false,
             Self::WhenShown => shown,
-            Self::WhenCut => ran.ending != Ending::Asked,
-            Self::WhenDebugged => ran.debug_exception || ran.ending == Ending::Cut,
+            Self::WhenInterrupted => ran.ending != Ending::Asked,
+            Self::WhenDebugged => ran.debug_exception || ran.ending == Ending::Interrupted,
         }
     }
 }
@@ -195,12 +195,12 @@ mod tests {
 
     #[test]
     fn of_an_unknown_run_nothing_is_taken_for_granted() {
-        for rule in [Rule::Always, Rule::WhenCut, Rule::WhenDebugged] {
-            assert!(rule.asks_for_it(Ran::UNKNOWN, false), "{rule:?}");
+        for rule in [Rule::Always, Rule::WhenInterrupted, Rule::WhenDebugged] {
+            assert!(rule.asks_for_it(RunFacts::UNKNOWN, false), "{rule:?}");
         }
-        let asked = Ran { ending: Ending::Asked, debug_exception: false };
-        assert!(!Rule::WhenCut.asks_for_it(asked, true));
+        let asked = RunFacts { ending: Ending::Asked, debug_exception: false };
+        assert!(!Rule::WhenInterrupted.asks_for_it(asked, true));
         assert!(!Rule::WhenDebugged.asks_for_it(asked, true));
-        assert!(Rule::WhenDebugged.asks_for_it(Ran { debug_exception: true, ..asked }, false));
+        assert!(Rule::WhenDebugged.asks_for_it(RunFacts { debug_exception: true, ..asked }, false));
     }
 }

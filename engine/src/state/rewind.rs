@@ -5,7 +5,7 @@
 //! modes is in force is the machine's. The classes that the run page carries
 //! (`KVM_CAP_SYNC_REGS`) are loaded last of all, by the next `KVM_RUN`.
 
-use super::classes::{Class, ORDER, Ran, Rule};
+use super::classes::{Class, ORDER, Rule, RunFacts};
 use super::{CpuState, MSR_TSC, Parts, Reach, runs_by_itself};
 use crate::kvm::{KvmError, Vm};
 use crate::vcpu::Vcpu;
@@ -64,7 +64,7 @@ impl Prepared {
         state: &CpuState,
         vcpu: &mut Vcpu,
         vm: &Vm,
-        ran: Ran,
+        ran: RunFacts,
         mode: RewindMode,
     ) -> Result<(), KvmError> {
         if stops_where(state, vcpu) {
@@ -88,7 +88,7 @@ impl Prepared {
         rule: Rule,
         state: &CpuState,
         vcpu: &Vcpu,
-        ran: Ran,
+        ran: RunFacts,
         mode: RewindMode,
     ) -> bool {
         if !class.exists(state) {
@@ -108,7 +108,7 @@ impl Prepared {
     ) -> Result<(), KvmError> {
         let irqchip = state.irqchip.as_ref();
         match class {
-            Class::Translations => {
+            Class::Tlb => {
                 self.flush.iter().try_for_each(|sregs| vcpu.fd().set_sregs(sregs))?;
             }
             Class::Sregs => {
@@ -129,7 +129,7 @@ impl Prepared {
             Class::Lapic => irqchip.iter().try_for_each(|i| vcpu.fd().set_lapic(&i.lapic))?,
             Class::Msrs => vcpu.fd().load_msrs(&self.msrs)?,
             Class::Pit => irqchip.iter().try_for_each(|i| i.restore_pit(vm))?,
-            Class::Chips => irqchip.iter().try_for_each(|i| i.restore_chips(vm))?,
+            Class::Irqchips => irqchip.iter().try_for_each(|i| i.restore_chips(vm))?,
             Class::MpState => vcpu.fd().set_mp_state(state.mp_state)?,
             Class::DebugRegs => vcpu.fd().set_debug_regs(&state.debug_regs)?,
             Class::Regs => *vcpu.regs_mut() = state.regs,

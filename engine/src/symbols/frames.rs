@@ -36,13 +36,13 @@ pub(crate) struct FrameRange {
 
 /// All frame description entries of an image, sorted by their first address.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Frames {
+pub(crate) struct CallFrames {
     ranges: Vec<FrameRange>,
     file: Range<usize>,
     bases: BaseAddresses,
 }
 
-impl Frames {
+impl CallFrames {
     pub fn parse(layout: &Layout, bytes: &[u8]) -> Self {
         let Some((address, file)) = layout.eh_frame(bytes) else {
             return Self::default();

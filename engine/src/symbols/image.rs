@@ -4,10 +4,10 @@
 //! `symbols` converts between the two. Never parses anything twice.
 
 use super::elf::Layout;
-use super::frames::Frames;
+use super::frames::CallFrames;
 use super::lines::Lines;
-use super::names::{NameError, Rule, Symbols};
-use super::place::{InFunction, InImage, Place};
+use super::location::{CodeLocation, InFunction, InImage};
+use super::names::{NameError, NameMatch, Symbols};
 use crate::memory::SharedBytes;
 use crate::text::one_line;
 use std::cell::OnceCell;
@@ -32,7 +32,7 @@ pub(super) struct Loaded {
     /// Absent when the file is not x86-64 ELF; such an image contains no address.
     layout: Option<Layout>,
     symbols: OnceCell<Symbols>,
-    frames: OnceCell<Frames>,
+    frames: OnceCell<CallFrames>,
     lines: OnceCell<Lines>,
 }
 
@@ -70,9 +70,9 @@ impl Loaded {
         address.wrapping_add(self.image.bias)
     }
 
-    pub fn frames(&self) -> Option<&Frames> {
+    pub fn frames(&self) -> Option<&CallFrames> {
         let layout = self.layout.as_ref()?;
-        Some(self.frames.get_or_init(|| Frames::parse(layout, &self.image.bytes)))
+        Some(self.frames.get_or_init(|| CallFrames::parse(layout, &self.image.bytes)))
     }
 
     fn symbols(&self) -> Option<&Symbols> {
@@ -80,13 +80,13 @@ impl Loaded {
         Some(self.symbols.get_or_init(|| Symbols::parse(layout, &self.image.bytes)))
     }
 
-    pub fn resolve(&self, address: u64) -> Place {
+    pub fn resolve(&self, address: u64) -> CodeLocation {
         let offset = self.link_time(address);
         let (name, bias) = (self.image.name.clone(), self.image.bias);
         let lines = self.layout.as_ref().map(|layout| {
             self.lines.get_or_init(|| Lines::new(layout, &self.image.bytes)).find(offset)
         });
-        Place {
+        CodeLocation {
             address,
             image: Some(InImage { name, bias, offset }),
             function: self.function(address),
@@ -113,7 +113,7 @@ impl Loaded {
         symbol.or_else(frame).map(|start| self.runtime(start))
     }
 
-    pub fn address_of(&self, name: &str, rule: Rule) -> Result<Option<u64>, NameError> {
+    pub fn address_of(&self, name: &str, rule: NameMatch) -> Result<Option<u64>, NameError> {
         let Some(symbols) = self.symbols() else { return Ok(None) };
         let found = symbols.find(&self.image.bytes, name, rule)?;
         Ok(found.map(|address| self.runtime(address)))

@@ -3,7 +3,7 @@
 //! Never compares stacks: a crash is named after one frame, the innermost one that is not part
 //! of the machinery by which programs report that they have failed.
 
-use super::place::Place;
+use super::location::CodeLocation;
 
 /// Frames without a symbol that may stand between frames of the machinery (a stripped C library).
 const UNNAMED_MAX: usize = 4;
@@ -127,7 +127,7 @@ pub fn is_crash_machinery(function: &str) -> bool {
 /// A stable name for a place: `function@image`, or `image+offset` without a symbol, or
 /// `unmapped`. Neither hashes, load addresses nor offsets in a function are part of it.
 #[must_use]
-pub fn frame_key(place: &Place) -> String {
+pub fn frame_key(place: &CodeLocation) -> String {
     let Some(image) = &place.image else { return "unmapped".to_owned() };
     let file = image.name.rsplit('/').next().unwrap_or_default();
     match function_name(place) {
@@ -147,11 +147,11 @@ const UBSAN: &str = "__ubsan_handle_";
 /// is not machinery, counted from where a Rust panic, or a sanitizer's report, began if there was
 /// one; the innermost one if there is no other.
 #[must_use]
-pub fn crash_frame(stack: &[Place]) -> usize {
+pub fn crash_frame(stack: &[CodeLocation]) -> usize {
     let is_machinery =
         |at: usize| stack.get(at).and_then(function_name).is_some_and(is_crash_machinery);
     let is_unnamed = |at: usize| stack.get(at).is_some_and(|place| function_name(place).is_none());
-    let is_panic = |place: &Place| {
+    let is_panic = |place: &CodeLocation| {
         function_name(place)
             .map(base_name)
             .is_some_and(|name| name.ends_with(RUST_PANIC) || name.starts_with(UBSAN))
@@ -169,12 +169,12 @@ pub fn crash_frame(stack: &[Place]) -> usize {
 
 /// The name of a crash: the [`frame_key`] of its [`crash_frame`].
 #[must_use]
-pub fn crash_key(stack: &[Place]) -> String {
+pub fn crash_key(stack: &[CodeLocation]) -> String {
     stack.get(crash_frame(stack)).map_or_else(|| "unmapped".to_owned(), frame_key)
 }
 
 /// The symbol's name, else the one that DWARF gives to the function (not to what it inlined).
-fn function_name(place: &Place) -> Option<&str> {
+fn function_name(place: &CodeLocation) -> Option<&str> {
     let in_source = || place.source.last().and_then(|frame| frame.function.as_deref());
     place.function.as_ref().map(|function| function.name.as_str()).or_else(in_source)
 }
@@ -196,14 +196,14 @@ mod tests {
     use super::*;
     use crate::symbols::{InFunction, InImage};
 
-    fn place(function: Option<&str>) -> Place {
+    fn place(function: Option<&str>) -> CodeLocation {
         let image = InImage { name: "/usr/bin/tool".to_owned(), bias: 0x1000, offset: 0x234 };
         let function = function.map(|name| InFunction {
             name: name.to_owned(),
             symbol: name.to_owned(),
             offset: 7,
         });
-        Place { address: 0x1234, image: Some(image), function, source: Vec::new() }
+        CodeLocation { address: 0x1234, image: Some(image), function, source: Vec::new() }
     }
 
     fn key(stack: &[Option<&str>]) -> String {
@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(of("a::b::h0123456789abcdef"), "a::b@tool");
         assert_eq!(of("parse.isra.0.cold"), "parse@tool");
         assert_eq!(of(".hidden"), ".hidden@tool");
-        assert_eq!(frame_key(&Place::unknown(5)), "unmapped");
+        assert_eq!(frame_key(&CodeLocation::unknown(5)), "unmapped");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! decompresses: a compressed section counts as absent.
 
 use super::elf::Layout;
-use super::place::SourceFrame;
+use super::location::SourceFrame;
 use crate::memory::SharedBytes;
 use crate::text::one_line;
 use gimli::{EndianReader, LittleEndian};

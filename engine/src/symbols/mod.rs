@@ -13,16 +13,16 @@ pub(crate) mod frames;
 mod image;
 mod key;
 mod lines;
+mod location;
 mod names;
-mod place;
 mod unwind;
 
 pub use disassembly::Line;
 pub use elf::ElfError;
 pub use image::{Image, Images};
 pub use key::{crash_frame, crash_key, frame_key, is_crash_machinery};
+pub use location::{CodeLocation, InFunction, InImage, SourceFrame};
 pub use names::{NameError, demangle};
-pub use place::{InFunction, InImage, Place, SourceFrame};
 pub use unwind::{FoundBy, Frame, UnwindRegisters};
 
 use image::Loaded;
@@ -47,14 +47,15 @@ impl Symbolizer {
 
     /// What `address` means, as the address of an instruction.
     #[must_use]
-    pub fn resolve(&self, address: u64) -> Place {
-        self.image_at(address).map_or(Place::unknown(address), |image| image.resolve(address))
+    pub fn resolve(&self, address: u64) -> CodeLocation {
+        self.image_at(address)
+            .map_or(CodeLocation::unknown(address), |image| image.resolve(address))
     }
 
     /// What a frame's address means. A return address belongs to the call before it, which may
     /// be the last instruction of its function.
     #[must_use]
-    pub fn resolve_frame(&self, frame: &Frame) -> Place {
+    pub fn resolve_frame(&self, frame: &Frame) -> CodeLocation {
         let back = u64::from(frame.is_return_address);
         self.resolve(frame.ip.wrapping_sub(back)).moved_by(back)
     }
@@ -68,7 +69,7 @@ impl Symbolizer {
     ///
     /// When nothing has the name, or when several functions of one image do.
     pub fn address_of(&self, name: &str) -> Result<u64, NameError> {
-        for rule in names::RULES {
+        for rule in names::NAME_MATCHES {
             for image in &self.images {
                 if let Some(address) = image.address_of(name, rule)? {
                     return Ok(address);

@@ -37,14 +37,15 @@ pub enum NameError {
 
 /// How a name may match a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rule {
+pub(super) enum NameMatch {
     Symbol,
     Demangled,
     PathSuffix,
 }
 
-/// The rules, the strictest first.
-pub(super) const RULES: [Rule; 3] = [Rule::Symbol, Rule::Demangled, Rule::PathSuffix];
+/// All of them, the strictest first.
+pub(super) const NAME_MATCHES: [NameMatch; 3] =
+    [NameMatch::Symbol, NameMatch::Demangled, NameMatch::PathSuffix];
 
 /// The function symbols of one image, by link-time address.
 pub(super) struct Symbols {
@@ -73,14 +74,19 @@ impl Symbols {
     }
 
     /// The link-time address of the function that `name` names by `rule`.
-    pub fn find(&self, bytes: &[u8], name: &str, rule: Rule) -> Result<Option<u64>, NameError> {
+    pub fn find(
+        &self,
+        bytes: &[u8],
+        name: &str,
+        rule: NameMatch,
+    ) -> Result<Option<u64>, NameError> {
         let raw = |f: &FunctionSymbol| {
             String::from_utf8_lossy(bytes.get(f.name.clone()).unwrap_or_default()).into_owned()
         };
         let matches = |f: &&FunctionSymbol| match rule {
-            Rule::Symbol => bytes.get(f.name.clone()) == Some(name.as_bytes()),
-            Rule::Demangled => demangle(&raw(f)) == name,
-            Rule::PathSuffix => {
+            NameMatch::Symbol => bytes.get(f.name.clone()) == Some(name.as_bytes()),
+            NameMatch::Demangled => demangle(&raw(f)) == name,
+            NameMatch::PathSuffix => {
                 demangle(&raw(f)).strip_suffix(name).is_some_and(|path| path.ends_with("::"))
             }
         };

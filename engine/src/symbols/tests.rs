@@ -106,7 +106,7 @@ fn unwinds_by_frame_pointers_without_frame_information() {
 fn names_an_abort_after_its_caller() {
     let Some((_directory, process)) = crash(&["-O2"], "a") else { return };
     let symbolizer = process.symbolizer();
-    let stack: Vec<Place> =
+    let stack: Vec<CodeLocation> =
         process.unwind(&symbolizer).iter().map(|frame| symbolizer.resolve_frame(frame)).collect();
     assert_eq!(crash_key(&stack), "aborts@program", "{stack:#?}");
 }

@@ -5,7 +5,7 @@
 
 use super::text::Text;
 use crate::symbols::elf::FunctionSymbol;
-use crate::symbols::frames::Frames;
+use crate::symbols::frames::CallFrames;
 use std::ops::Range;
 
 /// Disjoint function ranges, sorted.
@@ -14,7 +14,7 @@ pub(super) struct Ranges {
 }
 
 impl Ranges {
-    pub fn new(frames: &Frames, symbols: &[FunctionSymbol], text: &Text<'_>) -> Self {
+    pub fn new(frames: &CallFrames, symbols: &[FunctionSymbol], text: &Text<'_>) -> Self {
         let usable = |range: &Range<u64>| range.start < range.end && text.has(range.start);
         let of_frames = frames.ranges().iter().map(|frame| frame.code.clone()).filter(usable);
         let mut ranges = disjoint(of_frames.collect());

@@ -10,7 +10,7 @@
 
 use super::flow::{Descent, taken_address};
 use super::seeds::pointer;
-use super::tables::{self, Base, ENTRIES_MAX, Entry, Step, Table};
+use super::tables::{self, Base, ENTRIES_MAX, EntryKind, JumpTable, Step};
 use crate::symbols::elf::Layout;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Register};
 use std::collections::{HashMap, HashSet};
@@ -37,7 +37,7 @@ struct Resolver<'d, 'a> {
     relocations: Vec<(u64, u64)>,
     /// The addresses taken in each function swept so far, by the function's start.
     swept: HashMap<u64, Vec<Taken>>,
-    followed: HashSet<(u64, Entry, u64, Option<u64>)>,
+    followed: HashSet<(u64, EntryKind, u64, Option<u64>)>,
     entries_left: u64,
 }
 
@@ -67,13 +67,13 @@ pub(super) fn follow_tables(descent: &mut Descent<'_>, layout: &Layout, bytes: &
             resolver.descent.run();
         }
         let Some((at, table)) = unsure.pop() else { return followed };
-        followed += usize::from(resolver.follow(at, Table { count: None, ..table }));
+        followed += usize::from(resolver.follow(at, JumpTable { count: None, ..table }));
         resolver.descent.run();
     }
 }
 
 impl Resolver<'_, '_> {
-    fn table(&mut self, at: u64) -> Option<Table> {
+    fn table(&mut self, at: u64) -> Option<JumpTable> {
         let jump = decode(self.descent.text.bytes_from(at), at)?;
         // `jmp [rip + x]` is a call through the GOT.
         if jump.is_ip_rel_memory_operand() {
@@ -122,7 +122,7 @@ impl Resolver<'_, '_> {
         Some(Step { instruction, taken: true })
     }
 
-    fn follow(&mut self, jump: u64, table: Table) -> bool {
+    fn follow(&mut self, jump: u64, table: JumpTable) -> bool {
         let function = self.descent.ranges.containing(jump);
         let bases = match table.base {
             Base::At(address) => vec![address],
@@ -160,7 +160,7 @@ impl Resolver<'_, '_> {
         of_register.map(|(_, _, address)| *address).take(CANDIDATES_MAX).collect()
     }
 
-    fn targets(&mut self, base: u64, table: Table, function: Option<&Range<u64>>) -> Vec<u64> {
+    fn targets(&mut self, base: u64, table: JumpTable, function: Option<&Range<u64>>) -> Vec<u64> {
         let (count, end) = match table.count {
             Some(count) => (count, u64::MAX),
             None => (UNBOUNDED_ENTRIES_MAX, self.next_reference(base)),
@@ -181,14 +181,14 @@ impl Resolver<'_, '_> {
         targets
     }
 
-    fn target(&self, base: u64, entry: Entry, index: u64, end: u64) -> Option<u64> {
+    fn target(&self, base: u64, entry: EntryKind, index: u64, end: u64) -> Option<u64> {
         let place = base.checked_add(index * entry.bytes()).filter(|place| *place < end)?;
         match entry {
-            Entry::Relative => {
+            EntryKind::Relative => {
                 let distance = self.layout.read_i32(self.bytes, place)?;
                 Some(base.wrapping_add_signed(i64::from(distance)))
             }
-            Entry::Absolute => pointer(self.layout, self.bytes, &self.relocations, place),
+            EntryKind::Absolute => pointer(self.layout, self.bytes, &self.relocations, place),
         }
     }
 
@@ -235,7 +235,7 @@ impl Resolver<'_, '_> {
     }
 }
 
-impl Entry {
+impl EntryKind {
     fn bytes(self) -> u64 {
         match self {
             Self::Relative => 4,

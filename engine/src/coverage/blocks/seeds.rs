@@ -4,7 +4,7 @@
 //! may hold pointers to data in `.text`.
 
 use crate::symbols::elf::{FunctionSymbol, Layout};
-use crate::symbols::frames::Frames;
+use crate::symbols::frames::CallFrames;
 use object::elf;
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ const INITIALISERS_MAX: u64 = 65_536;
 pub(super) fn collect(
     layout: &Layout,
     bytes: &[u8],
-    frames: &Frames,
+    frames: &CallFrames,
     symbols: &[FunctionSymbol],
 ) -> Vec<u64> {
     let mut seeds = BTreeSet::from([layout.entry]);

@@ -30,7 +30,7 @@ pub(super) enum Base {
 
 /// How an entry becomes a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Entry {
+pub(super) enum EntryKind {
     /// A signed 32-bit distance from the table.
     Relative,
     /// A 64-bit address.
@@ -39,9 +39,9 @@ pub(super) enum Entry {
 
 /// A jump table as its jump uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Table {
+pub(super) struct JumpTable {
     pub base: Base,
-    pub entry: Entry,
+    pub entry: EntryKind,
     /// How many entries there are, when a comparison says it.
     pub count: Option<u64>,
 }
@@ -61,7 +61,7 @@ pub(super) fn is_plausible(jump: &Instruction, path: &[Step]) -> bool {
 }
 
 /// The table that `jump` goes through; `path[0]` is the instruction before it.
-pub(super) fn recognise(jump: &Instruction, path: &[Step]) -> Option<Table> {
+pub(super) fn recognise(jump: &Instruction, path: &[Step]) -> Option<JumpTable> {
     let mut slice = Slice { path, info: InstructionInfoFactory::new() };
     if jump.op0_kind() == OpKind::Memory {
         return slice.absolute(jump, 0);
@@ -85,7 +85,7 @@ struct Slice<'a> {
 
 impl Slice<'_> {
     /// `jmp [table + index*8]`, or the load that stands for it.
-    fn absolute(&mut self, load: &Instruction, from: usize) -> Option<Table> {
+    fn absolute(&mut self, load: &Instruction, from: usize) -> Option<JumpTable> {
         let is_indexed = load.memory_index() != Register::None && load.memory_index_scale() == 8;
         if !is_indexed || has_segment(load) {
             return None;
@@ -99,15 +99,20 @@ impl Slice<'_> {
             },
         };
         let count = self.bound(load.memory_index(), from);
-        Some(Table { base, entry: Entry::Absolute, count })
+        Some(JumpTable { base, entry: EntryKind::Absolute, count })
     }
 
     /// `add a, b; jmp a`, where one is the table and the other an entry loaded from it.
-    fn relative(&mut self, a: Register, b: Register, from: usize) -> Option<Table> {
+    fn relative(&mut self, a: Register, b: Register, from: usize) -> Option<JumpTable> {
         self.relative_from(a, b, from).or_else(|| self.relative_from(b, a, from))
     }
 
-    fn relative_from(&mut self, entry: Register, table: Register, from: usize) -> Option<Table> {
+    fn relative_from(
+        &mut self,
+        entry: Register,
+        table: Register,
+        from: usize,
+    ) -> Option<JumpTable> {
         let (at, load) = self.sign_extended_load(entry, from)?;
         if has_segment(&load) {
             return None;
@@ -120,7 +125,7 @@ impl Slice<'_> {
             _ => return None,
         };
         let count = self.bound(index, at + 1);
-        Some(Table { base, entry: Entry::Relative, count })
+        Some(JumpTable { base, entry: EntryKind::Relative, count })
     }
 
     /// `movsxd r, [memory]`, or `mov eax, [memory]; cdqe`.

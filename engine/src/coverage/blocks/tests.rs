@@ -171,8 +171,8 @@ fn finds_the_landing_pads_of_exceptions() {
     let Some(path) = compile(directory.path(), CATCHES, &options) else { return };
     let bytes = std::fs::read(&path).unwrap();
     let layout = crate::symbols::elf::Layout::parse(&bytes).unwrap();
-    let frames = crate::symbols::frames::Frames::parse(&layout, &bytes);
-    let pads = super::landing::pads(&layout, &bytes, &frames);
+    let frames = crate::symbols::frames::CallFrames::parse(&layout, &bytes);
+    let pads = super::lsda::landing_pads(&layout, &bytes, &frames);
     let Some(blocks) = agrees_with_objdump(&path) else { return };
     assert!(pads.len() >= 2 && pads.iter().all(|pad| blocks.starts.binary_search(pad).is_ok()));
 }

@@ -2,7 +2,7 @@
 //!
 //! Never answers an exit.
 
-use super::slice::Slices;
+use super::preempt::Slices;
 use super::{ProcessDriver, ProcessState, Served};
 use crate::exit::Exit;
 use crate::guest::process::{rewrite, trap};

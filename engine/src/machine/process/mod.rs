@@ -6,10 +6,10 @@
 
 mod batch;
 mod cpu;
-mod disguised;
 mod entry;
 mod fault;
-mod slice;
+mod gp_as_ud;
+mod preempt;
 
 pub(super) use batch::BatchParts;
 pub(super) use entry::install_xsave;
@@ -31,8 +31,8 @@ use crate::outcome::{Fault, Outcome, Signal, Unsupported};
 use crate::paging::{ADDRESS_MASK, PRESENT, Tables};
 use crate::rewind::Patches;
 use cpu::{Done, ProgramCpu};
-use disguised::INSTRUCTION_BYTES_MAX;
 use fault::{access_of, fault_of, non_canonical, of_page};
+use gp_as_ud::INSTRUCTION_BYTES_MAX;
 use kvm_bindings::kvm_regs;
 use serde::{Deserialize, Serialize};
 use std::cell::OnceCell;
@@ -92,11 +92,11 @@ pub struct ProcessDriver {
     /// What the program has of extended state, once that was asked for.
     extended: OnceCell<ExtendedLayout>,
     /// The run's time slices.
-    pub(super) slices: slice::Slices,
+    pub(super) slices: preempt::Slices,
 }
 
 /// An exit, without its borrow of the vCPU.
-enum Event {
+enum ProgramExit {
     /// A store to the gate's page, from here.
     Gate(u64),
     Trap(u8),
@@ -121,7 +121,7 @@ impl ProcessDriver {
             under_agent: false,
             resume: [0; entry::RESUME_BYTES],
             extended: OnceCell::new(),
-            slices: slice::Slices::default(),
+            slices: preempt::Slices::default(),
         }
     }
 
@@ -184,18 +184,18 @@ impl ProcessDriver {
         hw: &mut Hardware,
         patches: &mut Patches,
     ) -> Result<Flow, MachineError> {
-        let event = next_event(hw)?;
-        if !matches!(event, Event::Interrupted) {
+        let exit = next_exit(hw)?;
+        if !matches!(exit, ProgramExit::Interrupted) {
             // The program, or its fault, comes after the stub.
             self.stale.clear();
         }
-        match event {
-            Event::Gate(rip) if trap::in_syscall_gate(rip) => self.system_call(hw),
+        match exit {
+            ProgramExit::Gate(rip) if trap::in_syscall_gate(rip) => self.system_call(hw),
             // From anywhere else it is a program poking at the engine.
-            Event::Gate(rip) => Ok(Flow::end(Outcome::Unsupported(poked(rip)))),
-            Event::Trap(vector) => self.trap(hw, patches, vector),
-            Event::Interrupted => Ok(Flow::Interrupted),
-            Event::Other(what) => Ok(Flow::end(Outcome::Unsupported(what))),
+            ProgramExit::Gate(rip) => Ok(Flow::end(Outcome::Unsupported(poked(rip)))),
+            ProgramExit::Trap(vector) => self.trap(hw, patches, vector),
+            ProgramExit::Interrupted => Ok(Flow::Interrupted),
+            ProgramExit::Other(what) => Ok(Flow::end(Outcome::Unsupported(what))),
         }
     }
 
@@ -215,7 +215,7 @@ impl ProcessDriver {
             args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
         };
         if let Some((point, _)) = self.point {
-            let State { process, tables, memory } = self.split(hw);
+            let CallContext { process, tables, memory } = self.split(hw);
             if process.observes_input(&call, &ProcessPages { memory, tables }) {
                 if point == ProcessPoint::Input {
                     return self.stop_before_call(hw, call, &back);
@@ -273,8 +273,8 @@ impl ProcessDriver {
         Ok(served(verdict, cpu.finish()?, rip))
     }
 
-    fn split<'a>(&'a mut self, hw: &'a mut Hardware) -> State<'a> {
-        State {
+    fn split<'a>(&'a mut self, hw: &'a mut Hardware) -> CallContext<'a> {
+        CallContext {
             process: &mut self.state.process,
             tables: &mut self.state.tables,
             memory: &mut hw.memory,
@@ -340,7 +340,7 @@ impl ProcessDriver {
         back: &kvm_regs,
     ) -> Result<bool, MachineError> {
         let mut code = [0; INSTRUCTION_BYTES_MAX];
-        let State { tables, memory, .. } = self.split(hw);
+        let CallContext { tables, memory, .. } = self.split(hw);
         let pages = ProcessPages { memory, tables };
         // The next page may be none.
         let here = (PAGE_SIZE - Gva(back.rip).page_offset()).min(code.len());
@@ -351,8 +351,8 @@ impl ProcessDriver {
         let mut cpu = ProgramCpu::new(&mut hw.vcpu, &self.extended, None);
         let (bases, features) = (cpu.bases(), cpu.extended_layout().features);
         cpu.finish()?;
-        let place = disguised::Place { regs: back, bases, features };
-        Ok(disguised::is_general_protection(&code[..len], &place))
+        let operands = gp_as_ud::Operands { regs: back, bases, features };
+        Ok(gp_as_ud::is_general_protection(&code[..len], &operands))
     }
 
     /// A fault of the program's own: its handler runs, or the run ends.
@@ -423,7 +423,7 @@ impl ProcessDriver {
         let at = hw.vcpu.sregs().cr2;
         let code = frame.error_code.unwrap_or(0);
         let kind = access_of(code);
-        let State { process, tables, memory } = self.split(hw);
+        let CallContext { process, tables, memory } = self.split(hw);
         let mut pages = ProcessPages { memory, tables };
         // Allowed already: a translation from before the entry changed. Go on and walk again.
         if pages.allows(Gva(at), kind) {
@@ -442,7 +442,7 @@ impl ProcessDriver {
 }
 
 /// Borrows of what a system call needs.
-struct State<'a> {
+struct CallContext<'a> {
     process: &'a mut Process,
     tables: &'a mut Tables,
     memory: &'a mut crate::memory::GuestMemory,
@@ -472,37 +472,37 @@ fn served(verdict: SyscallAction, done: Done, rip: u64) -> Served {
     Served::End(outcome)
 }
 
-fn next_event(hw: &mut Hardware) -> Result<Event, MachineError> {
-    let event = loop {
-        if let Some(event) = run_once(hw)? {
-            break event;
+fn next_exit(hw: &mut Hardware) -> Result<ProgramExit, MachineError> {
+    let exit = loop {
+        if let Some(exit) = run_once(hw)? {
+            break exit;
         }
         // Neither the program's doing nor its end: nothing has happened to its registers.
         hw.memory.drain_dirty_ring()?;
     };
     let rip = hw.vcpu.regs().rip;
-    Ok(match event {
-        Event::Gate(_) => Event::Gate(rip),
-        Event::Trap(_) => match trap::vector_of(rip) {
-            Some(vector) => Event::Trap(vector),
-            None => Event::Other(Unsupported::Exit {
+    Ok(match exit {
+        ProgramExit::Gate(_) => ProgramExit::Gate(rip),
+        ProgramExit::Trap(_) => match trap::vector_of(rip) {
+            Some(vector) => ProgramExit::Trap(vector),
+            None => ProgramExit::Other(Unsupported::Exit {
                 reason: kvm_bindings::KVM_EXIT_IO,
                 detail: [u64::from(trap::PORT_TRAP), rip],
             }),
         },
-        Event::Other(what) => Event::Other(what.at(rip, 64)),
-        Event::Interrupted => Event::Interrupted,
+        ProgramExit::Other(what) => ProgramExit::Other(what.at(rip, 64)),
+        ProgramExit::Interrupted => ProgramExit::Interrupted,
     })
 }
 
 /// Runs to the next exit, of which the place is still to be told; `None` is a full dirty ring.
-fn run_once(hw: &mut Hardware) -> Result<Option<Event>, MachineError> {
+fn run_once(hw: &mut Hardware) -> Result<Option<ProgramExit>, MachineError> {
     Ok(Some(match hw.vcpu.run()? {
-        Exit::MmioWrite { at, .. } if at.page_floor() == trap::GATE => Event::Gate(0),
-        Exit::PortOut { port: trap::PORT_TRAP, .. } => Event::Trap(0),
-        Exit::Interrupted => Event::Interrupted,
+        Exit::MmioWrite { at, .. } if at.page_floor() == trap::GATE => ProgramExit::Gate(0),
+        Exit::PortOut { port: trap::PORT_TRAP, .. } => ProgramExit::Trap(0),
+        Exit::Interrupted => ProgramExit::Interrupted,
         Exit::DirtyRingFull => return Ok(None),
-        other => Event::Other(other.unsupported(0)),
+        other => ProgramExit::Other(other.unsupported(0)),
     }))
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Never decides which addresses are valid: that is `guest::process`.
 
-use super::{BatchParts, Next, Run, State};
+use super::super::CallContext;
+use super::{BatchParts, BatchRun, Next};
 use crate::address::{Gpa, Gva};
 use crate::guest::process::pages::ProcessPages;
 use crate::guest::process::trap::TrapFrame;
@@ -18,7 +19,7 @@ use kvm_bindings::kvm_regs;
 /// it would alone.
 const FRAMES_RESERVED: u64 = 4096;
 
-impl Run<'_, '_> {
+impl BatchRun<'_, '_> {
     pub(super) fn page_fault(
         &mut self,
         frame: &TrapFrame,
@@ -74,7 +75,7 @@ impl Run<'_, '_> {
 
     /// Opens a page at its first write, or brings in one that is mapped lazily.
     fn resolve(&mut self, at: Gva, access: Access) -> Result<FaultAction, MachineError> {
-        let State { tables, memory, .. } = self.driver.split(self.parts.hw);
+        let CallContext { tables, memory, .. } = self.driver.split(self.parts.hw);
         let leaf = tables.leaf(memory, at).filter(|(_, entry)| entry & PRESENT != 0);
         if let (Some((slot, entry)), Access::Write) = (leaf, access)
             && entry & GUARDED != 0
@@ -82,7 +83,7 @@ impl Run<'_, '_> {
         {
             return self.open(at, slot, entry);
         }
-        let State { process, tables, memory } = self.driver.split(self.parts.hw);
+        let CallContext { process, tables, memory } = self.driver.split(self.parts.hw);
         let mut pages = ProcessPages { memory, tables };
         if pages.allows(at, access) {
             return Ok(FaultAction::Retry);

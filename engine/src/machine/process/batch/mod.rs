@@ -5,10 +5,9 @@
 
 mod faults;
 
-use super::{Event, ProcessDriver, ProcessState, State, next_event, poked};
+use super::{ProcessDriver, ProcessState, ProgramExit, next_exit, poked};
 use crate::guest::process::agent::{Agent, AgentConfig, AgentError, AgentExit};
-use crate::guest::process::trap;
-use crate::guest::process::trap::TrapFrame;
+use crate::guest::process::trap::{self, TrapFrame};
 use crate::kvm::clear_selectors;
 use crate::machine::batch::{Batch, BatchOptions, BatchReport};
 use crate::machine::hardware::Hardware;
@@ -16,7 +15,7 @@ use crate::machine::watchdog::Watchdog;
 use crate::machine::{Flow, HIT_ALLOWANCE, MachineError, MachineSnapshot, Stop, ending};
 use crate::outcome::{Fault, Outcome};
 use crate::rewind::{HostRewind, Patches};
-use crate::state::{Ending, Prepared, Ran, RewindMode};
+use crate::state::{Ending, Prepared, RewindMode, RunFacts};
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use std::time::{Duration, Instant};
 
@@ -39,7 +38,7 @@ enum Next {
 }
 
 /// One batch under way.
-struct Run<'a, 'm> {
+struct BatchRun<'a, 'm> {
     driver: &'a mut ProcessDriver,
     agent: Box<Agent>,
     parts: BatchParts<'m>,
@@ -102,7 +101,7 @@ impl ProcessDriver {
             self.under_agent = true;
         }
         let (input_of, timed, interruptions, in_doubt) = (None, 0, 0, false);
-        let mut run = Run {
+        let mut run = BatchRun {
             driver: self,
             agent,
             parts,
@@ -116,7 +115,7 @@ impl ProcessDriver {
         };
         let ended = run.run();
         run.parts.watchdog.disarm();
-        let Run { driver, agent, .. } = run;
+        let BatchRun { driver, agent, .. } = run;
         driver.agent = Some(agent);
         ended
     }
@@ -138,7 +137,7 @@ impl ProcessDriver {
             mark_hot(&agent, &mut parts)?;
         }
         self.stale.clear();
-        undo(self, &mut agent, &mut parts, Ending::Cut)?;
+        undo(self, &mut agent, &mut parts, Ending::Interrupted)?;
         agent.restore_calls(&mut parts.hw.memory)?;
         std::mem::swap(&mut self.state.tables, &mut agent.tables);
         self.under_agent = false;
@@ -195,15 +194,15 @@ fn run_to_idle(
     watchdog: &Watchdog,
 ) -> Result<bool, MachineError> {
     loop {
-        match next_event(hw)? {
-            Event::Gate(rip) => return Ok(agent.exit_at(rip) == Some(AgentExit::Idle)),
-            Event::Interrupted => {
+        match next_exit(hw)? {
+            ProgramExit::Gate(rip) => return Ok(agent.exit_at(rip) == Some(AgentExit::Idle)),
+            ProgramExit::Interrupted => {
                 hw.vcpu.clear_kick();
                 if watchdog.expired(Duration::ZERO) {
                     return Ok(false);
                 }
             }
-            Event::Trap(_) | Event::Other(_) => return Ok(false),
+            ProgramExit::Trap(_) | ProgramExit::Other(_) => return Ok(false),
         }
     }
 }
@@ -225,7 +224,7 @@ fn undo(
 ) -> Result<(), MachineError> {
     let BatchParts { hw, patches, rewind, snapshot, prepared, then, .. } = parts;
     let debug_exception = std::mem::take(&mut driver.debug_exception);
-    let ran = Ran { ending, debug_exception };
+    let ran = RunFacts { ending, debug_exception };
     prepared.restore(&snapshot.state, &mut hw.vcpu, &hw.vm, ran, RewindMode::Lazy)?;
     driver.state.process.rewind_to(&then.process);
     driver.state.tables.rewind_to(&mut hw.memory, &agent.baseline)?;
@@ -237,7 +236,7 @@ fn undo(
     Ok(agent.end_run(&mut hw.memory)?)
 }
 
-impl Run<'_, '_> {
+impl BatchRun<'_, '_> {
     fn run(&mut self) -> Result<(), MachineError> {
         let memory = &mut self.parts.hw.memory;
         let ProcessDriver { state, breakpoints, .. } = &mut *self.driver;
@@ -260,18 +259,18 @@ impl Run<'_, '_> {
     }
 
     fn step(&mut self) -> Result<Next, MachineError> {
-        let event = next_event(self.parts.hw)?;
-        if !matches!(event, Event::Interrupted) {
+        let exit = next_exit(self.parts.hw)?;
+        if !matches!(exit, ProgramExit::Interrupted) {
             self.driver.stale.clear();
         }
-        match event {
-            Event::Interrupted => self.interrupted(),
-            Event::Gate(rip) => match self.agent.exit_at(rip) {
+        match exit {
+            ProgramExit::Interrupted => self.interrupted(),
+            ProgramExit::Gate(rip) => match self.agent.exit_at(rip) {
                 Some(exit) => self.agent_exit(exit),
                 None => self.ended(Outcome::Unsupported(poked(rip))),
             },
-            Event::Trap(vector) => self.trap(vector),
-            Event::Other(what) => self.ended(Outcome::Unsupported(what)),
+            ProgramExit::Trap(vector) => self.trap(vector),
+            ProgramExit::Other(what) => self.ended(Outcome::Unsupported(what)),
         }
     }
 
@@ -343,7 +342,7 @@ impl Run<'_, '_> {
     /// The present run is over, `None` if only a run of its own can tell how.
     fn over(&mut self, outcome: Option<Outcome>) -> Result<Next, MachineError> {
         let Some(index) = self.current() else { return self.lost() };
-        let ending = outcome.as_ref().map_or(Ending::Cut, ending);
+        let ending = outcome.as_ref().map_or(Ending::Interrupted, ending);
         self.report.runs.push(outcome);
         self.report.by_host.push(true);
         let next = index + 1;
@@ -396,7 +395,7 @@ impl Run<'_, '_> {
         self.report.runs.resize(self.batch.len(), None);
         self.report.by_host.resize(self.batch.len(), false);
         mark_hot(&self.agent, &mut self.parts)?;
-        undo(self.driver, &mut self.agent, &mut self.parts, Ending::Cut)?;
+        undo(self.driver, &mut self.agent, &mut self.parts, Ending::Interrupted)?;
         Ok(Next::Over)
     }
 

@@ -5,13 +5,13 @@
 //! Never reads types or actions, and never takes a pad outside the function it belongs to.
 
 use crate::symbols::elf::Layout;
-use crate::symbols::frames::{FrameRange, Frames};
+use crate::symbols::frames::{CallFrames, FrameRange};
 use gimli::{DwEhPe, EndianSlice, LittleEndian, Reader, constants};
 
-type Table<'a> = EndianSlice<'a, LittleEndian>;
+type LsdaReader<'a> = EndianSlice<'a, LittleEndian>;
 
 /// All landing pads of an image.
-pub(super) fn pads(layout: &Layout, bytes: &[u8], frames: &Frames) -> Vec<u64> {
+pub(super) fn landing_pads(layout: &Layout, bytes: &[u8], frames: &CallFrames) -> Vec<u64> {
     let mut pads = Vec::new();
     // No call site takes less than four bytes, so a real image stays far below this; tables that
     // claim each other's bytes do not.
@@ -26,7 +26,7 @@ pub(super) fn pads(layout: &Layout, bytes: &[u8], frames: &Frames) -> Vec<u64> {
 }
 
 fn read_pads(
-    mut table: Table<'_>,
+    mut table: LsdaReader<'_>,
     frame: &FrameRange,
     sites_left: &mut usize,
     pads: &mut Vec<u64>,
@@ -55,7 +55,7 @@ fn read_pads(
     Ok(())
 }
 
-fn read_number(from: &mut Table<'_>, encoding: DwEhPe) -> gimli::Result<u64> {
+fn read_number(from: &mut LsdaReader<'_>, encoding: DwEhPe) -> gimli::Result<u64> {
     match encoding {
         constants::DW_EH_PE_uleb128 => from.read_uleb128(),
         constants::DW_EH_PE_udata4 => from.read_u32().map(u64::from),

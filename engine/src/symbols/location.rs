@@ -7,7 +7,7 @@ use std::fmt;
 
 /// What an address means, as far as the images tell it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct CodeLocation {
     /// The runtime address.
     pub address: u64,
     /// The image that it lies in.
@@ -54,7 +54,7 @@ pub struct SourceFrame {
     pub column: Option<u32>,
 }
 
-impl Place {
+impl CodeLocation {
     /// An address about which nothing is known.
     #[must_use]
     pub fn unknown(address: u64) -> Self {
@@ -74,7 +74,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for CodeLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#x}", self.address)?;
         if let Some(function) = &self.function {

@@ -17,7 +17,7 @@ pub(super) const INSTRUCTION_BYTES_MAX: usize = 15;
 const AVX: u64 = 1 << 2;
 
 /// What of the CPU an address is made of.
-pub(super) struct Place<'a> {
+pub(super) struct Operands<'a> {
     /// RIP at the instruction.
     pub(super) regs: &'a kvm_regs,
     /// Bases of FS and GS.
@@ -27,11 +27,11 @@ pub(super) struct Place<'a> {
 }
 
 /// Whether the instruction in `code` raises #GP there, and not #UD.
-pub(super) fn is_general_protection(code: &[u8], place: &Place<'_>) -> bool {
-    let instruction = Decoder::with_ip(64, code, place.regs.rip, DecoderOptions::NONE).decode();
+pub(super) fn is_general_protection(code: &[u8], operands: &Operands<'_>) -> bool {
+    let instruction = Decoder::with_ip(64, code, operands.regs.rip, DecoderOptions::NONE).decode();
     let has_it = match instruction.encoding() {
         EncodingKind::Legacy => true,
-        EncodingKind::VEX => place.features & AVX != 0,
+        EncodingKind::VEX => operands.features & AVX != 0,
         _ => false,
     };
     let is_meant = matches!(instruction.mnemonic(), Mnemonic::Ud0 | Mnemonic::Ud1 | Mnemonic::Ud2);
@@ -41,7 +41,7 @@ pub(super) fn is_general_protection(code: &[u8], place: &Place<'_>) -> bool {
     let mut factory = InstructionInfoFactory::new();
     let used = factory.info(&instruction).used_memory();
     used.iter().any(|memory| {
-        let address = memory.virtual_address(0, |register, _, _| value(register, place));
+        let address = memory.virtual_address(0, |register, _, _| value(register, operands));
         address
             .is_some_and(|address| !is_canonical(address) || address % alignment(&instruction) != 0)
     })
@@ -78,8 +78,8 @@ fn alignment(instruction: &Instruction) -> u64 {
 }
 
 /// A register's value, zero-extended; a segment's base.
-fn value(register: Register, place: &Place<'_>) -> Option<u64> {
-    let regs = place.regs;
+fn value(register: Register, operands: &Operands<'_>) -> Option<u64> {
+    let regs = operands.regs;
     let full = match register.full_register() {
         Register::RAX => regs.rax,
         Register::RBX => regs.rbx,
@@ -99,8 +99,8 @@ fn value(register: Register, place: &Place<'_>) -> Option<u64> {
         Register::R15 => regs.r15,
         _ => {
             return match register {
-                Register::FS => Some(place.bases[0]),
-                Register::GS => Some(place.bases[1]),
+                Register::FS => Some(operands.bases[0]),
+                Register::GS => Some(operands.bases[1]),
                 Register::CS | Register::DS | Register::ES | Register::SS => Some(0),
                 _ => None,
             };
@@ -121,7 +121,7 @@ mod tests {
 
     fn judged(code: &[u8], rax: u64) -> bool {
         let regs = kvm_regs { rip: AT, rax, rbx: 0x1000, ..Default::default() };
-        is_general_protection(code, &Place { regs: &regs, bases: [0x5000, 0], features: 7 })
+        is_general_protection(code, &Operands { regs: &regs, bases: [0x5000, 0], features: 7 })
     }
 
     /// `addps xmm0, [rax]`, `movups xmm0, [rax]`, `vmovups ymm0, [rax]`, `vmovaps ymm0, [rax]`.
@@ -150,7 +150,7 @@ mod tests {
         assert!(!judged(&[0xf0, 0x0f, 0x58, 0x00], 1 << 63), "lock addps");
         assert!(!judged(&ADDPS[..2], 1 << 63), "half an instruction");
         let regs = kvm_regs { rip: AT, rax: 1 << 63, ..Default::default() };
-        let without = Place { regs: &regs, bases: [0; 2], features: 3 };
+        let without = Operands { regs: &regs, bases: [0; 2], features: 3 };
         assert!(!is_general_protection(VMOVUPS, &without), "a CPU without AVX");
     }
 }
