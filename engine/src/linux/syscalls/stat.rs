@@ -11,6 +11,17 @@ use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
 use crate::linux::sched::stop::{SyscallResult, SyscallStop};
 
+/// Bytes of `struct stat` of x86-64.
+pub(crate) const STAT_BYTES: usize = 144;
+/// Bytes of `struct statx`.
+const STATX_BYTES: usize = 256;
+
+/// What `stat` and `statx` tell of one file, as they lay it out.
+pub(crate) struct StatBytes {
+    pub(crate) stat: [u8; STAT_BYTES],
+    pub(crate) statx: [u8; STATX_BYTES],
+}
+
 /// What `stat` tells.
 struct Attributes {
     inode: u64,
@@ -96,7 +107,7 @@ impl Attributes {
     }
 
     /// `struct stat` of x86-64.
-    fn stat(&self) -> [u8; 144] {
+    fn stat(&self) -> [u8; STAT_BYTES] {
         let (seconds, ns) = self.modified();
         let device = u64::from(self.device.0) << 8 | u64::from(self.device.1);
         let words = [
@@ -116,7 +127,7 @@ impl Attributes {
             seconds,
             ns,
         ];
-        let mut bytes = [0; 144];
+        let mut bytes = [0; STAT_BYTES];
         for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
         }
@@ -124,7 +135,7 @@ impl Attributes {
     }
 
     /// `struct statx`.
-    fn statx(&self) -> [u8; 256] {
+    fn statx(&self) -> [u8; STATX_BYTES] {
         let (seconds, ns) = self.modified();
         let pair = |low: u64, high: u64| low | high << 32;
         let words = [
@@ -147,7 +158,7 @@ impl Attributes {
             pair(u64::from(self.device.0), u64::from(self.device.1)),
             pair(0, 1),
         ];
-        let mut bytes = [0; 256];
+        let mut bytes = [0; STATX_BYTES];
         for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
         }
@@ -162,11 +173,16 @@ impl Process {
     }
 
     /// `struct stat` and `struct statx` of the input, of standard output and of standard error.
-    pub(crate) fn told_by_the_shim(&self) -> [([u8; 144], [u8; 256]); 3] {
+    /// None of them where the input has no node any more.
+    pub(crate) fn told_by_the_shim(&self) -> Option<[StatBytes; 3]> {
         let targets = [Target::Node(NodeId::INPUT), Target::Stdout, Target::Stderr];
-        // The input's node is never freed.
-        let told = |facts: Attributes| (facts.stat(), facts.statx());
-        targets.map(|target| attributes_of(&self.files, target).map_or(([0; 144], [0; 256]), told))
+        let told = targets.map(|target| attributes_of(&self.files, target).ok());
+        let [Some(input), Some(stdout), Some(stderr)] = told else { return None };
+        let bytes = |attributes: Attributes| StatBytes {
+            stat: attributes.stat(),
+            statx: attributes.statx(),
+        };
+        Some([input, stdout, stderr].map(bytes))
     }
 
     /// What is at a path, for the calls that take a descriptor, a path and flags.

@@ -24,6 +24,7 @@ use crate::guest::process::trap;
 use crate::guest::process::trap::engine_va;
 use crate::linux::abi::syscall::{SYSCALL_BYTES, SystemCall};
 use crate::linux::process::Process;
+use crate::linux::syscalls::stat::{STAT_BYTES, StatBytes};
 use crate::memory::{GuestMemory, MemoryError, OutOfRam, PageFile};
 use crate::paging::{Frames, Tables, TablesFull, leaf_entry};
 use hot::{HotPage, HotPages};
@@ -63,6 +64,9 @@ pub enum AgentError {
     /// The agent could not see what a run does to the FS and GS bases.
     #[error("the guest's CPU has no RDFSBASE, or its snapshot was taken without it")]
     NoFsGsBase,
+    /// The machine is none of a process.
+    #[error("the machine has no memory slot for a program")]
+    NoUserSlot,
     /// A page that must be RAM is not.
     #[error("the agent's pages are not where they should be: {0}")]
     OutOfRam(#[from] OutOfRam),
@@ -105,7 +109,7 @@ pub struct Agent {
     /// The shim's memory at the snapshot.
     pristine: shim::Words,
     /// What the shim tells about the input, but for its size.
-    told: [u8; 144],
+    told: Option<[u8; STAT_BYTES]>,
     /// Entries of pages that are no longer hot; kept for its capacity.
     cold: Vec<Gpa>,
     patches: SyscallPatches,
@@ -149,12 +153,13 @@ impl Agent {
         memory.write_unmarked(GATE_CODE.gpa(0), &blob.gate)?;
         memory.write_unmarked(CODE.gpa(0), &blob.code)?;
         memory.write_unmarked(HOT.gpa(0), &[0; layout::HOT_ENTRY as usize])?;
+        let user_slot = memory.layout().position(|slot| slot.start == trap::USER_BASE);
         let cookie = RandomState::new().build_hasher().finish();
         let pristine = shim::export(process, cookie, true);
         let agent = Self {
             tables: guarded,
             baseline,
-            user_slot: memory.layout().position(|slot| slot.start == trap::USER_BASE).unwrap_or(0),
+            user_slot: user_slot.ok_or(AgentError::NoUserSlot)?,
             entries: blob.entries,
             cookie,
             hot: HotPages::default(),
@@ -187,7 +192,9 @@ impl Agent {
         ];
         write_words(memory, FACTS.gpa(facts::REGS), &regs)?;
         write_words(memory, FACTS.gpa(facts::SHIM), &self.pristine)?;
-        for (index, (stat, statx)) in (0..).zip(process.told_by_the_shim()) {
+        for (index, StatBytes { stat, statx }) in
+            (0..).zip(process.told_by_the_shim().into_iter().flatten())
+        {
             memory.write_unmarked(FACTS.gpa(facts::STAT + index * shim::STAT.bytes), &stat)?;
             memory.write_unmarked(FACTS.gpa(facts::STATX + index * shim::STATX.bytes), &statx)?;
         }
@@ -235,8 +242,9 @@ impl Agent {
         self.exported = self.pristine;
         if std::mem::take(&mut self.is_learning) {
             // A run ends in the shim by the call that the host does not see.
-            let word = |at| memory.read_u64(STATE.gpa(at)).unwrap_or(0);
-            self.note_call(word(state::RAX), word(state::RET));
+            let number = memory.read_u64(STATE.gpa(state::RAX))?;
+            let ret = memory.read_u64(STATE.gpa(state::RET))?;
+            self.note_call(number, ret);
             write_words(memory, FACTS.gpa(facts::SHIM), &self.pristine)?;
         }
         self.set_touched(memory, false)
@@ -359,12 +367,13 @@ impl Agent {
     }
 
     /// The exit status of run `index`, which ended by itself.
-    #[must_use]
-    pub fn status(&self, memory: &GuestMemory, index: usize) -> u8 {
+    ///
+    /// # Errors
+    /// The agent's memory is missing.
+    pub fn status(&self, memory: &GuestMemory, index: usize) -> Result<u8, OutOfRam> {
         let mut status = [0];
-        // Every index of a batch lies in the page.
-        let _ = memory.read(STATUS.gpa(index as u64), &mut status);
-        status[0]
+        memory.read(STATUS.gpa(index as u64), &mut status)?;
+        Ok(status[0])
     }
 
     /// Whether, as far as can be known, nobody but the agent has written to its memory, `statuses`
@@ -392,10 +401,7 @@ impl Agent {
         if !shim::is_whole(&words, self.cookie) {
             return false;
         }
-        if words != self.exported {
-            shim::import(process, &words, &self.exported);
-        }
-        true
+        words == self.exported || shim::import(process, &words, &self.exported).is_ok()
     }
 
     fn shim_words(&self, memory: &GuestMemory) -> Option<shim::Words> {
@@ -413,24 +419,27 @@ impl Agent {
     /// # Errors
     /// The agent's memory is missing.
     pub fn export(&mut self, memory: &mut GuestMemory, process: &Process) -> Result<(), OutOfRam> {
-        let input_as_told = without_size(process) == self.told;
+        let told = without_size(process);
+        let input_as_told = told.is_some() && told == self.told;
         self.exported = shim::export(process, self.cookie, input_as_told);
         write_words(memory, STATE.gpa(state::SHIM), &self.exported)
     }
 
     /// The registers of the system call that the shim was serving, `now` being those where it
     /// stopped: as if the shim had not begun.
-    #[must_use]
-    pub fn unserved(&self, memory: &GuestMemory, now: &kvm_regs) -> kvm_regs {
-        let word = |at| memory.read_u64(STATE.gpa(at)).unwrap_or(0);
-        kvm_regs {
-            rax: word(state::RAX),
-            rdi: word(state::RDI),
-            rsi: word(state::RSI),
-            rcx: word(state::RESUME),
-            r11: word(state::FLAGS),
+    ///
+    /// # Errors
+    /// The agent's memory is missing.
+    pub fn unserved(&self, memory: &GuestMemory, now: &kvm_regs) -> Result<kvm_regs, OutOfRam> {
+        let word = |at| memory.read_u64(STATE.gpa(at));
+        Ok(kvm_regs {
+            rax: word(state::RAX)?,
+            rdi: word(state::RDI)?,
+            rsi: word(state::RSI)?,
+            rcx: word(state::RESUME)?,
+            r11: word(state::FLAGS)?,
             ..*now
-        }
+        })
     }
 
     /// Adds a page of the program's that was just opened to those that are copied back.
@@ -543,12 +552,12 @@ fn map(memory: &mut GuestMemory, tables: &mut Tables) -> Result<(), TablesFull> 
 }
 
 /// What there is to tell about the input, but for its size.
-fn without_size(process: &Process) -> [u8; 144] {
-    let [(mut stat, _), ..] = process.told_by_the_shim();
+fn without_size(process: &Process) -> Option<[u8; STAT_BYTES]> {
+    let mut stat = process.told_by_the_shim()?[0].stat;
     for at in [shim::STAT.size_at, shim::STAT.blocks_at] {
         stat[at as usize..][..8].fill(0);
     }
-    stat
+    Some(stat)
 }
 
 fn write_words(memory: &mut GuestMemory, at: Gpa, words: &[u64]) -> Result<(), OutOfRam> {

@@ -118,7 +118,11 @@ fn descriptor(process: &Process, number: u64) -> (u64, u64) {
 }
 
 /// Does to `process` what the shim says it has done since `then` was exported.
-pub(super) fn import(process: &mut Process, words: &Words, then: &Words) {
+///
+/// # Errors
+/// It cannot have been so: the shim closes what is open, and opens what is free. Somebody else wrote
+/// to its memory then, and to the sum over it.
+pub(super) fn import(process: &mut Process, words: &Words, then: &Words) -> Result<(), Errno> {
     process
         .scalars
         .advance(words[word(shim::CALLS)].saturating_mul(crate::linux::process::settings::CALL_NS));
@@ -139,17 +143,18 @@ pub(super) fn import(process: &mut Process, words: &Words, then: &Words) {
     for number in (0..shim::FDS_MAX).filter(changed) {
         let (fd, at) = (Fd::from_register(number), word(shim::FDS + number * 16));
         if words[at] == then[at] {
-            if let Ok(open) = process.files.table.get_mut(fd) {
-                open.offset = words[at + 1];
-            }
+            process.files.table.get_mut(fd)?.offset = words[at + 1];
             continue;
         }
-        // Neither can fail: the shim closes what is open, and opens what is free.
-        let _ = process.files.close(fd);
+        let was_open = then[at] & !CLOSE_ON_EXEC != FREE;
+        if was_open {
+            process.files.close(fd)?;
+        }
         if words[at] & !CLOSE_ON_EXEC == INPUT {
-            let _ = open_input(process, fd, words[at] & CLOSE_ON_EXEC != 0, words[at + 1]);
+            open_input(process, fd, words[at] & CLOSE_ON_EXEC != 0, words[at + 1])?;
         }
     }
+    Ok(())
 }
 
 /// Opens the input as descriptor `fd`, which is free.
@@ -193,7 +198,7 @@ mod tests {
         words[word(shim::FDS + 4 * 16) + 1] = 2;
         assert!(!is_whole(&words, 7));
         let clock = process.scalars.clock_ns;
-        import(&mut process, &words, &then);
+        import(&mut process, &words, &then).unwrap();
         assert_eq!(process.scalars.clock_ns, clock + 3 * CALL_NS);
         assert_eq!(process.stdout().len(), 5);
         assert_eq!(process.files.table.get(Fd::from_register(0)).unwrap().offset, 4);

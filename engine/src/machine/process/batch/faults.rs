@@ -32,7 +32,7 @@ impl BatchRun<'_, '_> {
         if self.agent.contains(frame.rip) && !in_shim {
             return self.lost();
         }
-        if self.current().is_none() {
+        if self.current()?.is_none() {
             return self.lost();
         }
         match self.resolve(Gva(at), access)? {
@@ -69,7 +69,7 @@ impl BatchRun<'_, '_> {
     /// is an error, which the host gives.
     pub(super) fn take_over(&mut self, back: &kvm_regs) -> Result<Next, MachineError> {
         let hw = &mut *self.parts.hw;
-        *hw.vcpu.regs_mut() = self.agent.unserved(&hw.memory, back);
+        *hw.vcpu.regs_mut() = self.agent.unserved(&hw.memory, back)?;
         self.system_call()
     }
 

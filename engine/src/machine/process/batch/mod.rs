@@ -283,7 +283,7 @@ impl BatchRun<'_, '_> {
                 if index == self.report.runs.len() {
                     return self.lost();
                 }
-                self.fill(index);
+                self.fill(index)?;
                 if exit == AgentExit::Done && index < self.batch.len() {
                     return self.lost();
                 }
@@ -304,13 +304,15 @@ impl BatchRun<'_, '_> {
     }
 
     /// The run that is under way; the ones before it are told.
-    fn current(&mut self) -> Option<usize> {
-        let index = self.index().filter(|index| *index < self.batch.len())?;
-        self.fill(index);
+    fn current(&mut self) -> Result<Option<usize>, MachineError> {
+        let Some(index) = self.index().filter(|index| *index < self.batch.len()) else {
+            return Ok(None);
+        };
+        self.fill(index)?;
         if index != self.timed {
             self.time(index);
         }
-        Some(index)
+        Ok(Some(index))
     }
 
     /// Starts the limit of run `index`.
@@ -321,12 +323,13 @@ impl BatchRun<'_, '_> {
     }
 
     /// Tells the runs before `index`, which ended by themselves.
-    fn fill(&mut self, index: usize) {
+    fn fill(&mut self, index: usize) -> Result<(), MachineError> {
         for run in self.report.runs.len()..index {
-            let status = self.agent.status(&self.parts.hw.memory, run);
+            let status = self.agent.status(&self.parts.hw.memory, run)?;
             self.report.runs.push(Some(Outcome::Exited { status }));
             self.report.by_host.push(false);
         }
+        Ok(())
     }
 
     /// The present run is over, seen by the host.
@@ -341,7 +344,7 @@ impl BatchRun<'_, '_> {
 
     /// The present run is over, `None` if only a run of its own can tell how.
     fn over(&mut self, outcome: Option<Outcome>) -> Result<Next, MachineError> {
-        let Some(index) = self.current() else { return self.lost() };
+        let Some(index) = self.current()? else { return self.lost() };
         let ending = outcome.as_ref().map_or(Ending::Interrupted, ending);
         self.report.runs.push(outcome);
         self.report.by_host.push(true);
@@ -421,13 +424,13 @@ impl BatchRun<'_, '_> {
             }
             return self.ended(Outcome::TimedOut);
         }
-        self.fill(index);
+        self.fill(index)?;
         self.time(index);
         Ok(Next::Go)
     }
 
     fn system_call(&mut self) -> Result<Next, MachineError> {
-        let Some(index) = self.current() else { return self.lost() };
+        let Some(index) = self.current()? else { return self.lost() };
         let BatchParts { hw, .. } = &mut self.parts;
         if !self.agent.import(&hw.memory, &mut self.driver.state.process) {
             return self.lost();
@@ -487,7 +490,7 @@ impl BatchRun<'_, '_> {
             // The shim runs with the program's rights, and its flags are restored by it.
             return self.agent_trap(vector, &frame, &back);
         }
-        let Some(index) = self.current() else { return self.lost() };
+        let Some(index) = self.current()? else { return self.lost() };
         // A handler would see where that is.
         if self.agent.is_moved_code(frame.rip) {
             return self.over(None);
