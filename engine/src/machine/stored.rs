@@ -36,3 +36,14 @@ impl ProcessState {
         self.process.check_stored().map_err(Unsound)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::file::shape::assert_recorded;
+
+    #[test]
+    fn the_format_has_the_recorded_shape_of_either_kind_of_guest() {
+        assert_recorded::<GuestState>("guest");
+    }
+}

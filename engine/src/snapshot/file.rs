@@ -9,6 +9,8 @@
 //! header's size, not the memory's.
 
 mod header;
+#[cfg(test)]
+pub(crate) mod shape;
 mod whole;
 
 pub use header::{MAGIC, VERSION};
@@ -309,4 +311,30 @@ fn place(blobs: &[SharedBytes], extents: &[Extent]) -> Vec<StoredBlob> {
 
 fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
     move |source| FileError::Io { operation, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The shapes say what is encoded in which order; this says how.
+    #[test]
+    fn values_are_encoded_as_they_are_in_files_of_this_version() {
+        let numbers = (250_u8, 250_u32, 251_u16, 0x1_0000_u32, u64::MAX, -2_i32);
+        let encoded = [
+            &[250, 250][..],
+            &[251, 251, 0],
+            &[252, 0, 0, 1, 0],
+            &[253, 255, 255, 255, 255, 255, 255, 255, 255],
+            &[3],
+        ];
+        assert_eq!(encode("numbers", &numbers).unwrap(), encoded.concat());
+        let others = (Some("ab"), None::<u8>, [7_u8; 2], vec![true, false]);
+        let encoded = [1, 2, b'a', b'b', 0, 7, 7, 2, 1, 0];
+        assert_eq!(encode("others", &others).unwrap(), encoded);
+        assert_eq!(
+            encode("regs", &kvm_bindings::kvm_mp_state { mp_state: 9 }).unwrap(),
+            [4, 9, 0, 0, 0]
+        );
+    }
 }

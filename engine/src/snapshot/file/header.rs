@@ -17,7 +17,8 @@ use std::path::Path;
 
 /// First bytes of every snapshot file. The line ending shows a transfer that translated it.
 pub const MAGIC: [u8; 8] = *b"DEJAVM\r\n";
-/// The format's version; any change of the layout or of a section's contents raises it.
+/// The format's version; any change of the layout or of a section's contents raises it. `shapes/`
+/// has the contents of this version, and a test fails where the types differ from them.
 pub const VERSION: u32 = 4;
 /// Bytes before the header: magic, version, header length, header checksum, checksum of these.
 pub(super) const PREFIX_BYTES: usize = 24;
@@ -259,6 +260,16 @@ fn read_up_to(file: &mut File, out: &mut [u8]) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_header_follows_24_bytes_that_say_what_it_is() {
+        let prefix = prefix(b"abc");
+        assert_eq!(prefix[..8], *b"DEJAVM\r\n");
+        assert_eq!(prefix[8..12], VERSION.to_le_bytes());
+        assert_eq!(prefix[12..16], [3, 0, 0, 0], "the header's length");
+        assert_eq!(prefix[16..20], 0x3524_41c2_u32.to_le_bytes(), "the header's CRC-32");
+        assert_eq!(prefix[20..], crc32fast::hash(&prefix[..20]).to_le_bytes());
+    }
 
     #[test]
     fn a_length_that_lies_is_not_allocated_for() {
