@@ -19,7 +19,7 @@ use std::path::Path;
 pub const MAGIC: [u8; 8] = *b"DEJAVM\r\n";
 /// The format's version; any change of the layout or of a section's contents raises it. `shapes/`
 /// has the contents of this version, and a test fails where the types differ from them.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Bytes before the header: magic, version, header length, header checksum, checksum of these.
 pub(super) const PREFIX_BYTES: usize = 24;
 /// The longest header that is read, in bytes. It holds the files that a process has written.
