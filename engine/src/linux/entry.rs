@@ -1,4 +1,4 @@
-//! One system call from beginning to end: made, waited in, made again, and the signals behind it;
+//! One system call from beginning to end: made, waited in, made again, and the signals that are due after it;
 //! and the end of a time slice, in which there is no call.
 //!
 //! Never knows what a call does, and never looks at the host's clock.
@@ -40,7 +40,7 @@ fn call_of(nr: u64, regs: &Registers) -> SystemCall {
 }
 
 impl Process {
-    /// Carries out one system call. The CPU's registers are those behind the instruction, but for
+    /// Carries out one system call. The CPU's registers are those after the instruction, but for
     /// RAX, which is the call's number or its result.
     pub fn syscall(
         &mut self,
@@ -51,7 +51,7 @@ impl Process {
         self.answer(call, mem, cpu)
     }
 
-    /// Carries out `call`; the registers are those behind it.
+    /// Carries out `call`; the registers are those after it.
     fn answer(
         &mut self,
         call: &SystemCall,
@@ -186,7 +186,7 @@ impl Process {
         action
     }
 
-    /// What a trace shows as a call's result: behind a handler RAX is what it was before.
+    /// What a trace shows as a call's result: after a handler RAX is what it was before.
     fn shown(&self, action: &SyscallAction, cpu: &mut dyn Cpu) -> SyscallAction {
         match action {
             SyscallAction::Resumed => SyscallAction::Return(cpu.registers().rax),

@@ -22,7 +22,7 @@
 //! | `abi` | numbers and names of calls, errors, registers, identities; no state |
 //! | `base` | values that can be put back, byte strings, limits |
 //! | `cpu` | the boundary to the CPU: a trait, and a thread's context |
-//! | `fs` | the tree of files, descriptors, pipes, what the program wrote, what it looked for in vain |
+//! | `fs` | the tree of files, descriptors, pipes, what the program wrote, what it looked for and did not find |
 //! | `mm` | the boundary to memory, copies to and from it, the address space and its VMAs; a mapping shows a file's bytes, so it stands below `fs` |
 //! | `signal` | signals as data: siginfo, actions, frames, handler stacks |
 //! | `sched` | threads with the signals that they have pending, waits, timers, how a call stops |
@@ -65,7 +65,7 @@
 //! | `capability` | capget, capset |
 //!
 //! Not calls: `proc` writes the files of `/proc/self`, `observe` tells which calls see the input,
-//! `missing_paths` notes what was looked for in vain, `shared_files` keeps mapped files and files the
+//! `missing_paths` notes what was looked for and not found, `shared_files` keeps mapped files and files the
 //! same.
 
 pub(crate) mod abi;

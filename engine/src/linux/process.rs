@@ -177,7 +177,7 @@ impl Process {
         &self.wanted
     }
 
-    /// Whether something happens after so many calls, or so much time: calls made without the host
+    /// Whether something happens after a number of calls, or a time: calls made without the host
     /// would be missed.
     pub(crate) fn counts_calls(&self) -> bool {
         !self.threads.is_single() || !self.threads.timers.are_idle()

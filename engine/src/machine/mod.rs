@@ -1,4 +1,4 @@
-//! The façade that wires the rooms: boot, run until the snapshot point, snapshot, run, rewind,
+//! The façade that wires the modules: boot, run until the snapshot point, snapshot, run, rewind,
 //! verify.
 //!
 //! A machine's life is in its types: a [`Boot`] has not reached its snapshot point; a [`Machine`]

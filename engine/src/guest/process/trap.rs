@@ -218,7 +218,7 @@ pub fn read_frame(memory: &GuestMemory, vector: u8, rsp: u64) -> Option<TrapFram
 }
 
 /// CR4.FSGSBASE (Intel SDM vol. 3, 2.5). The agent looks at the bases by itself. Programs are not
-/// told (AT_HWCAP2), and what one does to them regardless is undone like any other change of a
+/// told of it (AT_HWCAP2), and what one does to them regardless is undone like any other change of a
 /// segment.
 pub const CR4_FSGSBASE: u64 = 1 << 16;
 

@@ -139,7 +139,7 @@ impl Process {
                 let lines = self.trace.as_ref().map_or(0, |trace| trace.text().len());
                 let action = self.force(&SigInfo::kernel(Signal::SEGV.0), mem, cpu);
                 if let Some(trace) = &mut self.trace {
-                    trace.put_behind(lines);
+                    trace.defer(lines);
                 }
                 match action {
                     SyscallAction::Resumed => SyscallStop::Resumed,

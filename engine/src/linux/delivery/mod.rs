@@ -130,7 +130,7 @@ impl Process {
         self.trace_signal(&SigInfo::kernel(signal.0));
     }
 
-    /// The line of a signal that is taken, whatever comes of it. Nobody is told of SIGKILL
+    /// The line of a signal that is taken, whatever comes of it. A tracer does not see SIGKILL
     /// (ptrace(2)).
     fn trace_signal(&mut self, info: &SigInfo) {
         if self.trace.is_none() || i32::from(info.signal) == libc::SIGKILL {
@@ -142,7 +142,7 @@ impl Process {
         }
     }
 
-    /// The line of a signal that comes to nothing, and of which a tracer is told nevertheless.
+    /// The line of a signal that comes to nothing, and that a tracer sees all the same.
     fn trace_ignored(&mut self, info: &SigInfo, thread: Option<u64>) {
         if self.trace.is_none() {
             return;

@@ -1,4 +1,4 @@
-//! What programs looked for in vain: a list of names. Never tells whether the host has them.
+//! What programs looked for and did not find: a list of names. Never tells whether the host has them.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

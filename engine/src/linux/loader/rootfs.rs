@@ -99,7 +99,7 @@ fn constant(bytes: Vec<u8>) -> Node {
     Node::new(Kind::File(Bytes(bytes)), 0o444, false)
 }
 
-/// Strings with a NUL behind each.
+/// Strings, each with a NUL after it.
 fn strings<'a>(list: impl Iterator<Item = &'a OsString>) -> Vec<u8> {
     list.flat_map(|text| text.as_bytes().iter().copied().chain([0])).collect()
 }

@@ -131,7 +131,7 @@ impl AddressSpace {
     pub(crate) fn unmap(&mut self, start: u64, end: u64, mem: &mut dyn UserMemory) {
         for vma in self.overlapping(start, end) {
             let part = vma.part(start, end);
-            // The VMAs behind are still there: the last one of several frees their frames.
+            // The VMAs after it are still there: the last one of several frees their frames.
             self.leave_to_others(&part, start..part.end, mem);
             mem.unmap(pages(part.start, part.end));
         }

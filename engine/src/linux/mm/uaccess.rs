@@ -42,7 +42,7 @@ pub(crate) struct User<'a> {
 }
 
 /// The page by which a system call's accesses made a stack grow, until the end of the call, when
-/// the address space is told; 0 for none.
+/// the address space learns of it; 0 for none.
 #[derive(Debug, Default)]
 pub(crate) struct Growth(AtomicU64);
 

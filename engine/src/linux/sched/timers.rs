@@ -49,11 +49,11 @@ pub(crate) struct Created {
     /// 0 for none (`SIGEV_NONE`).
     pub(crate) signal: u8,
     pub(crate) value: u64,
-    /// The thread that is told (`SIGEV_THREAD_ID`).
+    /// The thread that gets the signal (`SIGEV_THREAD_ID`).
     pub(crate) thread: Option<u64>,
     /// Where its clock stood at boot, in seconds.
     pub(crate) clock_start: u64,
-    /// How many times more it expired than it was told.
+    /// Expirations without a signal of their own since the last one (`timer_getoverrun`).
     pub(crate) overrun: u32,
 }
 

@@ -19,10 +19,10 @@ const RED_ZONE: u64 = 128;
 const UC_FP_XSTATE: u64 = 1;
 const UC_SIGCONTEXT_SS: u64 = 2;
 const UC_STRICT_RESTORE_SS: u64 = 4;
-/// `FP_XSTATE_MAGIC1` and 2, before and behind the extended state.
+/// `FP_XSTATE_MAGIC1` and 2, before and after the extended state.
 const MAGIC1: u32 = 0x4650_5853;
 const MAGIC2: u32 = 0x4650_5845;
-/// Where in the legacy area Linux says what is behind it (`sw_reserved`).
+/// Where in the legacy area Linux says what follows it (`sw_reserved`).
 const SOFTWARE_AT: usize = 464;
 
 /// CS and SS as programs on Linux have them. The guest's own are other selectors of the same

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Bytes of `siginfo_t`.
 pub(crate) const INFO_BYTES: usize = 128;
 
-/// Words of `_sifields` that a signal carries; a handler finds zeros behind them (`struct
+/// Words of `_sifields` that a signal carries; a handler finds zeros after them (`struct
 /// kernel_siginfo` and `copy_siginfo_to_user`, kernel/signal.c).
 const WORDS: usize = 4;
 

@@ -29,8 +29,8 @@ const ERROR_MAX: u64 = 4095;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trace {
     text: String,
-    /// Lines that come behind the next call's.
-    behind: String,
+    /// Lines that come after the next call's.
+    deferred: String,
 }
 
 impl Trace {
@@ -40,7 +40,7 @@ impl Trace {
         let quoted = |text: &std::ffi::OsString| values::quoted(text.as_bytes());
         let program = argv.first().map(quoted).unwrap_or_default();
         let all: Vec<String> = argv.iter().map(quoted).collect();
-        // Behind the arguments' number, their pointers and a null one.
+        // After the arguments' number, their pointers and a null one.
         let env_at = rsp.saturating_add(8 * (argv.len() as u64 + 2));
         let all = all.join(", ");
         let call = format!("execve({program}, [{all}], {env_at:#x} /* {env} vars */)");
@@ -65,7 +65,7 @@ impl Trace {
         mem: &dyn UserMemory,
     ) {
         self.line(&format!("{}{}", prefix(thread), line(call, verdict, mem)));
-        self.text.push_str(&std::mem::take(&mut self.behind));
+        self.text.push_str(&std::mem::take(&mut self.deferred));
     }
 
     /// Adds the line of a signal that is taken.
@@ -73,18 +73,18 @@ impl Trace {
         self.line(&format!("{}{}", prefix(thread), signals::line(info)));
     }
 
-    /// Adds the line of a signal that comes to nothing, behind that of the call that is being made.
+    /// Adds the line of a signal that comes to nothing, after that of the call that is being made.
     pub(crate) fn add_ignored(&mut self, thread: Option<u64>, info: &SigInfo) {
         let line = format!("{}{}\n", prefix(thread), signals::line(info));
         if self.has_room(&line) {
-            self.behind.push_str(&line);
+            self.deferred.push_str(&line);
         }
     }
 
-    /// Has what is in the text from byte `from` on come behind the call that is being made.
-    pub(crate) fn put_behind(&mut self, from: usize) {
+    /// Has what is in the text from byte `from` on come after the call that is being made.
+    pub(crate) fn defer(&mut self, from: usize) {
         let lines = self.text.split_off(from);
-        self.behind.push_str(&lines);
+        self.deferred.push_str(&lines);
     }
 
     fn line(&mut self, line: &str) {
@@ -95,7 +95,7 @@ impl Trace {
     }
 
     fn has_room(&self, line: &str) -> bool {
-        self.text.len() + self.behind.len() + line.len() < TRACE_BYTES_MAX
+        self.text.len() + self.deferred.len() + line.len() < TRACE_BYTES_MAX
     }
 }
 

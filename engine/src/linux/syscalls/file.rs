@@ -1,5 +1,5 @@
 //! Reading and writing through descriptors: files, devices and the program's outputs here; pipes
-//! and events in rooms of their own.
+//! and events in files of their own.
 
 use crate::address::{Gva, PAGE_SIZE};
 use crate::linux::abi::errno::{EBADF, EINVAL, EISDIR, ENOSPC, ESPIPE, Errno};

@@ -1,5 +1,5 @@
 //! The calls on signals: actions, masks, stacks, sending, waiting. What a signal does is in
-//! `signals`.
+//! `delivery`.
 
 use crate::address::Gva;
 use crate::linux::abi::errno::{EAGAIN, EINVAL, ENOMEM, EPERM, ESRCH};

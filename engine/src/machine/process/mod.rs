@@ -2,7 +2,7 @@
 //! become registers.
 //!
 //! Never implements a system call and never decides which address is valid: that is
-//! `guest::process`.
+//! `linux`.
 
 mod batch;
 mod cpu;

@@ -3,7 +3,7 @@
 //!
 //! Where a run is interrupted depends on the host's clock, so that it need not repeat exactly; a run
 //! of less than a slice, or of one thread without timers, is never interrupted. Never chooses who
-//! goes on: that is `guest::process`.
+//! goes on: that is `linux`.
 
 use super::cpu::ProgramCpu;
 use super::{Flow, Hardware, MachineError, ProcessDriver, ProcessState, Served, served, trap};

@@ -40,9 +40,9 @@ use syscall_patches::{PatchContext, SyscallPatches};
 const PATTERN: u8 = 0xa5;
 /// The first word of that page.
 const CANARY: u64 = 0x5afe_ca4a_12d1_e5ad;
-/// Every so many batches the hot pages are compared.
+/// Batches between two comparisons of the hot pages.
 const AUDIT_EVERY: u64 = 16;
-/// A page found unchanged in so many audits in a row is no longer hot.
+/// Audits in a row after which an unchanged page is no longer hot.
 const AUDITS_UNCHANGED: u8 = 4;
 
 /// System calls that can put something else where code was.
@@ -393,7 +393,7 @@ impl Agent {
             && page[..8] == CANARY.to_le_bytes()
     }
 
-    /// Tells `process` what the shim did since it was last told; `false` when the shim's memory is
+    /// Tells `process` what the shim did since the last import; `false` when the shim's memory is
     /// not as the shim left it.
     #[must_use]
     pub fn import(&self, memory: &GuestMemory, process: &mut Process) -> bool {

@@ -1,6 +1,6 @@
 //! The host's system files that a program asked for: its data, modules and locales.
 //!
-//! A guest's system call never reaches the host. What a program looked for in vain is a list of
+//! A guest's system call never reaches the host. What a program looked for and did not find is a list of
 //! names ([`MissingPaths`]); between two boots [`HostFiles::take`] reads of those names what `policy`
 //! allows, and the next boot starts with it. Never follows a guest while it runs, and never reads
 //! what is outside of `policy::PREFIXES` or what another user of the host could not read.
@@ -53,7 +53,7 @@ pub struct HostFiles {
     times: BTreeMap<PathBuf, u32>,
 }
 
-/// What `stat` told.
+/// What `stat` says of a host file.
 pub(crate) fn host_stat(metadata: &Metadata) -> HostStat {
     let seconds = u64::try_from(metadata.mtime()).unwrap_or(0);
     let ns = u64::try_from(metadata.mtime_nsec()).unwrap_or(0);

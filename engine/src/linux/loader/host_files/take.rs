@@ -16,14 +16,14 @@ use std::path::{Component, Path, PathBuf};
 /// in.
 const SIBLINGS_MAX: usize = 512;
 const SIBLINGS_BYTES_MAX: u64 = 16 << 20;
-/// A directory below which files were wanted so many times comes in whole, with its own
+/// A directory below which files were wanted this many times comes in whole, with its own
 /// directories, unless there is more in it than this: a chain of modules has many links.
 const TREE_AFTER: u32 = 3;
 const TREE_BYTES_MAX: u64 = 64 << 20;
 const TREE_ENTRIES_MAX: usize = 8192;
 /// Names in the path of such a directory, at least: `/usr/lib/NAME`.
 const TREE_NAMES_MIN: usize = 3;
-/// Entries of a directory that are told at all.
+/// Entries of a directory that are listed at most.
 const LISTING_MAX: usize = 8192;
 /// Symbolic links followed on the way to one file.
 pub(crate) const LINKS_MAX: u32 = 40;

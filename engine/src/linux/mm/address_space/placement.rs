@@ -1,5 +1,5 @@
 //! Where there is room for a mapping. Never maps anything there, and never decides where to look:
-//! `calls::memory` does.
+//! `syscalls::memory` does.
 
 use crate::linux::mm::address_space::AddressSpace;
 use crate::linux::mm::bounds::{ENGINE_RESERVE, GUARD_GAP, USER_END};

@@ -1,6 +1,6 @@
 //! Signals that wait to be taken: a thread's own, and those for any thread.
 //!
-//! Never decides whose a signal is, nor what it does: `signals` does.
+//! Never decides whose a signal is, nor what it does: `delivery` does.
 
 use crate::linux::sched::thread::{PENDING_MAX, Thread};
 use crate::linux::sched::threads::Threads;

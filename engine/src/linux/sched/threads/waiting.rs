@@ -1,6 +1,6 @@
 //! What ends the threads' waits, and which thread goes on next.
 //!
-//! Never switches to a thread and never lets time pass: `calls::schedule` does.
+//! Never switches to a thread and never lets time pass: `entry` does.
 
 use crate::address::Gva;
 use crate::linux::sched::thread::Thread;

@@ -1,6 +1,6 @@
 //! Page faults in a batch: first writes, pages that are mapped lazily, and bad addresses.
 //!
-//! Never decides which addresses are valid: that is `guest::process`.
+//! Never decides which addresses are valid: that is `linux`.
 
 use super::super::CallContext;
 use super::{BatchParts, BatchRun, Next};

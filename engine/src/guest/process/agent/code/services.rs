@@ -312,7 +312,7 @@ fn fstat_by_path(asm: &mut Asm, labels: &Labels) -> Emit {
     tell(asm, labels, facts::STAT, STAT)
 }
 
-/// The same as `statx`, whatever is asked for: all is told.
+/// The same as `statx`, whatever is asked for: all of it is given.
 fn statx(asm: &mut Asm, labels: &Labels) -> Emit {
     tell_of_path(asm, labels, rdx, r8)?;
     tell(asm, labels, facts::STATX, STATX)
