@@ -321,12 +321,6 @@ impl Agent {
         self.patches.in_place_of(rip)
     }
 
-    /// Number of SYSCALL instructions that jump into the shim.
-    #[must_use]
-    pub fn calls_replaced(&self) -> usize {
-        self.patches.len()
-    }
-
     /// Tells the agent how many runs the batch has.
     ///
     /// # Errors

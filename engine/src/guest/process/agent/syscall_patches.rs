@@ -282,11 +282,6 @@ impl SyscallPatches {
             Some(patch) => (patch.next == rip).then_some(patch.resume),
         }
     }
-
-    /// Number of instructions that are replaced.
-    pub(super) fn len(&self) -> usize {
-        self.patches.len()
-    }
 }
 
 impl Patch {
