@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a program may go on looking for system files, over all of its boots.
-const DISCOVERY: Duration = Duration::from_secs(30);
-/// Time limit of a run that is only made for what the program looks for, and of all of them before
-/// the last one begins.
-const SAMPLE: Duration = Duration::from_secs(1);
-const SAMPLES: Duration = Duration::from_secs(2);
+const DISCOVERY_TIME_MAX: Duration = Duration::from_secs(30);
+/// Time limit of a run that is only made for what the program looks for.
+const SAMPLE_TIMEOUT: Duration = Duration::from_secs(1);
+/// After this time no more such run begins.
+const SAMPLES_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Opens KVM.
 pub fn system() -> Result<System, CliError> {
@@ -79,7 +79,11 @@ pub fn to_snapshot(
         if let (Started::AtSnapshot(machine), true) = (&mut started, guest.takes_system_files()) {
             try_samples(machine, samples)?;
         }
-        let wanted = wanted(&started);
+        let process = match &started {
+            Started::AtSnapshot(machine) => machine.process(),
+            Started::Ended(ended) => ended.process(),
+        };
+        let wanted = wanted(process);
         Ok((started, wanted))
     };
     let ended = match with_system_files(guest, attempt)? {
@@ -99,40 +103,38 @@ pub fn to_snapshot(
             "a bare guest asks with OUT to port 0xd0, see docs/guests-bare.md",
         ),
     };
-    let todo = match ended.report.outcome {
+    let todo = match &ended.report.outcome {
         Outcome::TimedOut => {
             "it may wait for something that never comes: try it with `dejavm run`; `dejavm snapshot` \
              takes a longer --timeout"
         }
         _ => todo,
     };
-    Err(CliError::EndedEarly { outcome: ended.report.outcome.to_string(), before, todo })
+    Err(CliError::EndedEarly { outcome: ended.report.outcome, before, todo })
 }
 
 /// Runs each of `samples`, for what the program looks for meanwhile.
 fn try_samples(machine: &mut Machine, samples: &[Vec<u8>]) -> Result<(), CliError> {
     let start = Instant::now();
-    for sample in samples.iter().take_while(|_| start.elapsed() < SAMPLES) {
-        machine.run(sample, Limit::time(SAMPLE)).map_err(CliError::machine("try a seed"))?;
+    for sample in samples.iter().take_while(|_| start.elapsed() < SAMPLES_TIME_MAX) {
+        machine
+            .run(sample, Limit::time(SAMPLE_TIMEOUT))
+            .map_err(CliError::machine("try a seed"))?;
         machine.rewind().map_err(CliError::machine("rewind the guest"))?;
     }
     Ok(())
 }
 
-/// What the program looked for in vain before it came to its snapshot point, or to its end.
-pub fn wanted(started: &Started) -> Wanted {
-    let process = match started {
-        Started::AtSnapshot(machine) => machine.process(),
-        Started::Ended(ended) => ended.process(),
-    };
+/// What the program looked for and did not find so far; nothing, for a bare guest.
+pub fn wanted(process: Option<&Process>) -> Wanted {
     process.map(|process| process.wanted().clone()).unwrap_or_default()
 }
 
-/// Makes `attempt`s, each with the files of the host's system that the ones before looked for in
-/// vain, until one looks for none that are there: that one's result.
+/// Makes `attempt`s, each with the files of the host's system that the ones before looked for and
+/// did not find, until one looks for none that are there: that one's result.
 ///
 /// A program often finds out what it needs next only in what it has just found, so that this takes
-/// several boots. It ends, because a file comes in only once, and within `DISCOVERY`.
+/// several boots. It ends, because a file comes in only once, and within `DISCOVERY_TIME_MAX`.
 pub fn with_system_files<T>(
     guest: &mut Resolved,
     mut attempt: impl FnMut(&Resolved) -> Result<(T, Wanted), CliError>,
@@ -147,7 +149,7 @@ pub fn with_system_files<T>(
         let files = &program.spec.system;
         let (count, bytes) = (files.files().count(), files.bytes());
         tracing::info!("booting anew with {count} system files, {bytes} bytes");
-        if start.elapsed() > DISCOVERY {
+        if start.elapsed() > DISCOVERY_TIME_MAX {
             tracing::warn!("the program went on looking for system files; it may lack some");
             return Ok(made);
         }
@@ -168,8 +170,9 @@ fn resolve(point: &Point, images: &[LoadedImage]) -> Result<u64, CliError> {
     Ok(match point {
         Point::Address(address) => *address,
         Point::Offset(offset) => {
-            let base = images.first().map_or(0, |image| image.base);
-            base.wrapping_add(*offset)
+            let program = images.first();
+            let program = program.ok_or(CliError::Invariant("a program is among its images"))?;
+            program.base.wrapping_add(*offset)
         }
         Point::Symbol(name) => symbolizer_of(images).address_of(name).map_err(CliError::Point)?,
     })
@@ -210,7 +213,20 @@ fn read_all(from: impl io::Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > INPUT_BYTES_MAX {
-        return Err(io::Error::other("it is longer than 256 MiB"));
+        let mib = INPUT_BYTES_MAX >> 20;
+        return Err(io::Error::other(format!("it is longer than {mib} MiB")));
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_into_no_program_is_an_error_and_not_an_address() {
+        let error = resolve(&Point::Offset(0x10), &[]).unwrap_err();
+        assert!(matches!(error, CliError::Invariant(_)), "{error}");
+        assert_eq!(resolve(&Point::Address(0x10), &[]).unwrap(), 0x10);
+    }
 }

@@ -3,6 +3,7 @@
 //! Never runs a guest; it reads the one that has crashed.
 
 use dejavm_corpus::CrashFacts;
+use dejavm_engine::address::PAGE_SIZE;
 use dejavm_engine::machine::RunReport;
 use dejavm_engine::outcome::{Access, Fault, MemoryAccess, Outcome};
 use dejavm_engine::symbols::{
@@ -12,7 +13,7 @@ use kvm_bindings::kvm_regs;
 use serde::Serialize;
 use std::fmt::Write as _;
 
-/// Frames of a backtrace; deeper ones are not told.
+/// Frames of a backtrace; deeper ones are left out.
 const FRAMES_MAX: usize = 64;
 /// Instructions shown on either side of the faulting one.
 const AROUND: usize = 5;
@@ -22,7 +23,7 @@ const CODE_BYTES: u64 = 96;
 /// Reads a guest's memory at a virtual address; false where there is none.
 pub type Read<'r> = dyn FnMut(u64, &mut [u8]) -> bool + 'r;
 
-/// A crash, told in full.
+/// A crash in full.
 #[derive(Debug, Serialize)]
 pub struct Crash {
     /// The kind of fault, as in the name of a crash file.
@@ -31,7 +32,7 @@ pub struct Crash {
     pub summary: String,
     /// The faulting instruction's address.
     pub rip: Hex,
-    /// The address that was touched, where the CPU tells it.
+    /// The address that was touched, where the CPU says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<Hex>,
     /// The stack as crashes are compared by it.
@@ -40,7 +41,7 @@ pub struct Crash {
     pub backtrace: Vec<FrameFacts>,
     /// The general registers.
     #[serde(serialize_with = "as_map")]
-    pub registers: Vec<(&'static str, Hex)>,
+    pub registers: Vec<Register>,
     /// The faulting instruction and its neighbours.
     pub code: Vec<String>,
 }
@@ -66,11 +67,20 @@ impl Serialize for Hex {
     }
 }
 
+/// A register and what is in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Register {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value.
+    pub value: Hex,
+}
+
 pub(crate) fn as_map<S: serde::Serializer>(
-    pairs: &[(&'static str, Hex)],
+    registers: &[Register],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
+    serializer.collect_map(registers.iter().map(|register| (register.name, register.value)))
 }
 
 /// The call stack of a guest stopped with `report`'s registers.
@@ -124,7 +134,7 @@ const fn access_name(access: Access) -> &'static str {
     }
 }
 
-/// What tells a crash apart, and one line about it.
+/// What sets a crash apart, and one line about it.
 pub fn facts(fault: &Fault, stack: &[Place]) -> CrashFacts {
     // What only reports the failure of another (abort, a panic) must not fill the few frames
     // that are compared.
@@ -224,8 +234,9 @@ pub fn frame(place: &Place) -> FrameFacts {
 
 fn code_around(symbolizer: &Symbolizer, rip: u64, read: &mut Read<'_>) -> Vec<Line> {
     // The largest window that is readable: the fault may be close to the edge of the code.
-    for before in [CODE_BYTES, CODE_BYTES.min(rip % 4096), 0] {
-        for after in [CODE_BYTES, (4096 - rip % 4096).min(CODE_BYTES), 1] {
+    let in_page = rip % PAGE_SIZE as u64;
+    for before in [CODE_BYTES, CODE_BYTES.min(in_page), 0] {
+        for after in [CODE_BYTES, (PAGE_SIZE as u64 - in_page).min(CODE_BYTES), 1] {
             let Some(at) = rip.checked_sub(before) else { continue };
             let mut code = vec![0; (before + after) as usize];
             if read(at, &mut code) {
@@ -237,17 +248,18 @@ fn code_around(symbolizer: &Symbolizer, rip: u64, read: &mut Read<'_>) -> Vec<Li
 }
 
 /// Registers for people.
-pub fn register_table(registers: &[(&'static str, Hex)]) -> String {
+pub fn register_table(registers: &[Register]) -> String {
     let mut text = String::new();
     for row in registers.chunks(3) {
-        let cells = row.iter().map(|(name, value)| format!("{name:>6} {:016x}", value.0));
+        let cells =
+            row.iter().map(|Register { name, value }| format!("{name:>6} {:016x}", value.0));
         let _ = writeln!(text, " {}", cells.collect::<Vec<_>>().join(" "));
     }
     text
 }
 
 /// The general registers by name.
-pub fn registers(r: &kvm_regs) -> Vec<(&'static str, Hex)> {
+pub fn registers(r: &kvm_regs) -> Vec<Register> {
     let all = [
         ("rax", r.rax),
         ("rbx", r.rbx),
@@ -268,7 +280,7 @@ pub fn registers(r: &kvm_regs) -> Vec<(&'static str, Hex)> {
         ("rip", r.rip),
         ("rflags", r.rflags),
     ];
-    all.map(|(name, value)| (name, Hex(value))).to_vec()
+    all.map(|(name, value)| Register { name, value: Hex(value) }).to_vec()
 }
 
 #[cfg(test)]
@@ -293,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_of_an_unknown_place_are_told_all_the_same() {
+    fn a_crash_at_an_unknown_place_has_facts_all_the_same() {
         let facts = facts(&fault(None), &[Place::unknown(0x10)]);
         assert_eq!(
             (facts.stack, facts.summary),

@@ -4,13 +4,13 @@
 
 use crate::exit_code::ExitCode;
 use crate::sandbox::SandboxError;
-use dejavm_corpus::{CampaignError, OutError, WriteError};
+use dejavm_corpus::{CampaignError, ErrorChain, OutError, WriteError};
 use dejavm_engine::coverage::blocks::BlocksError;
 use dejavm_engine::guest::process::LoadError;
 use dejavm_engine::kvm::KvmError;
 use dejavm_engine::machine::MachineError;
+use dejavm_engine::outcome::Outcome;
 use dejavm_engine::snapshot::FileError;
-use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
@@ -69,7 +69,7 @@ pub enum CliError {
     #[error("take a snapshot: the guest {outcome} {before}; {todo}")]
     EndedEarly {
         /// How it ended.
-        outcome: String,
+        outcome: Outcome,
         /// What it did not reach.
         before: &'static str,
         /// What to try.
@@ -152,6 +152,14 @@ pub enum CliError {
         /// What was measured now.
         wanted: String,
     },
+    /// `bench` cannot start or reach a process.
+    #[error("measure: {doing}")]
+    BenchProcess {
+        /// What it was about to do.
+        doing: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
     /// There is no place for a temporary file.
     #[error("make a temporary file")]
     Temporary(#[source] io::Error),
@@ -164,9 +172,17 @@ pub enum CliError {
     /// A value has no JSON form.
     #[error("write JSON")]
     Json(#[source] serde_json::Error),
+    /// This command is wrong about itself.
+    #[error("an invariant of the command is broken: {0}")]
+    Invariant(&'static str),
 }
 
 impl CliError {
+    /// Says what `bench` was about to do with a process.
+    pub fn process(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::BenchProcess { doing, source }
+    }
+
     /// Says which step a machine failed at.
     pub fn machine(doing: &'static str) -> impl FnOnce(MachineError) -> Self {
         move |source| Self::Machine { doing, source: Box::new(source) }
@@ -184,7 +200,9 @@ impl CliError {
             | Self::Sandbox(_)
             | Self::Json(_)
             | Self::Temporary(_)
-            | Self::BenchGuest { .. } => ExitCode::Host,
+            | Self::BenchGuest { .. }
+            | Self::BenchProcess { .. }
+            | Self::Invariant(_) => ExitCode::Host,
             Self::Machine { source, .. } => of_machine(source),
             Self::Campaign(CampaignError::Target { .. } | CampaignError::Invariant(_)) => {
                 ExitCode::Host
@@ -196,18 +214,9 @@ impl CliError {
         }
     }
 
-    /// The line for people, with every source that says something new.
+    /// The line for people: this, its causes, and what to do.
     pub fn line(&self) -> String {
-        let mut line = format!("dejavm: {self}");
-        let mut source = self.source();
-        while let Some(error) = source {
-            let text = error.to_string();
-            // Some errors tell their source themselves.
-            if !line.contains(&text) {
-                line = line + ": " + &text;
-            }
-            source = error.source();
-        }
+        let mut line = format!("dejavm: {}", ErrorChain(self));
         if let Some(advice) = self.advice() {
             line = line + "; " + advice;
         }
@@ -268,11 +277,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_has_every_source_once_and_stays_one_line() {
+    fn a_line_has_every_cause_and_stays_one_line() {
         let source = io::Error::new(io::ErrorKind::NotFound, "no such\nfile");
         let error = CliError::Read { path: "a\tb".into(), source };
         assert_eq!(error.line(), "dejavm: read a b: no such file");
         assert_eq!(error.exit_code(), ExitCode::Input);
+    }
+
+    #[test]
+    fn a_broken_invariant_is_named_and_not_the_users_fault() {
+        let error = CliError::Invariant("a program is among its images");
+        assert!(error.line().ends_with("broken: a program is among its images"));
+        assert_eq!(error.exit_code(), ExitCode::Host);
     }
 
     #[test]

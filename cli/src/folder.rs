@@ -10,6 +10,7 @@ use dejavm_engine::guest::process::Process;
 use dejavm_engine::machine::{GuestState, MachineSnapshot};
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -20,14 +21,14 @@ const SOURCE_BYTES_MAX: u64 = 64 << 20;
 
 /// The arguments that decide what a snapshot holds. Paths and arguments need not be text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Source {
+pub struct SnapshotSource {
     /// Where the program is on the host.
     #[serde(default)]
     program: Option<PathBuf>,
     arguments: Vec<String>,
 }
 
-impl Source {
+impl SnapshotSource {
     /// What `guest`'s snapshot depends on, apart from the contents of images
     /// ([`changed_image`]).
     pub fn of(guest: &GuestArgs) -> Self {
@@ -53,6 +54,30 @@ impl Source {
     }
 }
 
+/// A campaign's snapshot, in its output folder.
+#[derive(Debug, PartialEq, Eq)]
+pub enum KeptSnapshot {
+    /// There is none.
+    None,
+    /// It is one of the same guest.
+    OfSame,
+    /// It is one of the same program, with other arguments.
+    OfOtherCommand,
+    /// This file, which should say what it is one of, does not.
+    OfUnknown(PathBuf),
+}
+
+fn is_there(path: &Path) -> bool {
+    !fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// What the file `path` says that a snapshot is one of; none if it cannot be read, or is damaged.
+fn read_source(path: &Path) -> Option<SnapshotSource> {
+    let is_sensible = |file: &fs::Metadata| file.is_file() && file.len() < SOURCE_BYTES_MAX;
+    fs::metadata(path).ok().filter(is_sensible)?;
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
 /// The private part of a campaign's output folder.
 #[derive(Debug)]
 pub struct Folder {
@@ -71,37 +96,37 @@ impl Folder {
         self.private.join(SNAPSHOT)
     }
 
-    /// Whether the folder's snapshot is one of `source`; `None` where there is no snapshot.
+    /// What the folder's snapshot is to a guest of `source`.
     ///
     /// # Errors
     /// It is one of another program: what was found there would belong to no snapshot any more.
-    pub fn has(&self, source: &Source) -> Result<Option<bool>, CliError> {
-        let Some(kept) = self.kept().filter(|_| self.snapshot().is_file()) else {
-            return Ok(None);
-        };
+    pub fn kept(&self, source: &SnapshotSource) -> Result<KeptSnapshot, CliError> {
+        let path = self.private.join(SOURCE);
+        if !self.snapshot().is_file() || !is_there(&path) {
+            return Ok(KeptSnapshot::None);
+        }
+        let Some(kept) = read_source(&path) else { return Ok(KeptSnapshot::OfUnknown(path)) };
         match (&kept.program, &source.program) {
             (Some(theirs), Some(ours)) if theirs != ours => Err(CliError::OtherProgram {
                 out: self.out.clone(),
                 theirs: theirs.clone(),
                 ours: ours.clone(),
             }),
-            _ => Ok(Some(kept == *source)),
+            _ if kept == *source => Ok(KeptSnapshot::OfSame),
+            _ => Ok(KeptSnapshot::OfOtherCommand),
         }
     }
 
-    fn kept(&self) -> Option<Source> {
-        let path = self.private.join(SOURCE);
-        let is_sensible = |file: &fs::Metadata| file.is_file() && file.len() < SOURCE_BYTES_MAX;
-        fs::metadata(&path).ok().filter(is_sensible)?;
-        serde_json::from_slice(&fs::read(path).ok()?).ok()
-    }
-
     /// Saves `snapshot` as that of `source`.
-    pub fn save(&self, snapshot: &MachineSnapshot, source: &Source) -> Result<(), CliError> {
+    pub fn save(
+        &self,
+        snapshot: &MachineSnapshot,
+        source: &SnapshotSource,
+    ) -> Result<(), CliError> {
         let path = self.private.join(SOURCE);
         // Without its source a snapshot is not used: a kill from here on leaves none at all.
         match fs::remove_file(&path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(CliError::Remove { path, source });
             }
             _ => {}
@@ -133,10 +158,28 @@ mod tests {
     use crate::args::{Command, Typed};
     use clap::Parser as _;
 
-    fn source(line: &str) -> Source {
+    fn source(line: &str) -> SnapshotSource {
         let typed = Typed::try_parse_from(line.split_whitespace()).unwrap();
         let Command::Fuzz(fuzz) = typed.command else { panic!("{line}") };
-        Source::of(&fuzz.guest)
+        SnapshotSource::of(&fuzz.guest)
+    }
+
+    #[test]
+    fn a_snapshot_of_nobody_knows_what_is_not_taken_for_none() {
+        let out = tempfile::tempdir().unwrap();
+        let folder = Folder::of(out.path());
+        let ours = source("dejavm fuzz -o b -- ./p");
+        fs::create_dir(&folder.private).unwrap();
+        assert_eq!(folder.kept(&ours).unwrap(), KeptSnapshot::None);
+        fs::write(folder.snapshot(), "").unwrap();
+        let path = folder.private.join(SOURCE);
+        assert_eq!(folder.kept(&ours).unwrap(), KeptSnapshot::None, "a kill left no source");
+        fs::write(&path, "{").unwrap();
+        assert_eq!(folder.kept(&ours).unwrap(), KeptSnapshot::OfUnknown(path.clone()));
+        fs::write(&path, serde_json::to_vec(&ours).unwrap()).unwrap();
+        assert_eq!(folder.kept(&ours).unwrap(), KeptSnapshot::OfSame);
+        let other = source("dejavm fuzz -o b -- ./p -q");
+        assert_eq!(folder.kept(&other).unwrap(), KeptSnapshot::OfOtherCommand);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use dejavm_engine::guest::process::SystemCall;
 use dejavm_engine::machine::{GuestState, MachineSnapshot};
 use dejavm_engine::symbols::Symbolizer;
 
-/// How an argument of a system call is told.
+/// How an argument of a system call is shown.
 #[derive(Clone, Copy)]
 enum Kind {
     /// A small signed number, such as a descriptor.
@@ -15,7 +15,7 @@ enum Kind {
     Bits,
 }
 
-/// The arguments of the calls that can see the input; those of any other are not told.
+/// The arguments of the calls that can see the input; those of any other are not shown.
 fn arguments(name: &str) -> &'static [Kind] {
     use Kind::{Bits, Number, Pointer};
     match name {
@@ -37,7 +37,7 @@ fn call_in_words(call: &SystemCall) -> String {
     let name = call.name();
     let words = arguments(&name).iter().zip(call.args).map(|(kind, value)| match kind {
         // A descriptor is an int to the kernel, whatever is in the upper half.
-        Kind::Number if value as i32 == -100 => "AT_FDCWD".to_owned(),
+        Kind::Number if value as i32 == libc::AT_FDCWD => "AT_FDCWD".to_owned(),
         Kind::Number => value.cast_signed().to_string(),
         Kind::Pointer => "...".to_owned(),
         Kind::Bits => format!("{value:#x}"),

@@ -41,7 +41,7 @@ pub struct Report {
     pub unsupported_calls: Vec<String>,
     /// The host's system files that it had because it looked for them.
     pub host_files: Vec<PathBuf>,
-    /// Arguments that are files of the host, and that the program looked for in vain.
+    /// Arguments that are files of the host, and that the program looked for and did not find.
     pub files_missing: Vec<PathBuf>,
     /// The crash, if it crashed.
     pub crash: Option<Crash>,

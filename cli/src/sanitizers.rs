@@ -1,5 +1,5 @@
-//! What the runtime of a sanitizer is told by default: a program that was built with one has its
-//! options in its environment, which is otherwise what `--env` says.
+//! The options of a sanitizer's runtime: a program that was built with one has them in its
+//! environment, which is otherwise what `--env` says.
 //!
 //! Never changes an option that `--env` sets.
 

@@ -3,25 +3,43 @@
 //! A reader that goes away is no error. Never decides what is said.
 
 use crate::error::CliError;
+use dejavm_corpus::ErrorChain;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::ffi::OsStr;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 /// Time between two status lines where nothing can be rewritten.
-const PLAIN_EVERY: Duration = Duration::from_secs(5);
+const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
 /// A step shorter than this is not worth a status line.
 const BUSY_AFTER: Duration = Duration::from_millis(200);
 
-/// Sends the log to standard error; `DEJAVM_LOG` says more exactly than `-v` what is in it.
+/// Says more exactly than `-v` what is in the log.
+const LOG_VARIABLE: &str = "DEJAVM_LOG";
+
+/// Sends the log to standard error; what is in it is up to [`LOG_VARIABLE`], else to `verbose`.
 pub fn start_log(verbose: u8) {
     let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];
-    let filter = EnvFilter::try_from_env("DEJAVM_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let wanted = std::env::var_os(LOG_VARIABLE);
+    let filter = log_filter(wanted.as_deref(), level).unwrap_or_else(|error| {
+        note(&format!("dejavm: {LOG_VARIABLE} is not used: {}", ErrorChain(&error)));
+        EnvFilter::new(level)
+    });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .init();
+}
+
+/// What `wanted` says, or all of `level`.
+fn log_filter(wanted: Option<&OsStr>, level: &str) -> Result<EnvFilter, ParseError> {
+    match wanted {
+        Some(wanted) => EnvFilter::builder().parse(wanted.to_string_lossy()),
+        None => Ok(EnvFilter::new(level)),
+    }
 }
 
 /// Writes to standard output.
@@ -45,7 +63,7 @@ pub fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, CliError> {
     Ok(bytes)
 }
 
-/// Writes to standard error; there is nobody to tell when that fails.
+/// Writes to standard error; when that fails there is nowhere to say so.
 pub fn err(bytes: &[u8]) {
     let _ = io::stderr().lock().write_all(bytes);
 }
@@ -103,7 +121,7 @@ impl Status {
             bar.tick();
         }
         if let Some(last) = &mut self.plain
-            && last.elapsed() >= PLAIN_EVERY
+            && last.elapsed() >= PLAIN_INTERVAL
         {
             note(text);
             *last = Instant::now();
@@ -140,5 +158,18 @@ impl Status {
 impl Drop for Status {
     fn drop(&mut self) {
         self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_makes_no_sense_is_an_error_and_not_the_level() {
+        let filter = |wanted: &str| log_filter(Some(OsStr::new(wanted)), "warn");
+        assert_eq!(filter("dejavm=debug").unwrap().to_string(), "dejavm=debug");
+        assert!(filter("dejavm=loud").is_err());
+        assert_eq!(log_filter(None, "warn").unwrap().to_string(), "warn");
     }
 }

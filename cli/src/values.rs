@@ -15,7 +15,7 @@ const RAM: RangeInclusive<u64> = 1 << 16..=1 << 40;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
     /// Not a size.
-    #[error("write a size as a number with K, M, G or nothing behind it, such as 256M")]
+    #[error("write a size as a number with K, M, G or nothing after it, such as 256M")]
     Size,
     /// Not a size that a guest's memory can have.
     #[error("write the memory's size as 64K to 1T, such as 256M")]
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mapping_keeps_the_path_unless_told() {
+    fn a_mapping_keeps_the_path_unless_asked_otherwise() {
         let of = |text: &str| {
             let mapping = mapping(text.into()).unwrap();
             (mapping.host.into_os_string(), mapping.guest.into_os_string())

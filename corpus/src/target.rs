@@ -130,8 +130,8 @@ impl Inputs {
     }
 }
 
-/// What one run of an input showed. Borrows the target's own list of blocks, so that a run that finds nothing
-/// allocates nothing.
+/// What one run of an input showed. Borrows the target's own list of blocks, so that a run that
+/// finds nothing allocates nothing.
 #[derive(Debug)]
 pub struct Execution<'a> {
     /// Why the run ended.

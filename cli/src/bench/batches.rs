@@ -8,6 +8,15 @@ use dejavm_engine::machine::{Batch, BatchOptions, BatchReport, Machine};
 use dejavm_engine::outcome::Outcome;
 use std::time::{Duration, Instant};
 
+/// An input, and the exit status that a run of it must have.
+#[derive(Clone, Copy)]
+pub struct ExpectedRun<'i> {
+    /// The input.
+    pub input: &'i [u8],
+    /// The status.
+    pub status: u8,
+}
+
 /// A machine with the batch that it is given next.
 pub struct Batches {
     machine: Machine,
@@ -26,21 +35,21 @@ impl Batches {
         &mut self.machine
     }
 
-    /// Runs all of `runs`, an input and the exit status that it must have, in one batch. The time
-    /// has everything in it: the inputs' copies, the entry, and a look at every status.
+    /// Makes all of `runs` in one batch. The time has everything in it: the inputs' copies, the
+    /// entry, and a look at every status.
     pub fn run<'i>(
         &mut self,
-        runs: impl Iterator<Item = (&'i [u8], u8)> + Clone,
+        runs: impl Iterator<Item = ExpectedRun<'i>> + Clone,
     ) -> Result<Duration, CliError> {
         let start = Instant::now();
         self.batch.clear();
-        if !runs.clone().all(|(input, _)| self.batch.push(input)) {
+        if !runs.clone().all(|run| self.batch.push(run.input)) {
             return Err(CliError::BenchGuest { did: "has inputs that fit no batch".into() });
         }
         let options = BatchOptions { limit: guests::limit().time, stop_at_finding: false };
         let ran = self.machine.run_batch(&self.batch, options, &mut self.report);
         ran.map_err(CliError::machine("run a batch"))?;
-        let wanted = runs.map(|(_, status)| Some(Outcome::Exited { status }));
+        let wanted = runs.map(|run| Some(Outcome::Exited { status: run.status }));
         if !wanted.eq(self.report.runs.iter().cloned()) {
             let mut ends = self.report.runs.iter().flatten();
             let other = ends.find(|end| !matches!(end, Outcome::Exited { .. }));

@@ -89,10 +89,10 @@ impl Host {
             .iter()
             .map(|(name, on)| format!("{name}={}", if *on { "on" } else { "off" }))
             .collect();
-        let told = |name: &str, value: &str| {
+        let known = |name: &str, value: &str| {
             if value.is_empty() { String::new() } else { format!(", {name} {value}") }
         };
-        let (smt, governor) = (told("SMT", &self.smt), told("governor", &self.governor));
+        let (smt, governor) = (known("SMT", &self.smt), known("governor", &self.governor));
         vec![
             ("CPU", format!("{}, {} CPUs{nested}{smt}{governor}", self.cpu, self.cpus)),
             ("TSC", tsc),
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn mitigations_are_told_by_name() {
+    fn mitigations_are_listed_by_name() {
         let of = |name: &str, status: &str| (name.to_owned(), status.to_owned());
         let all = BTreeMap::from([
             of("l1tf", "Not affected"),

@@ -12,6 +12,29 @@ use std::time::Duration;
 
 /// Memory of a guest whose row does not say, in bytes.
 pub const RAM_BYTES: u64 = 64 << 20;
+
+/// A size of a guest's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct RamSize {
+    /// In a row's words.
+    pub words: &'static str,
+    /// In bytes.
+    pub bytes: u64,
+}
+
+impl RamSize {
+    /// In a row's name.
+    pub fn name(self) -> String {
+        self.words.to_lowercase()
+    }
+}
+
+/// The sizes by which rows differ.
+pub const RAM_SIZES: [RamSize; 3] = [
+    RamSize { words: "64M", bytes: 64 << 20 },
+    RamSize { words: "1G", bytes: 1 << 30 },
+    RamSize { words: "4G", bytes: 4 << 30 },
+];
 /// Memory of a bare guest, in bytes.
 const BARE_RAM_BYTES: u64 = 4 << 20;
 /// Where a bare guest's code starts: above long mode's tables.

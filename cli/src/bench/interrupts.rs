@@ -5,8 +5,8 @@
 //! it takes, and exits whether or not something came: no interrupt that is lost can hang a
 //! measurement.
 
-use super::Layer;
-use super::rig::{failed, parsed, raw};
+use super::figures::Layer;
+use super::floor_vm::{failed, parsed, raw};
 use crate::error::CliError;
 use dejavm_engine::address::Gpa;
 use dejavm_engine::exit::Exit;
@@ -34,13 +34,24 @@ const HALTING: [u8; 4] = [0xfb, 0xf4, 0xeb, 0xfd];
 /// `sti; again: out PORT_WAITING, al; jmp again`.
 const WAITING: [u8; 5] = [0xfb, 0xe6, PORT_WAITING, 0xeb, 0xfc];
 /// `again: mov ecx, 1 << 16; less: sti; dec ecx; jnz less; out PORT_WAITING, al; jmp again`. A
-/// host that emulates this tells of no window in a loop without STI.
+/// host that emulates this reports no window in a loop without STI.
 const SPINNING: [u8; 15] =
     [0x66, 0xb9, 0, 0, 1, 0, 0xfb, 0x66, 0x49, 0x75, 0xfb, 0xe6, PORT_WAITING, 0xeb, 0xf1];
 /// `inc cx; iret`.
 const COUNT: [u8; 2] = [0x41, 0xcf];
-/// As [`COUNT`], after `mov al, 0x20; out 0x20, al`: the end of the interrupt for the PIC.
-const END_AND_COUNT: [u8; 6] = [0xb0, 0x20, 0xe6, 0x20, 0x41, 0xcf];
+/// As [`COUNT`], after `mov al, PIC_EOI; out PIC_COMMAND, al`.
+const END_AND_COUNT: [u8; 6] = [0xb0, PIC_EOI, 0xe6, PIC_COMMAND, 0x41, 0xcf];
+
+/// The first PIC's ports, and the command that ends an interrupt (Intel 8259A).
+const PIC_COMMAND: u8 = 0x20;
+const PIC_DATA: u8 = 0x21;
+const PIC_EOI: u8 = 0x20;
+/// ICW1: edge-triggered, cascaded, with an ICW4.
+const ICW1: u8 = 0x11;
+/// ICW3: the second PIC is on line 2.
+const ICW3: u8 = 1 << 2;
+/// ICW4: 8086 mode.
+const ICW4: u8 = 1;
 
 /// Who raises the interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,9 +188,17 @@ impl Interrupted {
     }
 }
 
-/// Makes the PIC ready: ICW1 to ICW4, and all lines masked but one (Intel 8259A).
+/// Makes the PIC ready: ICW1 to ICW4, of which ICW2 is its first vector, and all lines masked but
+/// one.
 fn pic_ready() -> Vec<u8> {
-    let words = [(0x20, 0x11), (0x21, VECTOR), (0x21, 4), (0x21, 1), (0x21, !(1 << LINE))];
+    let mask = !(1 << LINE);
+    let words = [
+        (PIC_COMMAND, ICW1),
+        (PIC_DATA, VECTOR),
+        (PIC_DATA, ICW3),
+        (PIC_DATA, ICW4),
+        (PIC_DATA, mask),
+    ];
     // mov al, value; out port, al
     words.into_iter().flat_map(|(port, value)| [0xb0, value, 0xe6, port]).collect()
 }

@@ -5,11 +5,14 @@
 //! many pages. In batches the guest puts itself back; beside one execution of those, a run and its
 //! rewind by the host. A row is a cell of a matrix: pages by memory by [`Strategy`] by [`States`].
 
-use super::batches::Batches;
+use super::batches::{Batches, ExpectedRun};
+use super::context::Context;
 use super::copies::Copies;
-use super::rig::Rig;
+use super::figures::{Layer, LayerSamples, Row, Sampled};
+use super::floor_vm::FloorVm;
+use super::guests::{RAM_SIZES, RamSize};
 use super::sample::{interleave, per_event};
-use super::{Context, Layer, Row, Sampled, code, guests};
+use super::{code, guests};
 use crate::error::CliError;
 use dejavm_engine::machine::hardware::DirtySource;
 use dejavm_engine::machine::{Machine, RewindMode};
@@ -24,16 +27,16 @@ const BATCH: u32 = 256;
 /// Runs and copies in a sample of those beside a batch: few, so that other work on the host seldom
 /// gets in between.
 const BESIDE: u32 = 16;
-/// Memory of the guests: in words, and in bytes.
-const RAM: [(&str, u64); 3] = [("64M", 64 << 20), ("1G", 1 << 30), ("4G", 4 << 30)];
+/// The input and the status of every run.
+const NO_INPUT: ExpectedRun<'_> = ExpectedRun { input: b"", status: 0 };
 
 /// Who puts memory back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Strategy {
-    /// The host copies what the dirty ring tells, or the dirty log where there is no ring: a
+    /// The host copies what the dirty ring names, or the dirty log where there is no ring: a
     /// machine as it is.
     Host,
-    /// The host copies what the dirty log tells, though there is a ring.
+    /// The host copies what the dirty log names, though there is a ring.
     HostByLog,
     /// The guest copies, between two runs of a batch.
     Agent,
@@ -53,8 +56,7 @@ enum States {
 struct Cell {
     strategy: Strategy,
     states: States,
-    ram: &'static str,
-    ram_bytes: u64,
+    ram: RamSize,
     pages: u32,
 }
 
@@ -68,16 +70,16 @@ impl Cell {
             (Strategy::Agent, States::Lazy),
         ];
         let kinds = others.into_iter().chain(by_log);
-        let by_ram = kinds.flat_map(|kind| RAM.map(|ram| (kind, ram)));
-        by_ram.flat_map(|((strategy, states), (ram, ram_bytes))| {
-            PAGES.map(|pages| Self { strategy, states, ram, ram_bytes, pages })
+        let by_ram = kinds.flat_map(|kind| RAM_SIZES.map(|ram| (kind, ram)));
+        by_ram.flat_map(|((strategy, states), ram)| {
+            PAGES.map(|pages| Self { strategy, states, ram, pages })
         })
     }
 
-    /// A machine whose program writes so many pages, which it has by then.
+    /// A machine whose program writes the cell's pages, which it has by then.
     fn guest(self, context: &Context<'_>) -> Result<Machine, CliError> {
         let writes = code::page_writes(self.pages);
-        guests::process(context.system, &writes, &writes, self.ram_bytes)
+        guests::process(context.system, &writes, &writes, self.ram.bytes)
     }
 
     /// What sets it apart from the host's lazy rewind; nothing for that one.
@@ -92,12 +94,12 @@ impl Cell {
 
     fn name(self) -> String {
         let kind = self.kind().replace(' ', "_");
-        format!("{kind}{}_{}", self.ram.to_lowercase(), self.pages)
+        format!("{kind}{}_{}", self.ram.name(), self.pages)
     }
 
     fn what(self) -> String {
         let plural = if self.pages == 1 { "" } else { "s" };
-        format!("{}{}, {} page{plural} written", self.kind(), self.ram, self.pages)
+        format!("{}{}, {} page{plural} written", self.kind(), self.ram.words, self.pages)
     }
 }
 
@@ -131,18 +133,18 @@ fn sample(context: &Context<'_>, cell: Cell) -> Result<Sampled, CliError> {
         machine.set_rewind_mode(RewindMode::Full);
     }
     // Under a limit first: the floor has none.
-    let _ = run_and_rewind(&mut machine)?;
-    let mut rig = Rig::new(context.system, machine.snapshot())?;
+    run_and_rewind(&mut machine)?;
+    let mut floor_vm = FloorVm::new(context.system, machine.snapshot())?;
     let mut copies = Copies::new(pages as usize);
     let (mut runs, mut rewinds) = (Vec::new(), Vec::new());
     let [floor, cycles, copies] = interleave(context.plan, |variant| {
         let time = match variant {
-            0 => rig.round(Layer::Floor)?,
+            0 => floor_vm.round(Layer::Floor)?,
             1 => {
-                let [run, rewind] = run_and_rewind(&mut machine)?;
-                runs.push(run.as_nanos() as f64);
-                rewinds.push(rewind.as_nanos() as f64);
-                run + rewind
+                let cycle = run_and_rewind(&mut machine)?;
+                runs.push(cycle.run.as_nanos() as f64);
+                rewinds.push(cycle.rewind.as_nanos() as f64);
+                cycle.time()
             }
             _ => copies.make(1),
         };
@@ -153,13 +155,13 @@ fn sample(context: &Context<'_>, cell: Cell) -> Result<Sampled, CliError> {
     let runs = runs.split_off(runs.len() - cycles.len());
     let rewinds = rewinds.split_off(rewinds.len() - cycles.len());
     let mut sampled = vec![
-        (Layer::Floor, floor),
-        (Layer::Run, runs),
-        (Layer::Rewind, rewinds),
-        (Layer::Cycle, cycles),
+        LayerSamples::new(Layer::Floor, floor),
+        LayerSamples::new(Layer::Run, runs),
+        LayerSamples::new(Layer::Rewind, rewinds),
+        LayerSamples::new(Layer::Cycle, cycles),
     ];
     if pages > 0 {
-        sampled.push((Layer::Memcpy, copies));
+        sampled.push(LayerSamples::new(Layer::Memcpy, copies));
     }
     Ok(sampled)
 }
@@ -172,7 +174,7 @@ fn sample_batches(context: &Context<'_>, cell: Cell) -> Result<Sampled, CliError
     let mut copies = Copies::new(cell.pages as usize);
     let [executions, cycles, copied] = interleave(context.plan, |variant| {
         let (count, time) = match variant {
-            0 => (BATCH, batches.run(repeat_n((&b""[..], 0), BATCH as usize))?),
+            0 => (BATCH, batches.run(repeat_n(NO_INPUT, BATCH as usize))?),
             1 => (BESIDE, runs_and_rewinds(&mut by_host, BESIDE)?),
             _ => (BESIDE, copies.make(BESIDE)),
         };
@@ -183,19 +185,33 @@ fn sample_batches(context: &Context<'_>, cell: Cell) -> Result<Sampled, CliError
         return Err(CliError::BenchGuest { did: format!("has {hot} hot pages") });
     }
     guests::check(batches.machine())?;
-    let mut sampled = vec![(Layer::Execution, executions), (Layer::Cycle, cycles)];
+    let mut sampled = vec![
+        LayerSamples::new(Layer::Execution, executions),
+        LayerSamples::new(Layer::Cycle, cycles),
+    ];
     if cell.pages > 0 {
-        sampled.push((Layer::Memcpy, copied));
+        sampled.push(LayerSamples::new(Layer::Memcpy, copied));
     }
     Ok(sampled)
 }
 
 fn runs_and_rewinds(machine: &mut Machine, count: u32) -> Result<Duration, CliError> {
-    let times = (0..count).map(|_| Ok(run_and_rewind(machine)?.iter().sum::<Duration>()));
-    times.sum()
+    (0..count).map(|_| Ok(run_and_rewind(machine)?.time())).sum()
 }
 
-fn run_and_rewind(machine: &mut Machine) -> Result<[Duration; 2], CliError> {
+/// The times of a run and its rewind.
+struct Cycle {
+    run: Duration,
+    rewind: Duration,
+}
+
+impl Cycle {
+    fn time(&self) -> Duration {
+        self.run + self.rewind
+    }
+}
+
+fn run_and_rewind(machine: &mut Machine) -> Result<Cycle, CliError> {
     let start = Instant::now();
     let report = machine.run(b"", guests::limit()).map_err(CliError::machine("run a guest"))?;
     let ran = Instant::now();
@@ -203,5 +219,5 @@ fn run_and_rewind(machine: &mut Machine) -> Result<[Duration; 2], CliError> {
         return Err(CliError::BenchGuest { did: report.outcome.to_string() });
     }
     machine.rewind().map_err(CliError::machine("rewind a guest"))?;
-    Ok([ran - start, ran.elapsed()])
+    Ok(Cycle { run: ran - start, rewind: ran.elapsed() })
 }

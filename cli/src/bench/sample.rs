@@ -1,7 +1,7 @@
 //! Samples: taken in turn, so that a host whose speed drifts slows all variants of a row alike, and
-//! told as percentiles. Never knows what is measured.
+//! summed up as percentiles. Never knows what is measured.
 
-use super::Adds;
+use super::figures::{Adds, rounded};
 use crate::error::CliError;
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,7 @@ pub fn per_event(time: Duration, events: u32) -> f64 {
 pub fn percentiles(samples: &[f64]) -> [f64; 3] {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
-    // The nearest rank: the smallest sample that so many are not above.
+    // The nearest rank: the smallest sample that this part of all are not above.
     let rank = |percent: usize| (sorted.len() * percent).div_ceil(100).saturating_sub(1);
     [50, 90, 99].map(|percent| sorted.get(rank(percent)).map_or(0.0, |&value| rounded(value)))
 }
@@ -80,11 +80,6 @@ pub fn on_top_of(samples: &[f64], floor: &[f64]) -> Adds {
 pub fn part_of(samples: &[f64], floor: &[f64]) -> Adds {
     let parts: Vec<f64> = samples.iter().zip(floor).map(|(a, b)| a / b * 100.0).collect();
     Adds { ns: percentiles(samples)[0], percent: percentiles(&parts)[0] }
-}
-
-/// To a tenth: more digits are noise.
-pub fn rounded(value: f64) -> f64 {
-    (value * 10.0).round() / 10.0
 }
 
 #[cfg(test)]

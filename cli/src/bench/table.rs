@@ -1,13 +1,13 @@
 //! A measurement as a table for people, alone or beside an earlier one. Never prints.
 
-use super::{Executions, Line, Report, Row};
+use super::figures::{BenchReport, Executions, Line, Row};
 use std::fmt::Write as _;
 
 /// Characters of the longest bar.
 const BAR_WIDTH: f64 = 18.0;
 
 /// The host and the figures.
-pub fn text(report: &Report) -> String {
+pub fn text(report: &BenchReport) -> String {
     let mut out = String::new();
     // Writing to a string does not fail, here and below.
     for (name, value) in report.host.fields() {
@@ -108,7 +108,7 @@ CPU's state put back. agent: the guest puts itself back; execution: one of a bat
 }
 
 /// This measurement beside `earlier`: what differs between the hosts, and the ratio of each p50.
-pub fn comparison(earlier: &Report, now: &Report) -> String {
+pub fn comparison(earlier: &BenchReport, now: &BenchReport) -> String {
     let mut out = now.host.warning(&earlier.host).unwrap_or_default();
     for ((name, before), (_, after)) in earlier.host.fields().iter().zip(now.host.fields()) {
         if *before != after {
@@ -171,7 +171,7 @@ struct Scale {
 }
 
 impl Scale {
-    fn of(report: &Report) -> Self {
+    fn of(report: &BenchReport) -> Self {
         let lines = report.rows.iter().flat_map(|row| &row.lines);
         let times = lines.map(|line| line.p50_ns).filter(|&ns| ns > 0.0);
         let (low, high) =
@@ -196,10 +196,10 @@ impl Scale {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::figures::{Adds, FORMAT, Layer};
     use crate::bench::fingerprint::Host;
-    use crate::bench::{Adds, FORMAT, Layer};
 
-    fn report(p50_ns: f64) -> Report {
+    fn report(p50_ns: f64) -> BenchReport {
         let adds = Some(Adds { ns: 12.0, percent: 1.5 });
         let line = |layer, p50_ns, adds| Line {
             layer,
@@ -222,7 +222,7 @@ mod tests {
             ..Row::default()
         };
         let host = Host { kernel: format!("kernel {p50_ns}"), ..Host::default() };
-        Report { format: FORMAT, bench: "exits".into(), host, rows: vec![measured, absent] }
+        BenchReport { format: FORMAT, bench: "exits".into(), host, rows: vec![measured, absent] }
     }
 
     #[test]

@@ -3,8 +3,12 @@
 //! Measuring and wording are in `bench`; this only says what goes where.
 
 use crate::args::{BenchArgs, Measurement};
+use crate::bench;
+use crate::bench::context::Context;
+use crate::bench::figures::{BenchReport, FORMAT};
 use crate::bench::fingerprint::{self, Host};
-use crate::bench::{self, Context, Plan, Report};
+use crate::bench::sample::Plan;
+
 use crate::boot;
 use crate::error::CliError;
 use crate::exit_code::ExitCode;
@@ -48,7 +52,7 @@ impl Measurement {
     }
 }
 
-/// Measures and tells.
+/// Measures and shows the figures.
 pub fn run(args: &BenchArgs) -> Result<ExitCode, CliError> {
     if let Some(path) = &args.first_run {
         bench::boot::first_run(path, args.machines)?;
@@ -76,7 +80,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::Success)
 }
 
-fn measure(args: &BenchArgs) -> Result<Report, CliError> {
+fn measure(args: &BenchArgs) -> Result<BenchReport, CliError> {
     let system = boot::system()?;
     let mut status = Status::new(false);
     let path = Path::new(System::DEFAULT_PATH);
@@ -93,21 +97,21 @@ fn measure(args: &BenchArgs) -> Result<Report, CliError> {
         Measurement::Campaign => bench::campaign::measure(&mut context)?,
     };
     context.status.clear();
-    Ok(Report { format: bench::FORMAT, bench: args.what.word().to_owned(), host, rows })
+    Ok(BenchReport { format: FORMAT, bench: args.what.word().to_owned(), host, rows })
 }
 
 /// An earlier measurement of the same kind.
-fn read(path: &Path, what: Measurement) -> Result<Report, CliError> {
+fn read(path: &Path, what: Measurement) -> Result<BenchReport, CliError> {
     let bytes =
         fs::read(path).map_err(|source| CliError::Read { path: path.to_owned(), source })?;
-    let report: Report = serde_json::from_slice(&bytes)
+    let report: BenchReport = serde_json::from_slice(&bytes)
         .map_err(|source| CliError::NotABench { path: path.to_owned(), source })?;
-    if report.bench != what.word() || report.format != bench::FORMAT {
+    if report.bench != what.word() || report.format != FORMAT {
         let form = |bench: &str, format| format!("`{bench}` in format {format}");
         return Err(CliError::OtherBench {
             path: path.to_owned(),
             found: form(&report.bench, report.format),
-            wanted: form(what.word(), bench::FORMAT),
+            wanted: form(what.word(), FORMAT),
         });
     }
     Ok(report)

@@ -7,6 +7,7 @@ use crate::error::CliError;
 use crate::exit_code::ExitCode;
 use crate::sandbox::{self, Sandbox, SandboxError};
 use crate::terminal;
+use dejavm_corpus::ErrorChain;
 use dejavm_engine::host::{self, Answer, HostReport};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -16,11 +17,11 @@ use std::fmt::Write as _;
 struct Findings<'a> {
     #[serde(flatten)]
     host: &'a HostReport,
-    /// As `fuzz` and `repro` will tell it, or why they will have none.
+    /// As `fuzz` and `repro` will show it, or why they will have none.
     sandbox: String,
 }
 
-/// Asks and tells. Negative when process guests cannot run here.
+/// Asks and shows what was found. Negative when process guests cannot run here.
 pub fn run(args: &DoctorArgs) -> Result<ExitCode, CliError> {
     let report = host::doctor(&args.device);
     let sandbox = sandbox::probe();
@@ -36,10 +37,7 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode, CliError> {
 fn in_words(sandbox: &Result<Sandbox, SandboxError>) -> String {
     match sandbox {
         Ok(sandbox) => sandbox.to_string(),
-        Err(error) => {
-            let why = std::error::Error::source(error).map(|why| format!(": {why}"));
-            format!("NO ({error}{}); needs --no-sandbox", why.unwrap_or_default())
-        }
+        Err(error) => format!("NO ({}); needs --no-sandbox", ErrorChain(error)),
     }
 }
 

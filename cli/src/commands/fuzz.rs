@@ -5,7 +5,7 @@ use crate::blocks::Blocks;
 use crate::boot;
 use crate::error::CliError;
 use crate::exit_code::ExitCode;
-use crate::folder::{self, Folder, Source};
+use crate::folder::{self, Folder, KeptSnapshot, SnapshotSource};
 use crate::guest::Resolved;
 use crate::point;
 use crate::quote;
@@ -15,7 +15,7 @@ use crate::sanitizers::Aim;
 use crate::target::GuestTarget;
 use crate::terminal::{self, Status};
 use dejavm_corpus::{
-    Campaign, CampaignError, Event, Options, Progress, Stats, StopReason, Summary,
+    Campaign, CampaignError, ErrorChain, Event, Options, Progress, Stats, StopReason, Summary,
 };
 use dejavm_engine::kvm::System;
 use dejavm_engine::machine::Machine;
@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Time limit of the boot.
-const BOOT: Duration = Duration::from_secs(60);
+const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Seeds that the boot tries, and the largest of them.
 const SAMPLES_MAX: usize = 16;
 const SAMPLE_BYTES_MAX: u64 = 1 << 20;
@@ -66,7 +66,7 @@ pub fn run(args: &FuzzArgs) -> Result<ExitCode, CliError> {
         && matches!(guest, Resolved::Process(_))
         && let Err(error) = target.use_batches()
     {
-        status.line(&format!("warning: one run to an entry: {error}"));
+        status.line(&format!("warning: one run to an entry: {}", ErrorChain(&error)));
     }
     match target.blocks_unseen() {
         0 => {}
@@ -132,16 +132,21 @@ fn machine(
     guest: &mut Resolved,
     status: &mut Status,
 ) -> Result<Machine, CliError> {
-    let (folder, source) = (Folder::of(&args.output), Source::of(&args.guest));
-    let reason = match folder.has(&source)? {
-        None => None,
-        Some(false) => Some("the snapshot in the output folder is of another command".to_owned()),
-        Some(true) => match load(system, &folder.snapshot()) {
-            Ok(Kept::Same(machine)) => return Ok(*machine),
-            Ok(Kept::Changed(image)) => {
+    let (folder, source) = (Folder::of(&args.output), SnapshotSource::of(&args.guest));
+    let reason = match folder.kept(&source)? {
+        KeptSnapshot::None => None,
+        KeptSnapshot::OfOtherCommand => {
+            Some("the snapshot in the output folder is of another command".to_owned())
+        }
+        KeptSnapshot::OfUnknown(path) => {
+            Some(format!("{} does not say what the snapshot beside it is of", path.display()))
+        }
+        KeptSnapshot::OfSame => match load(system, &folder.snapshot()) {
+            Ok(Loaded::Same(machine)) => return Ok(*machine),
+            Ok(Loaded::Changed(image)) => {
                 Some(format!("{} has changed since the snapshot", image.display()))
             }
-            Err(CliError::Snapshot(error)) => Some(error.to_string()),
+            Err(CliError::Snapshot(error)) => Some(ErrorChain(&error).to_string()),
             Err(error) => return Err(error),
         },
     };
@@ -149,7 +154,7 @@ fn machine(
         status.line(&format!("booting anew, crashes found so far may not reproduce: {reason}"));
     }
     let text = format!("booting {}", guest.name());
-    let limit = boot::limit(BOOT);
+    let limit = boot::limit(BOOT_TIMEOUT);
     let samples = samples(args.input.as_deref());
     let machine =
         status.during(&text, || boot::to_snapshot(system, guest, &[], &samples, limit))?;
@@ -173,18 +178,18 @@ fn samples(seeds: Option<&Path>) -> Vec<Vec<u8>> {
     std::iter::once(Vec::new()).chain(seeds.filter_map(|path| fs::read(path).ok())).collect()
 }
 
-/// A snapshot that the output folder has.
-enum Kept {
+/// The snapshot that the output folder has, in a machine.
+enum Loaded {
     Same(Box<Machine>),
     /// This image's file is another one now.
     Changed(PathBuf),
 }
 
-fn load(system: &System, path: &Path) -> Result<Kept, CliError> {
+fn load(system: &System, path: &Path) -> Result<Loaded, CliError> {
     let machine = boot::load(system, path, true)?;
     Ok(match folder::changed_image(machine.snapshot()) {
-        Some(image) => Kept::Changed(image),
-        None => Kept::Same(Box::new(machine)),
+        Some(image) => Loaded::Changed(image),
+        None => Loaded::Same(Box::new(machine)),
     })
 }
 

@@ -2,12 +2,13 @@
 
 use crate::args::InspectArgs;
 use crate::boot;
-use crate::crash::{self, FrameFacts, Hex};
+use crate::crash::{self, FrameFacts, Hex, Register};
 use crate::error::CliError;
 use crate::exit_code::ExitCode;
 use crate::point;
 use crate::report;
 use crate::terminal;
+use dejavm_corpus::ErrorChain;
 use dejavm_engine::guest::process::Process;
 use dejavm_engine::kvm::System;
 use dejavm_engine::machine::{GuestState, MachineSnapshot, host_lacks};
@@ -17,7 +18,7 @@ use std::fmt::Write as _;
 
 /// What a snapshot file holds.
 #[derive(Serialize)]
-struct Facts {
+struct SnapshotContents {
     version: u32,
     kind: &'static str,
     ram_bytes: u64,
@@ -28,7 +29,7 @@ struct Facts {
     rsp: Hex,
     cr3: Hex,
     #[serde(serialize_with = "crash::as_map")]
-    registers: Vec<(&'static str, Hex)>,
+    registers: Vec<Register>,
     slots: Vec<Slot>,
     images: Vec<Image>,
     sections: Vec<(String, u64)>,
@@ -54,25 +55,35 @@ struct Image {
     bytes: usize,
 }
 
-/// Opens and tells.
+/// Opens the file and shows it.
 pub fn run(args: &InspectArgs) -> Result<ExitCode, CliError> {
     let info = file::info(&args.file)?;
     let snapshot = MachineSnapshot::open(&args.file)?;
     let damage = match args.check.then(|| file::check_data(&args.file)) {
         None | Some(Ok(())) => None,
-        Some(Err(error @ FileError::Damaged { .. })) => Some(error.to_string()),
+        Some(Err(error @ FileError::Damaged { .. })) => Some(ErrorChain(&error).to_string()),
         Some(Err(error)) => return Err(error.into()),
     };
-    let facts = Facts::new(&info, &snapshot, damage, args.check);
+    let contents = SnapshotContents::new(&info, &snapshot, damage, args.check);
     if args.json {
-        terminal::out_json(&facts)?
+        terminal::out_json(&contents)?
     } else {
-        terminal::out_text(&facts.text())?
+        terminal::out_text(&contents.text())?
     }
-    Ok(if facts.damage.is_some() { ExitCode::Negative } else { ExitCode::Success })
+    Ok(if contents.damage.is_some() { ExitCode::Negative } else { ExitCode::Success })
 }
 
-impl Facts {
+/// Features that `snapshot` needs and this host lacks; none where there is no KVM to ask.
+fn features_lacking(snapshot: &MachineSnapshot) -> Option<Vec<String>> {
+    let lacks = host_lacks(&System::open().ok()?, snapshot);
+    lacks
+        .inspect_err(|error| {
+            tracing::warn!("ask KVM what this host lacks: {}", ErrorChain(error));
+        })
+        .ok()
+}
+
+impl SnapshotContents {
     fn new(
         info: &file::Info,
         snapshot: &MachineSnapshot,
@@ -86,7 +97,6 @@ impl Facts {
         let symbolizer = boot::symbolizer(process);
         let state = &snapshot.state;
         let needs = &snapshot.needs;
-        let lacks = System::open().and_then(|system| host_lacks(&system, snapshot)).ok();
         let images = process.map(Process::images).unwrap_or_default();
         Self {
             version: info.version,
@@ -115,7 +125,7 @@ impl Facts {
             sections: info.sections.clone(),
             // A host without any feature lacks all that is needed.
             cpu_needs: needs.missing_on(&[]),
-            cpu_lacks: lacks,
+            cpu_lacks: features_lacking(snapshot),
             damage,
             checked,
         }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Time limit unless asked otherwise.
-const LIMIT: Duration = Duration::from_secs(10);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of standard error that are shown.
 const STDERR_BYTES_MAX: usize = 4096;
 
@@ -34,7 +34,7 @@ enum Wanted {
 
 /// What a replay showed.
 #[derive(Serialize)]
-struct Answer {
+struct Replay {
     reproduced: bool,
     verdict: String,
     input: PathBuf,
@@ -61,7 +61,7 @@ pub fn run(args: &ReproArgs) -> Result<ExitCode, CliError> {
     let out = path.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
     let snapshot = snapshot_of(args, out)?;
     let wanted = wanted(&path, args)?;
-    let limit = args.timeout.or_else(|| default_limit(&wanted, out)).unwrap_or(LIMIT);
+    let limit = args.timeout.or_else(|| default_limit(&wanted, out)).unwrap_or(DEFAULT_TIMEOUT);
     // It writes nothing.
     let stage = SandboxStage::enter_boot(!args.no_sandbox, None);
     let stage = stage.map_err(CliError::Sandbox)?;
@@ -79,7 +79,7 @@ pub fn run(args: &ReproArgs) -> Result<ExitCode, CliError> {
     let (reproduced, verdict) = wanted.compare(&run, &report);
     let stderr = tail(machine.stderr());
     let recorded = wanted.expected();
-    let answer = Answer {
+    let replay = Replay {
         reproduced,
         verdict,
         input: args.input.clone(),
@@ -90,9 +90,9 @@ pub fn run(args: &ReproArgs) -> Result<ExitCode, CliError> {
         sandbox,
     };
     if args.json {
-        terminal::out_json(&answer)?
+        terminal::out_json(&replay)?
     } else {
-        terminal::out_text(&answer.text())?
+        terminal::out_text(&replay.text())?
     }
     Ok(if reproduced { ExitCode::Success } else { ExitCode::Negative })
 }
@@ -193,7 +193,7 @@ fn tail(bytes: &[u8]) -> String {
     terminal::readable(&text)
 }
 
-impl Answer {
+impl Replay {
     fn text(&self) -> String {
         let mut text = format!("{}\n{}", self.verdict, self.report.text());
         if !self.stderr.is_empty() {

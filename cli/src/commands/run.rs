@@ -11,14 +11,15 @@ use crate::report::{self, BlocksReached, Report};
 use crate::sanitizers::Aim;
 use crate::terminal::{self, Status};
 use dejavm_engine::coverage::Arm;
-use dejavm_engine::guest::process::{WORKING_DIRECTORY, Wanted};
+use dejavm_engine::guest::process::{Process, WORKING_DIRECTORY, Wanted};
 use dejavm_engine::machine::{Ended, Limit, Machine, RunReport, Started};
+use dejavm_engine::outcome::Outcome;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What a breakpoint costs at most; tracing gets so much more time for each block.
-const BREAKPOINT: Duration = Duration::from_micros(200);
+/// What a breakpoint costs at most: how much more time tracing gets for each block.
+const BREAKPOINT_COST_MAX: Duration = Duration::from_micros(200);
 
 /// Runs once.
 pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
@@ -49,7 +50,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
             let text = format!("running {}", guest.name());
             let attempt = |guest: &Resolved| {
                 let done = to_end(boot::start(&system, guest, &input, limit)?, &input, limit)?;
-                let wanted = boot::wanted(&done.0);
+                let wanted = boot::wanted(done.process());
                 Ok((done, wanted))
             };
             let done = status.during(&text, || boot::with_system_files(&mut guest, attempt))?;
@@ -62,13 +63,10 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, CliError> {
     if let Some(file) = &args.strace {
         show_trace(file, &done)?;
     }
-    let missing = files_missing(&args.guest.program, &boot::wanted(&done.0));
+    let missing = files_missing(&args.guest.program, &boot::wanted(done.process()));
     let mut report = match done {
-        (Started::Ended(ended), _) => of_ended(*ended)?,
-        (Started::AtSnapshot(mut machine), run) => {
-            let run = run.ok_or(CliError::Usage("the guest did not run"))?;
-            of_run(args, &mut machine, &run, &input, limit)?
-        }
+        Done::Early(ended) => of_ended(*ended)?,
+        Done::Ran { mut machine, run } => of_run(args, &mut machine, &run, &input, limit)?,
     };
     report.host_files = files;
     report.files_missing = missing;
@@ -86,15 +84,35 @@ fn files_missing(words: &[OsString], wanted: &Wanted) -> Vec<PathBuf> {
     named.filter(|path| is_meant(&path) && path.exists()).collect()
 }
 
+/// A guest that has ended.
+enum Done {
+    /// Before its snapshot point.
+    Early(Box<Ended>),
+    /// In a run from its snapshot, which the machine is at the end of.
+    Ran { machine: Box<Machine>, run: Box<RunReport> },
+}
+
+impl Done {
+    /// The program; none of a bare guest.
+    fn process(&self) -> Option<&Process> {
+        match self {
+            Self::Early(ended) => ended.process(),
+            Self::Ran { machine, .. } => machine.process(),
+        }
+    }
+
+    fn outcome(&self) -> &Outcome {
+        match self {
+            Self::Early(ended) => &ended.report.outcome,
+            Self::Ran { run, .. } => &run.outcome,
+        }
+    }
+}
+
 /// Writes the system calls of a program that has ended.
-fn show_trace(file: &Path, done: &(Started, Option<RunReport>)) -> Result<(), CliError> {
-    let (process, outcome) = match done {
-        (Started::Ended(ended), _) => (ended.process(), &ended.report.outcome),
-        (Started::AtSnapshot(machine), Some(run)) => (machine.process(), &run.outcome),
-        (Started::AtSnapshot(_), None) => return Ok(()),
-    };
-    let Some(process) = process else { return Ok(()) };
-    let text = process.trace().to_owned() + &process.trace_end(outcome);
+fn show_trace(file: &Path, done: &Done) -> Result<(), CliError> {
+    let Some(process) = done.process() else { return Ok(()) };
+    let text = process.trace().to_owned() + &process.trace_end(done.outcome());
     if file == Path::new("-") {
         terminal::err_text(&text);
     } else {
@@ -104,18 +122,14 @@ fn show_trace(file: &Path, done: &(Started, Option<RunReport>)) -> Result<(), Cl
 }
 
 /// Runs what has come to its snapshot to its end.
-fn to_end(
-    mut started: Started,
-    input: &[u8],
-    limit: Limit,
-) -> Result<(Started, Option<RunReport>), CliError> {
-    let report = match &mut started {
-        Started::Ended(_) => None,
-        Started::AtSnapshot(machine) => {
-            Some(machine.run(input, limit).map_err(CliError::machine("run the guest"))?)
+fn to_end(started: Started, input: &[u8], limit: Limit) -> Result<Done, CliError> {
+    Ok(match started {
+        Started::Ended(ended) => Done::Early(ended),
+        Started::AtSnapshot(mut machine) => {
+            let run = machine.run(input, limit).map_err(CliError::machine("run the guest"))?;
+            Done::Ran { machine, run: Box::new(run) }
         }
-    };
-    Ok((started, report))
+    })
 }
 
 fn of_ended(mut ended: Ended) -> Result<Report, CliError> {
@@ -173,7 +187,7 @@ fn blocks(
     let total = found.starts.len();
     machine.set_blocks(&found.starts).map_err(CliError::machine("set breakpoints"))?;
     machine.arm_blocks(Arm::All);
-    let more = BREAKPOINT.saturating_mul(total.try_into().unwrap_or(u32::MAX));
+    let more = BREAKPOINT_COST_MAX.saturating_mul(total.try_into().unwrap_or(u32::MAX));
     let limit = Limit { time: limit.time.map(|time| time.saturating_add(more)) };
     machine.run(input, limit).map_err(CliError::machine("trace the guest"))?;
     Ok(Some(BlocksReached { reached: machine.blocks_hit().len(), total }))

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 /// What was saved.
 #[derive(Serialize)]
-struct Facts {
+struct SavedSnapshot {
     file: PathBuf,
     kind: &'static str,
     ram_bytes: u64,
@@ -54,12 +54,14 @@ pub fn run(args: &SnapshotArgs) -> Result<ExitCode, CliError> {
     status.during("saving", || snapshot.save(&args.output))?;
     let save_us = start.elapsed().as_micros() as u64;
     status.clear();
-    let facts = Facts {
+    let saved = fs::metadata(&args.output)
+        .map_err(|source| CliError::Read { path: args.output.clone(), source })?;
+    let facts = SavedSnapshot {
         file: args.output.clone(),
         kind: snapshot.guest.kind(),
         ram_bytes: snapshot.ram_bytes(),
         pages_stored: snapshot.pages.pages(),
-        file_bytes: fs::metadata(&args.output).map_or(0, |file| file.len()),
+        file_bytes: saved.len(),
         boot_us,
         save_us,
         point: point::in_words(snapshot, &boot::symbolizer(machine.process())),
@@ -72,7 +74,7 @@ pub fn run(args: &SnapshotArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::Success)
 }
 
-impl Facts {
+impl SavedSnapshot {
     fn text(&self) -> String {
         format!(
             "{}: {} of a {} guest's {} in {} pages\nbooted in {}, saved in {}\nsnapshot: {}\n",

@@ -54,7 +54,8 @@ pub(super) enum Disposition {
 }
 
 impl CampaignState<'_> {
-    /// Decides about `input`, whose run on the fast path gave `exit_kind` and the executor's blocks.
+    /// Decides about `input`, whose run on the fast path gave `exit_kind` and the executor's
+    /// blocks.
     pub(super) fn judge(
         &mut self,
         input: &[u8],

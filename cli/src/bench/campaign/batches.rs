@@ -1,9 +1,10 @@
 //! The parser in batches, as it is and with more pages to put back.
 
 use super::build::Programs;
-use super::{INPUTS, Way};
+use super::method::{INPUTS, Method};
 use crate::bench::batches::Batches;
-use crate::bench::{Context, guests};
+use crate::bench::context::Context;
+use crate::bench::guests;
 use crate::error::CliError;
 use dejavm_engine::guest::process::ProcessSpec;
 use std::path::Path;
@@ -14,10 +15,18 @@ pub const PAGES_HOT: usize = 64;
 /// Runs by which it is known which pages a parser writes.
 const SETTLING_RUNS: u32 = 256;
 
-/// The parser in batches of so many.
+/// The parser in batches of one size.
 pub struct Batched {
     batches: Batches,
     size: u32,
+}
+
+/// The parser that writes more pages than it has to.
+pub struct WithPages {
+    /// The parser.
+    pub parser: Batched,
+    /// How many more.
+    pub pages_more: usize,
 }
 
 impl Batched {
@@ -26,27 +35,25 @@ impl Batched {
         Self::of(context, &programs.parser, None, size)
     }
 
-    /// The parser that writes as many pages more as make [`PAGES_HOT`] in all, and how many more
-    /// that are than it has without them.
+    /// The parser that writes as many more pages as make [`PAGES_HOT`] in all.
     pub fn with_pages(
         context: &Context<'_>,
         programs: &Programs,
         size: u32,
-    ) -> Result<(Self, usize), CliError> {
-        let guest = |more: usize| {
-            let arg = more.to_string();
-            let mut guest = Self::of(context, &programs.with_pages, Some(&arg), size)?;
-            let hot = guest.settled()?;
-            Ok::<_, CliError>((guest, hot))
+    ) -> Result<WithPages, CliError> {
+        let guest = |pages_more: usize| {
+            let arg = pages_more.to_string();
+            Self::of(context, &programs.with_pages, Some(&arg), size)
         };
-        let (_, few) = guest(0)?;
-        let more = PAGES_HOT.saturating_sub(few);
-        let (guest, hot) = guest(more)?;
+        let few = guest(0)?.settled()?;
+        let pages_more = PAGES_HOT.saturating_sub(few);
+        let mut parser = guest(pages_more)?;
+        let hot = parser.settled()?;
         if hot != PAGES_HOT {
-            let did = format!("has {hot} hot pages, {few} without {more} more");
+            let did = format!("has {hot} hot pages, {few} without {pages_more} more");
             return Err(CliError::BenchGuest { did });
         }
-        Ok((guest, more))
+        Ok(WithPages { parser, pages_more })
     }
 
     fn of(
@@ -73,7 +80,7 @@ impl Batched {
     }
 }
 
-impl Way for Batched {
+impl Method for Batched {
     fn execute(&mut self, count: u32) -> Result<Duration, CliError> {
         let mut time = Duration::ZERO;
         for first in (0..count).step_by(self.size as usize) {

@@ -1,8 +1,10 @@
 //! The parser's programs, compiled in a temporary folder. Never runs them.
 
-use super::INPUTS;
+use super::method::INPUTS;
+use crate::bench::batches::ExpectedRun;
 use crate::error::CliError;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,10 +12,31 @@ const PARSER: &str = include_str!("../../../../tests/guests/c/json.c");
 const HARNESS: &str = include_str!("harness.c");
 const PAGES: &str = include_str!("pages.c");
 
+/// Why a program cannot be compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// There is no such compiler.
+    #[error("no compiler {compiler}")]
+    NoCompiler {
+        /// Its name.
+        compiler: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It fails.
+    #[error("{compiler} fails: {said}")]
+    Fails {
+        /// Its name.
+        compiler: String,
+        /// The line of its words that says most.
+        said: String,
+    },
+}
+
 /// Why there are no programs.
 pub enum Failure {
-    /// There is no compiler, or it fails: in words.
-    Compiler(String),
+    /// There is no compiler, or it fails.
+    Compiler(CompileError),
     /// There is no place for them.
     Host(CliError),
 }
@@ -57,13 +80,13 @@ impl Programs {
         Ok(programs)
     }
 
-    fn write_files(&self) -> std::io::Result<()> {
+    fn write_files(&self) -> io::Result<()> {
         fs::write(self.path("json.c"), PARSER)?;
         fs::write(self.path("harness.c"), HARNESS)?;
         fs::write(self.path("pages.c"), PAGES)?;
         fs::create_dir(&self.seeds)?;
         let mut packed = Vec::new();
-        for (number, (input, _)) in INPUTS.iter().enumerate() {
+        for (number, ExpectedRun { input, .. }) in INPUTS.iter().enumerate() {
             fs::write(self.seeds.join(number.to_string()), input)?;
             packed.extend((input.len() as u32).to_ne_bytes());
             packed.extend_from_slice(input);
@@ -76,26 +99,30 @@ impl Programs {
         self.folder.path().join(name)
     }
 
-    /// Compiles `source` to `out`; or says in words why that does not work.
+    /// Compiles `source` to `out`.
     pub fn compile(
         &self,
         compiler: &str,
         flags: &[&str],
         source: &str,
         out: &str,
-    ) -> Result<PathBuf, String> {
+    ) -> Result<PathBuf, CompileError> {
         let program = self.path(out);
         let mut command = Command::new(compiler);
         command.args(["-O2", "-w"]).args(flags).arg("-o").arg(&program);
         let made = command.arg(self.path(source)).arg("-lm").output();
-        let made = made.map_err(|error| format!("no compiler {compiler}: {error}"))?;
+        let compiler = compiler.to_owned();
+        let made = match made {
+            Ok(made) => made,
+            Err(source) => return Err(CompileError::NoCompiler { compiler, source }),
+        };
         if made.status.success() {
             return Ok(program);
         }
         let said = String::from_utf8_lossy(&made.stderr);
         let line = said.lines().find(|line| line.contains("error") || line.contains("cannot"));
         let line = line.or(said.lines().next()).unwrap_or("it does not say why");
-        Err(format!("{compiler} fails: {}", without(line, self.folder.path())))
+        Err(CompileError::Fails { compiler, said: without(line, self.folder.path()) })
     }
 }
 

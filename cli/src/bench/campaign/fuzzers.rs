@@ -3,6 +3,7 @@
 
 use super::build::Programs;
 use crate::error::CliError;
+use dejavm_corpus::ErrorChain;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -64,6 +65,14 @@ pub const ALL: [Fuzzer; 3] = [
     },
 ];
 
+/// What was asked of a fuzzer.
+pub enum Attempt<T> {
+    /// It was done.
+    Done(T),
+    /// It cannot be done on this host: why, in words.
+    NotHere(String),
+}
+
 /// A fuzzer that can be run.
 pub struct Prepared {
     program: PathBuf,
@@ -72,32 +81,35 @@ pub struct Prepared {
 }
 
 impl Fuzzer {
-    /// Compiles the parser for it; or the reason why that cannot be done.
-    pub fn prepare(&self, programs: &Programs) -> Result<Result<Prepared, String>, CliError> {
+    /// Compiles the parser for it.
+    pub fn prepare(&self, programs: &Programs) -> Result<Attempt<Prepared>, CliError> {
         let needed = match self.kind {
             Kind::Afl => "afl-fuzz",
             Kind::LibFuzzer => self.compiler,
         };
         if !is_installed(needed) {
-            return Ok(Err(format!("no {needed}: package {}", self.package)));
+            return Ok(Attempt::NotHere(format!("no {needed}: package {}", self.package)));
         }
         let program = match programs.compile(self.compiler, self.flags, self.source, self.name) {
             Ok(program) => program,
-            Err(why) => return Ok(Err(why)),
+            Err(error) => return Ok(Attempt::NotHere(ErrorChain(&error).to_string())),
         };
         let out = programs.path(&format!("{}-out", self.name));
         fs::create_dir(&out).map_err(CliError::Temporary)?;
-        Ok(Ok(Prepared { program, seeds: programs.seeds.clone(), out }))
+        Ok(Attempt::Done(Prepared { program, seeds: programs.seeds.clone(), out }))
     }
 
-    /// Executions per second; or the reason why there are none.
-    pub fn run(&self, prepared: &Prepared) -> Result<Result<f64, String>, CliError> {
+    /// Executions per second.
+    pub fn run(&self, prepared: &Prepared) -> Result<Attempt<f64>, CliError> {
         let rate = match self.kind {
             Kind::Afl => afl(prepared)?,
             Kind::LibFuzzer => lib_fuzzer(prepared)?,
         };
         let usable = |rate: &f64| rate.is_finite() && *rate > 0.0;
-        Ok(rate.filter(usable).ok_or_else(|| format!("{} did not tell its speed", self.what)))
+        Ok(match rate.filter(usable) {
+            Some(rate) => Attempt::Done(rate),
+            None => Attempt::NotHere(format!("{} did not tell its speed", self.what)),
+        })
     }
 }
 
@@ -107,7 +119,7 @@ fn is_installed(program: &str) -> bool {
 }
 
 fn output(command: &mut Command) -> Result<Output, CliError> {
-    command.stdin(Stdio::null()).output().map_err(CliError::Temporary)
+    command.stdin(Stdio::null()).output().map_err(CliError::process("run a fuzzer"))
 }
 
 /// `afl-fuzz`; its `fuzzer_stats` has the mean of the whole time.
@@ -121,11 +133,12 @@ fn afl(prepared: &Prepared) -> Result<Option<f64>, CliError> {
     for variable in ["AFL_NO_UI", "AFL_SKIP_CPUFREQ", "AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES"] {
         command.env(variable, "1");
     }
-    let _ = output(&mut command)?;
+    // However it ends, its file says what it did.
+    output(&mut command)?;
     Ok(stat(&out.join("default/fuzzer_stats"), "execs_per_sec"))
 }
 
-/// The number behind `name` in a file of `name : value` lines.
+/// The number after `name` in a file of `name : value` lines.
 fn stat(file: &Path, name: &str) -> Option<f64> {
     number(&fs::read_to_string(file).ok()?, name)
 }

@@ -3,7 +3,8 @@
 //! Never judges an execution, but that its status is the right one.
 
 use super::build::Programs;
-use super::{INPUTS, Way};
+use super::method::{INPUTS, Method};
+use crate::bench::batches::ExpectedRun;
 use crate::error::CliError;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -28,7 +29,7 @@ impl Server {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(CliError::Temporary)?;
+            .map_err(CliError::process("start the parser"))?;
         match (child.stdin.take(), child.stdout.take()) {
             (Some(to), Some(from)) => Ok(Self { child, to, from }),
             // Both were asked for.
@@ -66,14 +67,15 @@ impl ForkServer {
     }
 }
 
-impl Way for ForkServer {
+impl Method for ForkServer {
     fn execute(&mut self, count: u32) -> Result<Duration, CliError> {
         let start = Instant::now();
-        for (input, status) in INPUTS.iter().cycle().take(count as usize) {
+        for ExpectedRun { input, status } in INPUTS.iter().cycle().take(count as usize) {
             self.message.clear();
             self.message.extend((input.len() as u32).to_ne_bytes());
             self.message.extend_from_slice(input);
-            let answer = self.server.ask::<4>(&self.message).map_err(CliError::Temporary)?;
+            let answer = self.server.ask::<4>(&self.message);
+            let answer = answer.map_err(CliError::process("ask the parser's fork server"))?;
             // A wait status has the exit status in its second byte.
             if i32::from_ne_bytes(answer) != i32::from(*status) << 8 {
                 return Err(wrong("fork server"));
@@ -106,11 +108,12 @@ impl ForkExec {
     }
 }
 
-impl Way for ForkExec {
+impl Method for ForkExec {
     fn execute(&mut self, count: u32) -> Result<Duration, CliError> {
         let start = Instant::now();
-        for (input, status) in INPUTS.iter().cycle().take(count as usize) {
-            if self.once(input).map_err(CliError::Temporary)? != Some(i32::from(*status)) {
+        for ExpectedRun { input, status } in INPUTS.iter().cycle().take(count as usize) {
+            let ended = self.once(input).map_err(CliError::process("run the parser"))?;
+            if ended != Some(i32::from(*status)) {
                 return Err(wrong("fork and exec"));
             }
         }
@@ -131,13 +134,14 @@ impl Loop {
     }
 }
 
-impl Way for Loop {
+impl Method for Loop {
     fn execute(&mut self, count: u32) -> Result<Duration, CliError> {
-        let statuses = INPUTS.iter().cycle().take(count as usize);
-        let expected: u64 = statuses.map(|(_, status)| u64::from(*status)).sum();
+        let runs = INPUTS.iter().cycle().take(count as usize);
+        let expected: u64 = runs.map(|run| u64::from(run.status)).sum();
         let question = u64::from(count).to_ne_bytes();
         let start = Instant::now();
-        let answer = self.server.ask::<8>(&question).map_err(CliError::Temporary)?;
+        let answer = self.server.ask::<8>(&question);
+        let answer = answer.map_err(CliError::process("ask the parser's loop"))?;
         let time = start.elapsed();
         if u64::from_ne_bytes(answer) != expected {
             return Err(wrong("loop"));

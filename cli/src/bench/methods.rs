@@ -1,12 +1,14 @@
-//! The ways of measuring an exit: beside the engine's vCPU, beside a whole machine, as a difference
-//! of two runs, and on pages in another state.
+//! The methods of measuring an exit: beside the engine's vCPU, beside a whole machine, as a
+//! difference of two runs, and on pages in another state.
 //!
 //! Each guest that could loop runs once in a machine, under a limit on time, before it is measured.
 
+use super::context::Context;
+use super::figures::{Layer, LayerSamples, Sampled};
+use super::floor_vm::FloorVm;
 use super::interrupts::{Interrupted, Raise};
-use super::rig::Rig;
 use super::sample::{interleave, per_event};
-use super::{Context, Layer, Sampled, code, guests};
+use super::{code, guests};
 use crate::error::CliError;
 use dejavm_engine::address::{Gpa, PAGE_SIZE};
 use dejavm_engine::kvm::IoAddress;
@@ -26,18 +28,24 @@ pub const PAGES: u32 = 64;
 /// Where a bare guest's pages are.
 const BARE_PAGES_AT: u32 = 0x10_0000;
 
-/// One round in a machine; the rewind after it is not counted.
-fn machine_round(machine: &mut Machine) -> Result<(Outcome, Duration), CliError> {
+/// One round in a machine.
+struct MachineRound {
+    outcome: Outcome,
+    time: Duration,
+}
+
+/// Makes one round in a machine; the rewind after it is not counted.
+fn machine_round(machine: &mut Machine) -> Result<MachineRound, CliError> {
     let start = Instant::now();
     let report = machine.run(b"", guests::limit()).map_err(CliError::machine("run a guest"))?;
     let time = start.elapsed();
     machine.rewind().map_err(CliError::machine("rewind a guest"))?;
-    Ok((report.outcome, time))
+    Ok(MachineRound { outcome: report.outcome, time })
 }
 
 /// Runs a guest once under a limit: it has to end as its code says.
 fn tried(machine: &mut Machine) -> Result<(), CliError> {
-    match machine_round(machine)?.0 {
+    match machine_round(machine)?.outcome {
         Outcome::Exited { .. } | Outcome::Halted | Outcome::Crashed(_) => Ok(()),
         other => Err(CliError::BenchGuest { did: other.to_string() }),
     }
@@ -45,7 +53,7 @@ fn tried(machine: &mut Machine) -> Result<(), CliError> {
 
 /// As [`tried`], for a guest to which an exception would be its end before its time.
 fn tried_to_its_exit(machine: &mut Machine) -> Result<(), CliError> {
-    match machine_round(machine)?.0 {
+    match machine_round(machine)?.outcome {
         Outcome::Exited { .. } => Ok(()),
         other => Err(CliError::BenchGuest { did: other.to_string() }),
     }
@@ -58,15 +66,15 @@ fn beside_machine(
     events: u32,
 ) -> Result<Sampled, CliError> {
     tried(&mut machine)?;
-    let mut rig = Rig::new(context.system, machine.snapshot())?;
+    let mut vm = FloorVm::new(context.system, machine.snapshot())?;
     let [floor, driven] = interleave(context.plan, |variant| {
         let time = match variant {
-            0 => rig.round_of(Layer::Floor, events)?,
-            _ => machine_round(&mut machine)?.1,
+            0 => vm.round_of(Layer::Floor, events)?,
+            _ => machine_round(&mut machine)?.time,
         };
         Ok(per_event(time, events))
     })?;
-    Ok(vec![(Layer::Floor, floor), (Layer::Machine, driven)])
+    Ok(vec![LayerSamples::new(Layer::Floor, floor), LayerSamples::new(Layer::Machine, driven)])
 }
 
 /// The floor beside the engine's vCPU, for what a machine's run does not go on after: `time` gives
@@ -80,12 +88,12 @@ fn beside_vcpu(
         let layer = if variant == 0 { Layer::Floor } else { Layer::Vcpu };
         Ok(per_event(time(layer)?, events))
     })?;
-    Ok(vec![(Layer::Floor, floor), (Layer::Vcpu, vcpu)])
+    Ok(vec![LayerSamples::new(Layer::Floor, floor), LayerSamples::new(Layer::Vcpu, vcpu)])
 }
 
 /// Rounds of [`EXITS`] exits and one last one, beside the engine's vCPU.
-fn rounds_beside_vcpu(context: &Context<'_>, mut rig: Rig) -> Result<Sampled, CliError> {
-    beside_vcpu(context, EXITS + 1, |layer| rig.round_of(layer, EXITS + 1))
+fn rounds_beside_vcpu(context: &Context<'_>, mut vm: FloorVm) -> Result<Sampled, CliError> {
+    beside_vcpu(context, EXITS + 1, |layer| vm.round_of(layer, EXITS + 1))
 }
 
 fn bare(context: &Context<'_>, before: &[u8], body: &[u8]) -> Result<Machine, CliError> {
@@ -96,8 +104,8 @@ fn program(context: &Context<'_>, body: &[u8]) -> Result<Machine, CliError> {
     guests::process(context.system, &[], body, guests::RAM_BYTES)
 }
 
-fn rig(context: &Context<'_>, machine: &Machine) -> Result<Rig, CliError> {
-    Rig::new(context.system, machine.snapshot())
+fn floor(context: &Context<'_>, machine: &Machine) -> Result<FloorVm, CliError> {
+    FloorVm::new(context.system, machine.snapshot())
 }
 
 /// `body`, an exit, at CPL 0.
@@ -118,26 +126,26 @@ pub fn driven_process(
 pub fn halt(context: &Context<'_>) -> Result<Sampled, CliError> {
     let mut machine = bare(context, &[], &[0xf4])?;
     tried(&mut machine)?;
-    rounds_beside_vcpu(context, rig(context, &machine)?)
+    rounds_beside_vcpu(context, floor(context, &machine)?)
 }
 
 /// `body`, an access to the gate, at CPL 3. To a program's driver that is the program poking at
 /// the engine.
 pub fn gate(context: &Context<'_>, body: &[u8]) -> Result<Sampled, CliError> {
     let machine = program(context, &body.repeat(EXITS as usize))?;
-    rounds_beside_vcpu(context, rig(context, &machine)?)
+    rounds_beside_vcpu(context, floor(context, &machine)?)
 }
 
 /// `body`, a port access, by a program that may.
 pub fn program_port(context: &Context<'_>, body: &[u8]) -> Result<Sampled, CliError> {
     let machine = program(context, &body.repeat(EXITS as usize))?;
-    rounds_beside_vcpu(context, rig(context, &machine)?.with_ports())
+    rounds_beside_vcpu(context, floor(context, &machine)?.with_ports())
 }
 
 /// `body`, an exception after which the program goes on. A machine takes it for a crash.
 pub fn exception(context: &Context<'_>, body: &[u8]) -> Result<Sampled, CliError> {
     let machine = program(context, &body.repeat(EXITS as usize))?;
-    rounds_beside_vcpu(context, rig(context, &machine)?.step_over_exceptions())
+    rounds_beside_vcpu(context, floor(context, &machine)?.step_over_exceptions())
 }
 
 /// `body`, an access to the MSR that `before` names, which this process answers for.
@@ -149,22 +157,22 @@ pub fn filtered(
 ) -> Result<Sampled, CliError> {
     let mut machine = bare(context, before, body)?;
     tried_to_its_exit(&mut machine)?;
-    let rig = rig(context, &machine)?;
-    rig.filter_msr(msr)?;
-    rounds_beside_vcpu(context, rig)
+    let vm = floor(context, &machine)?;
+    vm.filter_msr(msr)?;
+    rounds_beside_vcpu(context, vm)
 }
 
 /// A run that is over before the guest is entered.
 pub fn immediate_exit(context: &Context<'_>) -> Result<Sampled, CliError> {
     let machine = guests::bare(context.system, code::bare(&[], &[], 0))?;
-    let mut rig = rig(context, &machine)?;
-    beside_vcpu(context, EXITS, |layer| rig.immediate_exits(layer, EXITS))
+    let mut vm = floor(context, &machine)?;
+    beside_vcpu(context, EXITS, |layer| vm.immediate_exits(layer, EXITS))
 }
 
 /// Single steps through `machine`'s code.
 pub fn steps(context: &Context<'_>, machine: &Machine) -> Result<Sampled, CliError> {
-    let mut rig = rig(context, machine)?;
-    beside_vcpu(context, EXITS, |layer| rig.steps(layer, EXITS))
+    let mut vm = floor(context, machine)?;
+    beside_vcpu(context, EXITS, |layer| vm.steps(layer, EXITS))
 }
 
 /// Single steps at CPL 0.
@@ -193,8 +201,8 @@ pub fn interrupt_windows(context: &Context<'_>) -> Result<Sampled, CliError> {
 /// Interrupts to a stub out of CPL 3. Where none came the program would be at an UD2.
 pub fn program_interrupts(context: &Context<'_>) -> Result<Sampled, CliError> {
     let machine = program(context, &code::UD2)?;
-    let mut rig = rig(context, &machine)?;
-    beside_vcpu(context, EXITS, |layer| rig.interrupts(layer, EXITS))
+    let mut vm = floor(context, &machine)?;
+    beside_vcpu(context, EXITS, |layer| vm.interrupts(layer, EXITS))
 }
 
 /// Who has an instruction that the kernel handles.
@@ -239,13 +247,13 @@ pub fn in_kernel(
     with: &[u8],
     without: &[u8],
 ) -> Result<Sampled, CliError> {
-    let rig = |body: &[u8]| {
+    let floor_of = |body: &[u8]| {
         let mut machine = place.machine(context, before, body)?;
         // Without descriptors for it, a #GP is a triple fault.
         tried_to_its_exit(&mut machine)?;
-        rig(context, &machine)
+        floor(context, &machine)
     };
-    let (mut with, mut without) = (rig(with)?, rig(without)?);
+    let (mut with, mut without) = (floor_of(with)?, floor_of(without)?);
     difference(context, INSTRUCTIONS, &mut without, &mut with, |_| Ok(()))
 }
 
@@ -254,9 +262,9 @@ pub fn in_kernel(
 fn difference(
     context: &Context<'_>,
     events: u32,
-    without: &mut Rig,
-    with: &mut Rig,
-    mut check: impl FnMut(&mut Rig) -> Result<(), CliError>,
+    without: &mut FloorVm,
+    with: &mut FloorVm,
+    mut check: impl FnMut(&mut FloorVm) -> Result<(), CliError>,
 ) -> Result<Sampled, CliError> {
     let [without, with] = interleave(context.plan, |variant| {
         let time = if variant == 0 {
@@ -269,20 +277,20 @@ fn difference(
         Ok(per_event(time, events))
     })?;
     let less = with.iter().zip(&without).map(|(with, without)| with - without).collect();
-    Ok(vec![(Layer::Kernel, less)])
+    Ok(vec![LayerSamples::new(Layer::Kernel, less)])
 }
 
 /// Two guests that differ in [`STORES`] times `store`, at either privilege.
-fn with_stores(context: &Context<'_>, cpl: u8, store: &[u8]) -> Result<[Rig; 2], CliError> {
-    let rig_of = |count: u32| {
+fn with_stores(context: &Context<'_>, cpl: u8, store: &[u8]) -> Result<[FloorVm; 2], CliError> {
+    let vm_of = |count: u32| {
         let machine = if cpl == 0 {
             guests::bare(context.system, code::bare(&[], store, count))?
         } else {
             program(context, &store.repeat(count as usize))?
         };
-        rig(context, &machine)
+        floor(context, &machine)
     };
-    Ok([rig_of(0)?, rig_of(STORES)?])
+    Ok([vm_of(0)?, vm_of(STORES)?])
 }
 
 /// `store`, which goes to `at`, rings an eventfd.
@@ -309,8 +317,8 @@ pub fn coalesced(
 ) -> Result<Sampled, CliError> {
     let [mut without, mut with] = with_stores(context, cpl, store)?;
     with.coalesce(at)?;
-    difference(context, STORES, &mut without, &mut with, |rig| {
-        counted("left stores in the ring", rig.take_coalesced()?.into())
+    difference(context, STORES, &mut without, &mut with, |vm| {
+        counted("left stores in the ring", vm.take_coalesced()?.into())
     })
 }
 
@@ -342,7 +350,7 @@ pub fn bare_writes(context: &Context<'_>, state: Written) -> Result<Sampled, Cli
 pub fn program_writes(context: &Context<'_>, state: Written) -> Result<Sampled, CliError> {
     let writes_pages = code::page_writes(PAGES);
     let machine = guests::process(context.system, &writes_pages, &writes_pages, guests::RAM_BYTES)?;
-    writes(context, machine, state, |rig| rig.program_pages(PAGES))
+    writes(context, machine, state, |vm| vm.program_pages(PAGES))
 }
 
 /// Writes to pages in `state`, beside the same writes to pages that are there and writable. A host
@@ -351,28 +359,28 @@ fn writes(
     context: &Context<'_>,
     mut machine: Machine,
     state: Written,
-    pages: impl FnOnce(&Rig) -> Vec<Gpa>,
+    pages: impl FnOnce(&FloorVm) -> Vec<Gpa>,
 ) -> Result<Sampled, CliError> {
     tried_to_its_exit(&mut machine)?;
-    let mut rig = rig(context, &machine)?;
-    let pages = pages(&rig);
+    let mut vm = floor(context, &machine)?;
+    let pages = pages(&vm);
     if pages.len() != PAGES as usize {
         return Err(CliError::BenchGuest { did: format!("has {} of its pages", pages.len()) });
     }
     if matches!(state, Written::Protected) {
-        rig.log_writes()?;
+        vm.log_writes()?;
     }
     let [there, other] = interleave(context.plan, |variant| {
         match state {
-            Written::Protected if variant == 1 => rig.protect_written()?,
-            Written::Fresh if variant == 1 => rig.forget(&pages)?,
+            Written::Protected if variant == 1 => vm.protect_written()?,
+            Written::Fresh if variant == 1 => vm.forget(&pages)?,
             _ => {}
         }
-        Ok(per_event(rig.round(Layer::Floor)?, PAGES))
+        Ok(per_event(vm.round(Layer::Floor)?, PAGES))
     })?;
     let layer = match state {
         Written::Protected => Layer::Protected,
         Written::Fresh => Layer::Fresh,
     };
-    Ok(vec![(Layer::Floor, there), (layer, other)])
+    Ok(vec![LayerSamples::new(Layer::Floor, there), LayerSamples::new(layer, other)])
 }

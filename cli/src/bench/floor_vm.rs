@@ -6,7 +6,8 @@
 //! 0, steps over a faulting store, and ends a round when the guest says that it is done. A guest
 //! has run in a machine, under a limit, before it comes here, or cannot loop.
 
-use super::{Layer, code};
+use super::code;
+use super::figures::Layer;
 use crate::error::CliError;
 use dejavm_engine::address::{Gpa, Gva, PAGE_SIZE};
 use dejavm_engine::exit::Exit;
@@ -26,8 +27,7 @@ use kvm_bindings::{
 };
 use std::time::{Duration, Instant};
 
-/// `exit_group`.
-const EXIT_GROUP: u64 = 231;
+const EXIT_GROUP: u64 = libc::SYS_exit_group as u64;
 /// #BP, #UD and #PF.
 const BREAKPOINT: u8 = 3;
 const INVALID_OPCODE: u8 = 6;
@@ -50,7 +50,7 @@ enum Next {
 }
 
 /// A VM at a snapshot.
-pub struct Rig {
+pub struct FloorVm {
     hw: Hardware,
     start: kvm_regs,
     sregs: kvm_sregs,
@@ -60,7 +60,7 @@ pub struct Rig {
     exits: u32,
 }
 
-impl Rig {
+impl FloorVm {
     /// A VM at `snapshot`.
     pub fn new(system: &System, snapshot: &MachineSnapshot) -> Result<Self, CliError> {
         Self::load(system, snapshot).map_err(failed)
@@ -308,7 +308,7 @@ impl Rig {
         self.hw.vm.coalesce(at, ZONE_BYTES).map_err(|error| failed(error.into()))
     }
 
-    /// Empties the ring of kept stores, and tells how many there were.
+    /// Empties the ring of kept stores; how many there were.
     pub fn take_coalesced(&mut self) -> Result<u32, CliError> {
         let mut count = 0;
         let fd = self.hw.vcpu.fd();
