@@ -1,5 +1,5 @@
-//! Executions per second of one parser, four ways of running it: in a machine, in batches between
-//! which the guest puts itself back, by a native fork server, by native fork and exec.
+//! Executions per second of one parser, by four methods of running it: in a machine, in batches
+//! between which the guest puts itself back, by a native fork server, by native fork and exec.
 //!
 //! First on the same inputs without anything around them, then end to end with the corpus crate's
 //! campaign choosing, mutating and judging. Only the machine reports coverage: beside it, a
@@ -10,7 +10,7 @@
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Throughput};
-use dejavm_benches::batches::Batches;
+use dejavm_benches::batches::{Batches, ExpectedRun};
 use dejavm_benches::interleave::{self, Interleaved};
 use dejavm_benches::{criterion, guests, limit, system_or_skip};
 use dejavm_corpus::{Campaign, CrashFacts, Execution, ExitKind, Options, Target, TargetError};
@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 /// Executions of one campaign.
 const CAMPAIGN: u64 = 1_500;
 /// The parser's exit status for each seed.
-const STATUSES: [u8; 4] = [0, 0, 0, 1];
+const STATUSES: [u8; SEEDS.len()] = [0, 0, 0, 1];
 const SEEDS: [&[u8]; 4] = [
     b"{\"id\": 17, \"tags\": [\"a\", \"b\\n\", \"\\u00e9\"], \"ok\": true, \"next\": null}",
     b"[[1, 2.5, -3e7], [], {}, [[[[\"deep\"]]]], 0.001, false]",
@@ -121,7 +121,7 @@ impl Target for InMachine {
     }
 }
 
-/// A native way of running the parser.
+/// A native method of running the parser.
 trait Native {
     /// Runs one input and returns the wait status.
     fn go(&mut self, input: &[u8]) -> i32;
@@ -195,7 +195,7 @@ impl Native for ForkExec {
     }
 }
 
-/// A native way of running the parser, as a campaign's target; it sees no coverage.
+/// A native method of running the parser, as a campaign's target; it sees no coverage.
 struct Blind<N>(N);
 
 impl<N: Native> Blind<N> {
@@ -266,8 +266,9 @@ fn in_batches(
     in_machine: &mut InMachine,
     fork_server: &mut Blind<ForkServer>,
     group: &mut BenchmarkGroup<'_, WallTime>,
-) -> Vec<interleave::Result> {
-    let inputs: [(&[u8], u8); 4] = std::array::from_fn(|index| (SEEDS[index], STATUSES[index]));
+) -> Vec<interleave::Measured> {
+    let inputs: [ExpectedRun<'_>; SEEDS.len()] =
+        std::array::from_fn(|index| ExpectedRun { input: SEEDS[index], status: STATUSES[index] });
     let [mut of_8, mut of_64, mut of_256, mut of_1024] = [8, 64, 256, 1024].map(|size| {
         let machine = guests::process(system, &ProcessSpec::new(program), SEEDS[0]);
         let mut batches = Batches::new(machine, size);
@@ -335,7 +336,7 @@ fn main() {
     say_rates("campaign, end to end", &driven, CAMPAIGN as f64);
 }
 
-fn say_rates(row: &str, results: &[interleave::Result], executions: f64) {
+fn say_rates(row: &str, results: &[interleave::Measured], executions: f64) {
     // The command line's filter may have left the row out.
     for result in results.iter().filter(|result| result.median_us.is_finite()) {
         let rate = 1e6 * executions / result.median_us;

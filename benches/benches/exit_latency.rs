@@ -2,7 +2,7 @@
 //! system call, a page fault).
 //!
 //! Beside each figure: the same guest code in a raw `KVM_RUN` loop without the engine (`raw`), and
-//! where it can be told apart, the engine's vCPU without a driver (`vcpu`) below the whole machine
+//! where that is something else, the engine's vCPU without a driver (`vcpu`) below the whole machine
 //! (`machine`). A round is many exits and one last one; the figures are per exit.
 
 #![allow(clippy::expect_used, reason = "a bench has nobody to report an error to")]
@@ -26,14 +26,22 @@ use std::time::{Duration, Instant};
 
 /// Exits in a round, besides the last one.
 const ROUND: u64 = 64;
+/// Bytes of SYSCALL.
+const SYSCALL_BYTES: u64 = 2;
+
+/// One round.
+struct Round {
+    exits: u64,
+    time: Duration,
+}
 
 /// The time of at least `exits` exits, in rounds, scaled to `exits`.
-fn rounds(exits: u64, mut round: impl FnMut() -> (u64, Duration)) -> Duration {
+fn rounds(exits: u64, mut round: impl FnMut() -> Round) -> Duration {
     let (mut done, mut time) = (0, Duration::ZERO);
     while done < exits {
-        let (more, took) = round();
-        done += more;
-        time += took;
+        let round = round();
+        done += round.exits;
+        time += round.time;
     }
     time.mul_f64(exits as f64 / done as f64)
 }
@@ -41,7 +49,7 @@ fn rounds(exits: u64, mut round: impl FnMut() -> (u64, Duration)) -> Duration {
 fn raw(vm: &mut RawVm, exits: u64) -> Duration {
     rounds(exits, || {
         let start = Instant::now();
-        (vm.round(), start.elapsed())
+        Round { exits: vm.round(), time: start.elapsed() }
     })
 }
 
@@ -52,7 +60,7 @@ fn machine(machine: &mut Machine, exits: u64) -> Duration {
         let report = machine.run(b"", limit()).expect("a run");
         let time = start.elapsed();
         machine.rewind().expect("a rewind");
-        (report.exits, time)
+        Round { exits: report.exits, time }
     })
 }
 
@@ -73,7 +81,7 @@ impl Undriven {
         let mut start = snapshot.state.regs;
         if matches!(snapshot.guest, GuestState::Process(_)) {
             // Past the SYSCALL that reads the input, which finds its end.
-            start.rip += 2;
+            start.rip += SYSCALL_BYTES;
             start.rax = 0;
         }
         Self { hw, start }
@@ -99,7 +107,7 @@ impl Undriven {
 fn undriven(vcpu: &mut Undriven, exits: u64) -> Duration {
     rounds(exits, || {
         let start = Instant::now();
-        (vcpu.round(), start.elapsed())
+        Round { exits: vcpu.round(), time: start.elapsed() }
     })
 }
 

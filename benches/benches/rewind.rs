@@ -7,18 +7,32 @@
 
 #![allow(clippy::expect_used, reason = "a bench has nobody to report an error to")]
 
-use dejavm_benches::batches::Batches;
+use dejavm_benches::batches::{Batches, ExpectedRun};
 use dejavm_benches::floor::RawVm;
 use dejavm_benches::interleave::Interleaved;
 use dejavm_benches::{criterion, guests, limit, system_or_skip};
 use dejavm_engine::machine::Machine;
 use dejavm_engine::outcome::Outcome;
+use dejavm_engine::rewind::Rewound;
 use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Pages written per run, and the most that a run with its rewind may cost against a bare run.
-const PAGES: [(u64, Option<f64>); 4] = [(1, Some(1.10)), (8, None), (64, Some(1.25)), (512, None)];
+/// A row.
+#[derive(Clone, Copy)]
+struct Row {
+    /// Pages written per run.
+    pages: u64,
+    /// The most that a run with its rewind may cost against a bare run.
+    ratio_max: Option<f64>,
+}
+
+const ROWS: [Row; 4] = [
+    Row { pages: 1, ratio_max: Some(1.10) },
+    Row { pages: 8, ratio_max: None },
+    Row { pages: 64, ratio_max: Some(1.25) },
+    Row { pages: 512, ratio_max: None },
+];
 /// Runs before anything is measured: past the first audit of the hot set.
 const SETTLING_RUNS: u64 = 300;
 const COUNTED_RUNS: u64 = 1_000;
@@ -48,15 +62,23 @@ fn allocations(work: impl FnOnce() -> Duration) -> u64 {
 }
 
 /// No input, and the status of every run.
-const ONE_RUN: [(&[u8], u8); 1] = [(b"", 0)];
+const ONE_RUN: [ExpectedRun<'_>; 1] = [ExpectedRun { input: b"", status: 0 }];
+
+/// What a row came to.
+struct RowResult {
+    row: Row,
+    ratio: f64,
+    rewound: Rewound,
+}
 
 fn main() {
     let Some(system) = system_or_skip("rewind") else { return };
     let program = guests::compile_loops(Path::new(env!("CARGO_TARGET_TMPDIR")));
     let mut criterion = criterion();
     let mut group = criterion.benchmark_group("rewind");
-    let mut verdicts = Vec::new();
-    for (pages, limit) in PAGES {
+    let mut finished = Vec::new();
+    for row in ROWS {
+        let pages = row.pages;
         let mut machine = guests::loops(&system, &program, "dirty", pages);
         run_and_rewind(&mut machine, SETTLING_RUNS);
         let allocated = allocations(|| run_and_rewind(&mut machine, COUNTED_RUNS));
@@ -93,16 +115,16 @@ fn main() {
         assert!(found.is_empty(), "{found:?}");
         let found = batches.machine().verify().expect("a comparison");
         assert!(found.is_empty(), "{found:?}");
-        verdicts.push((pages, limit, results[1].ratio, rewound));
+        finished.push(RowResult { row, ratio: results[1].ratio, rewound });
     }
     group.finish();
     criterion.final_summary();
-    for (pages, limit, ratio, rewound) in verdicts {
+    for RowResult { row: Row { pages, ratio_max }, ratio, rewound } in finished {
         // The command line's filter left the row out.
         if ratio.is_nan() {
             continue;
         }
-        let verdict = match limit {
+        let verdict = match ratio_max {
             None => String::new(),
             Some(limit) if ratio <= limit => format!(", within {limit:.2}"),
             Some(limit) => format!(", NOT within {limit:.2}"),

@@ -16,7 +16,12 @@ use std::sync::Arc;
 
 /// `_IO(KVMIO, 0x80)`.
 const KVM_RUN: libc::c_ulong = 0xae80;
-const EXIT_GROUP: u64 = 231;
+const EXIT_GROUP: u64 = libc::SYS_exit_group as u64;
+/// Bytes of SYSCALL.
+const SYSCALL_BYTES: u64 = 2;
+/// Where a bare guest's VM keeps what real mode needs on some Intel CPUs: out of its RAM.
+const IDENTITY_MAP_AT: u64 = 0xffff_c000;
+const TSS_AT: usize = 0xffff_d000;
 /// Bytes of `movb $1, (%rdi)`, the store that faults in `loops.c`.
 const FAULTING_STORE_BYTES: u64 = 3;
 
@@ -25,6 +30,12 @@ const FAULTING_STORE_BYTES: u64 = 3;
 struct Ram {
     spec: SlotSpec,
     host: *mut u8,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Segments {
+    cs: k::kvm_segment,
+    ss: k::kvm_segment,
 }
 
 /// A VM made without the engine.
@@ -37,7 +48,8 @@ pub struct RawVm {
     _vm: VmFd,
     /// The registers with which a round starts.
     start: k::kvm_regs,
-    user: (k::kvm_segment, k::kvm_segment),
+    /// CS and SS of CPL 3.
+    user: Segments,
 }
 
 impl RawVm {
@@ -51,8 +63,8 @@ impl RawVm {
         let vm = kvm.create_vm().expect("KVM_CREATE_VM");
         let bare = matches!(snapshot.guest, GuestState::Bare(_));
         if bare {
-            vm.set_identity_map_address(0xffff_c000).expect("KVM_SET_IDENTITY_MAP_ADDR");
-            vm.set_tss_address(0xffff_d000).expect("KVM_SET_TSS_ADDR");
+            vm.set_identity_map_address(IDENTITY_MAP_AT).expect("KVM_SET_IDENTITY_MAP_ADDR");
+            vm.set_tss_address(TSS_AT).expect("KVM_SET_TSS_ADDR");
         }
         let ram: Vec<Ram> = (0..)
             .zip(&snapshot.layout)
@@ -63,11 +75,11 @@ impl RawVm {
         let mut start = snapshot.state.regs;
         if !bare {
             // Past the SYSCALL that reads the input, which finds its end.
-            start.rip += 2;
+            start.rip += SYSCALL_BYTES;
             start.rax = 0;
         }
         let fd = vcpu.as_raw_fd();
-        let user = (trap::user_cs(), trap::user_ss());
+        let user = Segments { cs: trap::user_cs(), ss: trap::user_ss() };
         Self { vcpu, fd, snapshot: Arc::clone(snapshot), ram, _vm: vm, start, user }
     }
 
@@ -133,7 +145,7 @@ impl RawVm {
         regs.rax = 0;
         run.kvm_dirty_regs = u64::from(k::KVM_SYNC_X86_REGS);
         if sync.sregs.cs.selector != trap::USER_CS {
-            (sync.sregs.cs, sync.sregs.ss) = user;
+            (sync.sregs.cs, sync.sregs.ss) = (user.cs, user.ss);
             run.kvm_dirty_regs |= u64::from(k::KVM_SYNC_X86_SREGS);
         }
         true
@@ -148,14 +160,14 @@ impl RawVm {
             return false;
         }
         // Error code, RIP, CS, RFLAGS, RSP, as the CPU pushed them.
-        let frame: [u64; 5] = self.words(rsp - trap::ENGINE_BASE);
+        let [_, fault_rip, _, rflags, fault_rsp] = self.words(rsp - trap::ENGINE_BASE);
         let run = self.vcpu.get_kvm_run();
         // SAFETY: as in `round`.
         let sync = unsafe { &mut run.s.regs };
-        sync.regs.rip = frame[1] + FAULTING_STORE_BYTES;
-        sync.regs.rflags = trap::user_flags(frame[3]);
-        sync.regs.rsp = frame[4];
-        (sync.sregs.cs, sync.sregs.ss) = user;
+        sync.regs.rip = fault_rip + FAULTING_STORE_BYTES;
+        sync.regs.rflags = trap::user_flags(rflags);
+        sync.regs.rsp = fault_rsp;
+        (sync.sregs.cs, sync.sregs.ss) = (user.cs, user.ss);
         run.kvm_dirty_regs = u64::from(k::KVM_SYNC_X86_REGS | k::KVM_SYNC_X86_SREGS);
         true
     }

@@ -63,7 +63,7 @@ pub fn at_snapshot(boot: Boot) -> Machine {
 /// What a bare guest does in its loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BareLoop {
-    /// OUT to a port with nothing behind it.
+    /// OUT to a port that nothing is at.
     PortOut,
     /// A store to an address that is no memory.
     MmioStore,

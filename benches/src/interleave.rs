@@ -9,12 +9,12 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, SamplingMode};
 use std::time::Duration;
 
-/// Runs a variant so many times, and says how long that took.
-type Run<'a> = Box<dyn FnMut(u64) -> Duration + 'a>;
+/// Runs a variant as often as asked, and says how long that took.
+type RunVariant<'a> = Box<dyn FnMut(u64) -> Duration + 'a>;
 
 struct Variant<'a> {
     name: &'static str,
-    run: Run<'a>,
+    run: RunVariant<'a>,
     /// Nanoseconds per iteration, one for each block.
     blocks_ns: Vec<f64>,
 }
@@ -25,9 +25,9 @@ pub struct Interleaved<'a> {
     block_iterations: u64,
 }
 
-/// What was measured.
+/// What was measured of a variant.
 #[derive(Clone, Debug)]
-pub struct Result {
+pub struct Measured {
     /// The variant.
     pub name: &'static str,
     /// Median time of an iteration, in microseconds.
@@ -69,7 +69,7 @@ impl<'a> Interleaved<'a> {
     }
 
     /// Measures all variants as rows of `group`, each named `row/variant`, and prints one line.
-    pub fn bench(mut self, group: &mut BenchmarkGroup<'_, WallTime>, row: &str) -> Vec<Result> {
+    pub fn bench(mut self, group: &mut BenchmarkGroup<'_, WallTime>, row: &str) -> Vec<Measured> {
         group.sampling_mode(SamplingMode::Flat);
         for index in 0..self.variants.len() {
             let id = format!("{row}/{}", self.variants[index].name);
@@ -82,12 +82,12 @@ impl<'a> Interleaved<'a> {
         results
     }
 
-    fn results(&self) -> Vec<Result> {
+    fn results(&self) -> Vec<Measured> {
         let Some(floor) = self.variants.first() else { return Vec::new() };
         let ratio = |variant: &Variant<'_>| {
             median(variant.blocks_ns.iter().zip(&floor.blocks_ns).map(|(a, b)| a / b).collect())
         };
-        let result = |variant: &Variant<'_>| Result {
+        let result = |variant: &Variant<'_>| Measured {
             name: variant.name,
             median_us: median(variant.blocks_ns.clone()) / 1e3,
             ratio: ratio(variant),
@@ -97,7 +97,7 @@ impl<'a> Interleaved<'a> {
 }
 
 /// One line for people. Nothing when a filter on the command line left nothing to measure.
-fn print_line(row: &str, results: &[Result]) {
+fn print_line(row: &str, results: &[Measured]) {
     if results.iter().any(|result| !result.median_us.is_finite()) {
         return;
     }

@@ -16,6 +16,7 @@ pub mod guests;
 pub mod interleave;
 
 use criterion::Criterion;
+use dejavm_corpus::ErrorChain;
 use dejavm_engine::kvm::System;
 use dejavm_engine::machine::Limit;
 use std::time::Duration;
@@ -26,7 +27,7 @@ pub fn system_or_skip(bench: &str) -> Option<System> {
     match System::open() {
         Ok(system) => Some(system),
         Err(error) => {
-            eprintln!("{bench}: skipped: {error}");
+            eprintln!("{bench}: skipped: {}", ErrorChain(&error));
             None
         }
     }
