@@ -15,7 +15,7 @@ pub(crate) const PLOT_HEADER: &str = "# relative_time, cycles_done, cur_item, co
 
 /// What surrounds the numbers in `fuzzer_stats`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Frame<'a> {
+pub(crate) struct StatsFrame<'a> {
     /// Now, in seconds since 1970.
     pub(crate) now: u64,
     /// Seed of the random numbers.
@@ -29,7 +29,7 @@ pub(crate) struct Frame<'a> {
 }
 
 /// The text of `fuzzer_stats`.
-pub(crate) fn fuzzer_stats(stats: &Stats, frame: Frame<'_>) -> String {
+pub(crate) fn fuzzer_stats(stats: &Stats, frame: StatsFrame<'_>) -> String {
     let mut text = String::with_capacity(2048);
     let mut line = |key: &str, value: &dyn Display| {
         // Writing to a string cannot fail.
@@ -160,7 +160,7 @@ pub(crate) fn parse(text: &str) -> Option<Earlier> {
 mod tests {
     use super::*;
 
-    const FRAME: Frame<'_> = Frame {
+    const FRAME: StatsFrame<'_> = StatsFrame {
         now: 1_000_000,
         rng_seed: 7,
         target_mode: "process",

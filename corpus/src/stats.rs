@@ -1,4 +1,4 @@
-//! What a campaign tells while it runs: numbers, and events for people.
+//! What a campaign reports while it runs: numbers, and events for people.
 //!
 //! Only data and text; who prints it, and where, is not decided here.
 
@@ -142,12 +142,12 @@ pub enum Event<'a> {
         /// The finding.
         finding: Finding<'a>,
     },
-    /// A run needed something that the target does not offer; told once for each reason.
+    /// A run needed something that the target does not offer; reported once for each reason.
     Unsupported {
         /// The target's words.
         reason: &'a str,
     },
-    /// So many of these are saved that further ones are only counted.
+    /// There are too many of these to save more; further ones are only counted.
     Full {
         /// The folder.
         folder: &'a Path,

@@ -1,4 +1,4 @@
-//! A campaign and a replay run behind the sandbox, and say so. What the walls refuse is tested
+//! A campaign and a replay run in the sandbox, and say so. What its stages refuse is tested
 //! where they are (`cli/src/sandbox/tests.rs`).
 
 use crate::invoke::{fuzz, fuzz_planted, only_file, path, run, seeds, text};

@@ -30,7 +30,7 @@ enum Needs {
 }
 
 /// A row before it is measured.
-struct Event {
+struct RowSpec {
     name: &'static str,
     what: &'static str,
     /// Events in a sample.
@@ -39,14 +39,14 @@ struct Event {
     measure: fn(&Context<'_>) -> Result<Sampled, CliError>,
 }
 
-const fn event(
+const fn row(
     name: &'static str,
     what: &'static str,
     events: u32,
     needs: Needs,
     measure: fn(&Context<'_>) -> Result<Sampled, CliError>,
-) -> Event {
-    Event { name, what, events, needs, measure }
+) -> RowSpec {
+    RowSpec { name, what, events, needs, measure }
 }
 
 /// `out 0x10, al` and `in al, 0x10`.
@@ -79,148 +79,146 @@ const PROGRAM_COALESCED: Needs = Needs::ProcessWith("KVM_CAP_COALESCED_MMIO");
 const PORTS_AT_CPL3: Needs = Needs::Probe("out_cpl3_exits");
 
 /// Exits to this process.
-const EXITING: [Event; 21] = [
-    event("cpl0_out", "CPL 0 OUT", EXITS + 1, Needs::Bare, |c| methods::driven(c, &OUT)),
-    event("cpl0_in", "CPL 0 IN", EXITS + 1, Needs::Bare, |c| methods::driven(c, &IN)),
-    event("cpl0_mmio_store", "CPL 0 MMIO store", EXITS + 1, Needs::Bare, |c| {
+const EXITING: [RowSpec; 21] = [
+    row("cpl0_out", "CPL 0 OUT", EXITS + 1, Needs::Bare, |c| methods::driven(c, &OUT)),
+    row("cpl0_in", "CPL 0 IN", EXITS + 1, Needs::Bare, |c| methods::driven(c, &IN)),
+    row("cpl0_mmio_store", "CPL 0 MMIO store", EXITS + 1, Needs::Bare, |c| {
         methods::driven(c, &STORE)
     }),
-    event("cpl0_mmio_load", "CPL 0 MMIO load", EXITS + 1, Needs::Bare, |c| {
-        methods::driven(c, &LOAD)
-    }),
-    event("cpl0_hlt", "CPL 0 HLT", EXITS + 1, Needs::Bare, methods::halt),
-    event("cpl0_rdmsr_filtered", "CPL 0 RDMSR, filtered", EXITS + 1, MSRS, |c| {
+    row("cpl0_mmio_load", "CPL 0 MMIO load", EXITS + 1, Needs::Bare, |c| methods::driven(c, &LOAD)),
+    row("cpl0_hlt", "CPL 0 HLT", EXITS + 1, Needs::Bare, methods::halt),
+    row("cpl0_rdmsr_filtered", "CPL 0 RDMSR, filtered", EXITS + 1, MSRS, |c| {
         methods::filtered(c, MCG_STATUS, &MCG_STATUS_0, &RDMSR)
     }),
-    event("cpl0_wrmsr_filtered", "CPL 0 WRMSR, filtered", EXITS + 1, MSRS, |c| {
+    row("cpl0_wrmsr_filtered", "CPL 0 WRMSR, filtered", EXITS + 1, MSRS, |c| {
         methods::filtered(c, MCG_STATUS, &MCG_STATUS_0, &WRMSR)
     }),
-    event("cpl0_step", "CPL 0 single step", EXITS, Needs::Probe("single_step_cpl0"), |c| {
+    row("cpl0_step", "CPL 0 single step", EXITS, Needs::Probe("single_step_cpl0"), |c| {
         methods::bare_steps(c)
     }),
-    event("immediate_exit", "KVM_RUN, immediate_exit", EXITS, Needs::Bare, methods::immediate_exit),
-    event("cpl0_interrupt_window", "CPL 0 interrupt window", EXITS, WINDOW, |c| {
+    row("immediate_exit", "KVM_RUN, immediate_exit", EXITS, Needs::Bare, methods::immediate_exit),
+    row("cpl0_interrupt_window", "CPL 0 interrupt window", EXITS, WINDOW, |c| {
         methods::interrupt_windows(c)
     }),
-    event("cpl0_interrupt", "CPL 0 KVM_INTERRUPT, HLT", EXITS, Needs::Bare, |c| {
+    row("cpl0_interrupt", "CPL 0 KVM_INTERRUPT, HLT", EXITS, Needs::Bare, |c| {
         methods::interrupts(c, Raise::Queue)
     }),
-    event("cpl0_irq_line", "CPL 0 KVM_IRQ_LINE, OUT", EXITS, IRQCHIP, |c| {
+    row("cpl0_irq_line", "CPL 0 KVM_IRQ_LINE, OUT", EXITS, IRQCHIP, |c| {
         methods::interrupts(c, Raise::Line)
     }),
-    event("cpl0_irqfd", "CPL 0 irqfd, OUT", EXITS, Needs::BareWith("KVM_CAP_IRQFD"), |c| {
+    row("cpl0_irqfd", "CPL 0 irqfd, OUT", EXITS, Needs::BareWith("KVM_CAP_IRQFD"), |c| {
         methods::interrupts(c, Raise::EventFd)
     }),
-    event("cpl3_syscall", "CPL 3 getppid", EXITS + 1, Needs::Process, |c| {
+    row("cpl3_syscall", "CPL 3 getppid", EXITS + 1, Needs::Process, |c| {
         methods::driven_process(c, &code::GETPPID.repeat(EXITS as usize), EXITS + 1)
     }),
-    event("cpl3_out", "CPL 3 OUT", EXITS + 1, PORTS_AT_CPL3, |c| methods::program_port(c, &OUT)),
-    event("cpl3_in", "CPL 3 IN", EXITS + 1, PORTS_AT_CPL3, |c| methods::program_port(c, &IN)),
-    event("cpl3_mmio_store", "CPL 3 MMIO store", EXITS + 1, Needs::Process, |c| {
+    row("cpl3_out", "CPL 3 OUT", EXITS + 1, PORTS_AT_CPL3, |c| methods::program_port(c, &OUT)),
+    row("cpl3_in", "CPL 3 IN", EXITS + 1, PORTS_AT_CPL3, |c| methods::program_port(c, &IN)),
+    row("cpl3_mmio_store", "CPL 3 MMIO store", EXITS + 1, Needs::Process, |c| {
         methods::gate(c, &code::gate_store(0))
     }),
-    event("cpl3_mmio_load", "CPL 3 MMIO load", EXITS + 1, Needs::Process, |c| {
+    row("cpl3_mmio_load", "CPL 3 MMIO load", EXITS + 1, Needs::Process, |c| {
         methods::gate(c, &code::gate_load())
     }),
-    event("cpl3_ud2_exit", "CPL 3 UD2", EXITS + 1, Needs::Process, |c| {
+    row("cpl3_ud2_exit", "CPL 3 UD2", EXITS + 1, Needs::Process, |c| {
         methods::exception(c, &code::UD2)
     }),
-    event("cpl3_int3_exit", "CPL 3 INT3", EXITS + 1, Needs::Process, |c| {
+    row("cpl3_int3_exit", "CPL 3 INT3", EXITS + 1, Needs::Process, |c| {
         methods::exception(c, &code::INT3)
     }),
-    event("cpl3_step", "CPL 3 single step", EXITS, Needs::Probe("single_step_cpl3"), |c| {
+    row("cpl3_step", "CPL 3 single step", EXITS, Needs::Probe("single_step_cpl3"), |c| {
         methods::program_steps(c)
     }),
 ];
 
 /// What comes from outside, and what a machine makes more of than an exit.
-const RUNS: [Event; 3] = [
-    event("cpl3_interrupt", "CPL 3 KVM_INTERRUPT", EXITS, Needs::Probe("interrupt_cpl3"), |c| {
+const RUNS: [RowSpec; 3] = [
+    row("cpl3_interrupt", "CPL 3 KVM_INTERRUPT", EXITS, Needs::Probe("interrupt_cpl3"), |c| {
         methods::program_interrupts(c)
     }),
-    event("cpl3_ud2", "CPL 3 UD2, a whole run", 1, Needs::Process, |c| {
+    row("cpl3_ud2", "CPL 3 UD2, a whole run", 1, Needs::Process, |c| {
         methods::driven_process(c, &code::UD2, 1)
     }),
-    event("cpl3_first_touch", "CPL 3 page fault", TOUCHES + 1, Needs::Process, |c| {
+    row("cpl3_first_touch", "CPL 3 page fault", TOUCHES + 1, Needs::Process, |c| {
         methods::driven_process(c, &code::first_touches(TOUCHES), TOUCHES + 1)
     }),
 ];
 
 /// Handled in the kernel.
-const IN_KERNEL: [Event; 19] = [
-    event("cpl0_cpuid", "CPL 0 CPUID", INSTRUCTIONS, Needs::Bare, |c| {
+const IN_KERNEL: [RowSpec; 19] = [
+    row("cpl0_cpuid", "CPL 0 CPUID", INSTRUCTIONS, Needs::Bare, |c| {
         methods::in_kernel(c, Where::Bare, &[], &code::CPUID, &code::CPUID_LESS)
     }),
-    event("cpl3_cpuid", "CPL 3 CPUID", INSTRUCTIONS, Needs::Process, |c| {
+    row("cpl3_cpuid", "CPL 3 CPUID", INSTRUCTIONS, Needs::Process, |c| {
         methods::in_kernel(c, Where::Program, &[], &code::CPUID, &code::CPUID_LESS)
     }),
-    event("cpl0_rdmsr", "CPL 0 RDMSR", INSTRUCTIONS, Needs::Bare, |c| {
+    row("cpl0_rdmsr", "CPL 0 RDMSR", INSTRUCTIONS, Needs::Bare, |c| {
         methods::in_kernel(c, Where::Bare, &MCG_STATUS_0, &RDMSR, &[])
     }),
-    event("cpl0_wrmsr", "CPL 0 WRMSR", INSTRUCTIONS, Needs::Bare, |c| {
+    row("cpl0_wrmsr", "CPL 0 WRMSR", INSTRUCTIONS, Needs::Bare, |c| {
         methods::in_kernel(c, Where::Bare, &MCG_STATUS_0, &WRMSR, &[])
     }),
     // mov rax, cr8
-    event("cpl0_cr8_read", "CPL 0 MOV from CR8", INSTRUCTIONS, Needs::Bare, |c| {
+    row("cpl0_cr8_read", "CPL 0 MOV from CR8", INSTRUCTIONS, Needs::Bare, |c| {
         methods::in_kernel(c, Where::Long, &[], &[0x44, 0x0f, 0x20, 0xc0], &[])
     }),
     // xor eax, eax; mov cr8, rax
-    event("cpl0_cr8_write", "CPL 0 MOV to CR8", INSTRUCTIONS, Needs::Bare, |c| {
+    row("cpl0_cr8_write", "CPL 0 MOV to CR8", INSTRUCTIONS, Needs::Bare, |c| {
         methods::in_kernel(c, Where::Long, &[0x31, 0xc0], &[0x44, 0x0f, 0x22, 0xc0], &[])
     }),
     // mov eax, -1, which is no hypercall's number; vmcall
-    event("cpl0_vmcall", "CPL 0 VMCALL", INSTRUCTIONS, Needs::Probe("vmcall_cpl0"), |c| {
+    row("cpl0_vmcall", "CPL 0 VMCALL", INSTRUCTIONS, Needs::Probe("vmcall_cpl0"), |c| {
         let (number, vmcall) = ([0xb8, 0xff, 0xff, 0xff, 0xff], [0x0f, 0x01, 0xc1]);
         methods::in_kernel(c, Where::Long, &[], &[&number[..], &vmcall].concat(), &number)
     }),
     // in al, 0x21
-    event("cpl0_pic_in", "CPL 0 IN of kernel's PIC", INSTRUCTIONS, IRQCHIP, |c| {
+    row("cpl0_pic_in", "CPL 0 IN of kernel's PIC", INSTRUCTIONS, IRQCHIP, |c| {
         methods::in_kernel(c, Where::Irqchip, &[], &[0xe4, 0x21], &[])
     }),
     // mov eax, [0xfee00030]: the local APIC's version
-    event("cpl0_apic_load", "CPL 0 load of kernel's APIC", INSTRUCTIONS, IRQCHIP, |c| {
+    row("cpl0_apic_load", "CPL 0 load of kernel's APIC", INSTRUCTIONS, IRQCHIP, |c| {
         methods::in_kernel(c, Where::Irqchip, &[], &[0xa1, 0x30, 0, 0xe0, 0xfe], &[])
     }),
-    event("cpl0_pio_eventfd", "CPL 0 OUT to ioeventfd", STORES, IOEVENTFD, |c| {
+    row("cpl0_pio_eventfd", "CPL 0 OUT to ioeventfd", STORES, IOEVENTFD, |c| {
         methods::rings(c, 0, PORT, &OUT)
     }),
-    event("cpl0_mmio_eventfd", "CPL 0 store to ioeventfd", STORES, IOEVENTFD, |c| {
+    row("cpl0_mmio_eventfd", "CPL 0 store to ioeventfd", STORES, IOEVENTFD, |c| {
         methods::rings(c, 0, HOLE, &STORE)
     }),
-    event("cpl3_mmio_eventfd", "CPL 3 store to ioeventfd", STORES, PROGRAM_IOEVENTFD, |c| {
+    row("cpl3_mmio_eventfd", "CPL 3 store to ioeventfd", STORES, PROGRAM_IOEVENTFD, |c| {
         methods::rings(c, 3, GATE_ASIDE, &code::gate_store(ASIDE))
     }),
-    event("cpl0_pio_coalesced", "CPL 0 OUT, coalesced", STORES, COALESCED_PIO, |c| {
+    row("cpl0_pio_coalesced", "CPL 0 OUT, coalesced", STORES, COALESCED_PIO, |c| {
         methods::coalesced(c, 0, PORT, &OUT)
     }),
-    event("cpl0_mmio_coalesced", "CPL 0 store, coalesced", STORES, COALESCED, |c| {
+    row("cpl0_mmio_coalesced", "CPL 0 store, coalesced", STORES, COALESCED, |c| {
         methods::coalesced(c, 0, HOLE, &STORE)
     }),
-    event("cpl3_mmio_coalesced", "CPL 3 store, coalesced", STORES, PROGRAM_COALESCED, |c| {
+    row("cpl3_mmio_coalesced", "CPL 3 store, coalesced", STORES, PROGRAM_COALESCED, |c| {
         methods::coalesced(c, 3, GATE_ASIDE, &code::gate_store(ASIDE))
     }),
-    event("cpl0_first_write", "CPL 0 first write to a page", PAGES, Needs::Bare, |c| {
+    row("cpl0_first_write", "CPL 0 first write to a page", PAGES, Needs::Bare, |c| {
         methods::bare_writes(c, Written::Protected)
     }),
-    event("cpl3_first_write", "CPL 3 first write to a page", PAGES, Needs::Process, |c| {
+    row("cpl3_first_write", "CPL 3 first write to a page", PAGES, Needs::Process, |c| {
         methods::program_writes(c, Written::Protected)
     }),
-    event("cpl0_fresh_page", "CPL 0 first touch of RAM", PAGES, Needs::Bare, |c| {
+    row("cpl0_fresh_page", "CPL 0 first touch of RAM", PAGES, Needs::Bare, |c| {
         methods::bare_writes(c, Written::Fresh)
     }),
-    event("cpl3_fresh_page", "CPL 3 first touch of RAM", PAGES, Needs::Process, |c| {
+    row("cpl3_fresh_page", "CPL 3 first touch of RAM", PAGES, Needs::Process, |c| {
         methods::program_writes(c, Written::Fresh)
     }),
 ];
 
 /// Measures every row.
 pub fn measure(context: &mut Context<'_>) -> Result<Vec<Row>, CliError> {
-    let wanted = |event: &&Event| context.wants(event.name);
+    let wanted = |event: &&RowSpec| context.wants(event.name);
     let events: Vec<_> = EXITING.iter().chain(&RUNS).chain(&IN_KERNEL).filter(wanted).collect();
     events.into_iter().map(|event| event.row(context)).collect()
 }
 
-impl Event {
+impl RowSpec {
     fn row(&self, context: &mut Context<'_>) -> Result<Row, CliError> {
         if let Some(why) = self.needs.lacking(context.host) {
             return Ok(Context::absent(self.name, self.what, why));

@@ -1,6 +1,6 @@
 //! The figures of a measurement, and their JSON form. Never measures, and never judges a figure.
 
-use super::fingerprint::Host;
+use super::fingerprint::HostFingerprint;
 use serde::{Deserialize, Serialize};
 
 /// Version of the JSON form.
@@ -14,7 +14,7 @@ pub struct BenchReport {
     /// `exits`, `rewind`, `boot` or `campaign`.
     pub bench: String,
     /// Where it was measured, and with what.
-    pub host: Host,
+    pub host: HostFingerprint,
     /// What was measured.
     pub rows: Vec<Row>,
 }

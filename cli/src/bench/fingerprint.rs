@@ -12,7 +12,7 @@ const VULNERABILITIES: &str = "/sys/devices/system/cpu/vulnerabilities";
 
 /// A host, and the engine that was measured on it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Host {
+pub struct HostFingerprint {
     /// The CPU's model name.
     pub cpu: String,
     /// CPUs that this process may use.
@@ -52,7 +52,7 @@ pub fn tsc_khz(system: &System) -> Option<u32> {
     (khz > 0).then_some(khz)
 }
 
-impl Host {
+impl HostFingerprint {
     /// The host that `report` describes.
     pub fn new(report: &HostReport, tsc_khz: Option<u32>) -> Self {
         let facts = &report.facts;
@@ -105,7 +105,7 @@ impl Host {
     }
 }
 
-impl Host {
+impl HostFingerprint {
     /// What a comparison with `earlier` has to say first: that it is one of two hosts and not of
     /// two builds, or that a build says little. `None` where neither is so.
     pub fn warning(&self, earlier: &Self) -> Option<String> {
@@ -195,14 +195,18 @@ mod tests {
 
     #[test]
     fn another_host_is_warned_of_by_what_differs() {
-        let host = Host { kernel: "6.1".into(), build: "release".into(), ..Host::default() };
-        assert_eq!(host.warning(&Host { load: "9".into(), ..host.clone() }), None);
+        let host = HostFingerprint {
+            kernel: "6.1".into(),
+            build: "release".into(),
+            ..HostFingerprint::default()
+        };
+        assert_eq!(host.warning(&HostFingerprint { load: "9".into(), ..host.clone() }), None);
         let parameter = |value: &str| BTreeMap::from([("kvm.x".to_owned(), value.to_owned())]);
-        let of = |kernel: &str, x: &str, build: &str| Host {
+        let of = |kernel: &str, x: &str, build: &str| HostFingerprint {
             kernel: kernel.into(),
             all_parameters: parameter(x),
             build: build.into(),
-            ..Host::default()
+            ..HostFingerprint::default()
         };
         let warning = of("6.1", "1", "release").warning(&of("6.2", "2", "debug")).unwrap();
         assert!(warning.contains("not the same kernel, module parameters."), "{warning}");

@@ -67,13 +67,13 @@ pub enum Raise {
 }
 
 /// A VM that takes interrupts.
-pub struct Interrupted {
+pub struct InterruptedGuest {
     hw: Hardware,
     raise: Raise,
     event: EventFd,
 }
 
-impl Interrupted {
+impl InterruptedGuest {
     /// A guest that is ready for its first interrupt.
     pub fn new(system: &System, raise: Raise) -> Result<Self, CliError> {
         let mut made = Self::make(system, raise).map_err(failed)?;

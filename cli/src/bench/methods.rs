@@ -6,7 +6,7 @@
 use super::context::Context;
 use super::figures::{Layer, LayerSamples, Sampled};
 use super::floor_vm::FloorVm;
-use super::interrupts::{Interrupted, Raise};
+use super::interrupts::{InterruptedGuest, Raise};
 use super::sample::{interleave, per_event};
 use super::{code, guests};
 use crate::error::CliError;
@@ -188,13 +188,13 @@ pub fn program_steps(context: &Context<'_>) -> Result<Sampled, CliError> {
 
 /// Interrupts to a handler at CPL 0.
 pub fn interrupts(context: &Context<'_>, raise: Raise) -> Result<Sampled, CliError> {
-    let mut guest = Interrupted::new(context.system, raise)?;
+    let mut guest = InterruptedGuest::new(context.system, raise)?;
     beside_vcpu(context, EXITS, |layer| guest.take(layer, EXITS))
 }
 
 /// Exits for an interrupt that could be taken.
 pub fn interrupt_windows(context: &Context<'_>) -> Result<Sampled, CliError> {
-    let mut guest = Interrupted::new(context.system, Raise::Nothing)?;
+    let mut guest = InterruptedGuest::new(context.system, Raise::Nothing)?;
     beside_vcpu(context, EXITS, |layer| guest.windows(layer, EXITS))
 }
 

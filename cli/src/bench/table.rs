@@ -197,7 +197,7 @@ impl Scale {
 mod tests {
     use super::*;
     use crate::bench::figures::{Adds, FORMAT, Layer};
-    use crate::bench::fingerprint::Host;
+    use crate::bench::fingerprint::HostFingerprint;
 
     fn report(p50_ns: f64) -> BenchReport {
         let adds = Some(Adds { ns: 12.0, percent: 1.5 });
@@ -221,7 +221,8 @@ mod tests {
             absent: Some("probe single_step_cpl3: no".into()),
             ..Row::default()
         };
-        let host = Host { kernel: format!("kernel {p50_ns}"), ..Host::default() };
+        let host =
+            HostFingerprint { kernel: format!("kernel {p50_ns}"), ..HostFingerprint::default() };
         BenchReport { format: FORMAT, bench: "exits".into(), host, rows: vec![measured, absent] }
     }
 

@@ -6,7 +6,7 @@ use crate::args::{BenchArgs, Measurement};
 use crate::bench;
 use crate::bench::context::Context;
 use crate::bench::figures::{BenchReport, FORMAT};
-use crate::bench::fingerprint::{self, Host};
+use crate::bench::fingerprint::{self, HostFingerprint};
 use crate::bench::sample::Plan;
 
 use crate::boot;
@@ -86,7 +86,7 @@ fn measure(args: &BenchArgs) -> Result<BenchReport, CliError> {
     let path = Path::new(System::DEFAULT_PATH);
     let examined = status.during("probing the host", || host::doctor(path));
     let tsc_khz = fingerprint::tsc_khz(&system);
-    let host = Host::new(&examined, tsc_khz);
+    let host = HostFingerprint::new(&examined, tsc_khz);
     let plan = args.what.plan(args.samples);
     let only = &args.only;
     let mut context = Context { system: &system, host: &examined, plan, tsc_khz, only, status };

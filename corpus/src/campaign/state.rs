@@ -18,7 +18,7 @@ use crate::coverage::BlockSet;
 use crate::crash::CrashBook;
 use crate::executor::Executor;
 use crate::out::{OutError, OutFolder};
-use crate::report::{self, Earlier, Frame};
+use crate::report::{self, Earlier, StatsFrame};
 use crate::schedule::Queue;
 use crate::stats::{Event, Progress, Stats, StopReason};
 use crate::target::TargetError;
@@ -165,7 +165,7 @@ impl CampaignState<'_> {
     /// Writes the numbers to the output folder.
     pub(super) fn save_numbers(&mut self) -> Result<(), CampaignError> {
         let stats = self.stats();
-        let frame = Frame {
+        let frame = StatsFrame {
             now: unix_now(),
             rng_seed: self.rng_seed,
             target_mode: &self.options.target_mode,

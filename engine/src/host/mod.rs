@@ -18,7 +18,7 @@ pub use extensions::Extension;
 pub use facts::{HostFacts, Parameter, Vendor};
 pub use probes::{Answer, ExitCost, Probe, Weight};
 pub use program::{fixed_xcr0, program_cpuid};
-pub use remedy::Problem;
+pub use remedy::HostProblem;
 pub use require::{HostError, require};
 
 use crate::kvm::{KvmError, System};
@@ -41,7 +41,7 @@ pub struct HostReport {
     /// What an exit costs here.
     pub exit_cost: ExitCost,
     /// What is missing or fails, what that costs, and what remedies it.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<HostProblem>,
     /// What can run.
     pub verdict: Verdict,
 }
@@ -75,7 +75,7 @@ pub fn doctor(device: &Path) -> HostReport {
     match System::open_at(device) {
         Ok(system) => examine(&system, &mut report),
         Err(error) => {
-            let node = remedy::Node::read(device);
+            let node = remedy::DeviceNode::read(device);
             report.problems.push(remedy::not_opened(device, &error, node.as_ref(), &report.facts));
         }
     }

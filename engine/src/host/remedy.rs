@@ -15,7 +15,7 @@ use std::path::Path;
 
 /// One thing that is missing or fails.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
+pub struct HostProblem {
     /// What.
     pub what: String,
     /// What it costs.
@@ -31,14 +31,14 @@ const NOTHING_RUNS: &str = "no guest can run";
 
 /// Who may use the device node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Node {
+pub(super) struct DeviceNode {
     /// Name of the group that owns it.
     pub(super) group: String,
     /// Whether that group may read and write it.
     pub(super) group_may: bool,
 }
 
-impl Node {
+impl DeviceNode {
     pub(super) fn read(device: &Path) -> Option<Self> {
         let meta = std::fs::metadata(device).ok()?;
         let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
@@ -60,9 +60,9 @@ fn group_name(groups: &str, gid: u32) -> String {
 pub(super) fn not_opened(
     device: &Path,
     error: &KvmError,
-    node: Option<&Node>,
+    node: Option<&DeviceNode>,
     facts: &HostFacts,
-) -> Problem {
+) -> HostProblem {
     let remedy = match (error, node) {
         (KvmError::Open { source: Errno::EACCES | Errno::EPERM, .. }, Some(node)) => {
             permission(device, node)
@@ -73,7 +73,7 @@ pub(super) fn not_opened(
         (KvmError::ApiVersion { .. }, _) => "name KVM's own device, /dev/kvm".to_owned(),
         _ => "see dmesg for what KVM says".to_owned(),
     };
-    Problem {
+    HostProblem {
         what: ErrorChain(error).to_string(),
         costs: NOTHING_RUNS.to_owned(),
         remedy: Some(remedy),
@@ -81,7 +81,7 @@ pub(super) fn not_opened(
     }
 }
 
-fn permission(device: &Path, node: &Node) -> String {
+fn permission(device: &Path, node: &DeviceNode) -> String {
     let device = device.display();
     if node.group_may && node.group != "root" {
         return format!("sudo usermod -aG {} $USER, then log in again", node.group);
@@ -125,10 +125,10 @@ fn nested_on(module: &str) -> String {
 }
 
 /// A VM that cannot be made although the device opens.
-pub(super) fn no_vm(error: &KvmError) -> Problem {
+pub(super) fn no_vm(error: &KvmError) -> HostProblem {
     let busy = matches!(error, KvmError::Ioctl { source: Errno::EBUSY, .. });
     let remedy = busy.then(|| "end the other hypervisor: sudo modprobe -r vboxdrv".to_owned());
-    Problem {
+    HostProblem {
         what: ErrorChain(error).to_string(),
         costs: NOTHING_RUNS.to_owned(),
         remedy,
@@ -137,8 +137,8 @@ pub(super) fn no_vm(error: &KvmError) -> Problem {
 }
 
 /// A host on which nothing can be tried, because no vCPU could be stopped.
-pub(super) fn nothing_tried(error: &KvmError) -> Problem {
-    Problem {
+pub(super) fn nothing_tried(error: &KvmError) -> HostProblem {
+    HostProblem {
         what: ErrorChain(error).to_string(),
         costs: "no time limit can be kept, so nothing was tried, and no guest can run".to_owned(),
         remedy: None,
@@ -147,15 +147,19 @@ pub(super) fn nothing_tried(error: &KvmError) -> Problem {
 }
 
 /// What extensions, probes and parameters show.
-pub(super) fn found(extensions: &[Extension], probes: &[Probe], facts: &HostFacts) -> Vec<Problem> {
+pub(super) fn found(
+    extensions: &[Extension],
+    probes: &[Probe],
+    facts: &HostFacts,
+) -> Vec<HostProblem> {
     let missing =
-        extensions.iter().filter(|extension| !extension.present).map(|extension| Problem {
+        extensions.iter().filter(|extension| !extension.present).map(|extension| HostProblem {
             what: format!("{} is missing", extension.name),
             costs: extension.costs.to_owned(),
             remedy: extensions::remedy(extension.name).map(str::to_owned),
             blocks: extension.needed,
         });
-    let failing = probes.iter().filter(|probe| !probe.is_welcome()).map(|probe| Problem {
+    let failing = probes.iter().filter(|probe| !probe.is_welcome()).map(|probe| HostProblem {
         what: match &probe.answer {
             Answer::Unknown(why) => format!("{} unknown ({why})", probe.question),
             _ => format!("{} no", probe.question),
@@ -168,14 +172,14 @@ pub(super) fn found(extensions: &[Extension], probes: &[Probe], facts: &HostFact
     missing.chain(failing).chain(parameters(facts)).collect()
 }
 
-fn parameters(facts: &HostFacts) -> impl Iterator<Item = Problem> {
-    let nested = facts.is_off("nested").map(|parameter| Problem {
+fn parameters(facts: &HostFacts) -> impl Iterator<Item = HostProblem> {
+    let nested = facts.is_off("nested").map(|parameter| HostProblem {
         what: format!("{} nested is off", parameter.module),
         costs: "no virtual machine on this host can run dejavm itself".to_owned(),
         remedy: Some(nested_on(&parameter.module)),
         blocks: false,
     });
-    let shadow = facts.is_off("ept").or(facts.is_off("npt")).map(|parameter| Problem {
+    let shadow = facts.is_off("ept").or(facts.is_off("npt")).map(|parameter| HostProblem {
         what: format!("{} {} is off", parameter.module, parameter.name),
         costs: "page tables are shadowed: slow, and a bare guest that changes its upper-level \
                 tables may see a stale translation after a rewind"
@@ -197,7 +201,7 @@ mod tests {
         KvmError::Open { path: "/dev/kvm".into(), source }
     }
 
-    fn remedy_of(errno: Errno, node: Option<&Node>, facts: &HostFacts) -> String {
+    fn remedy_of(errno: Errno, node: Option<&DeviceNode>, facts: &HostFacts) -> String {
         not_opened(Path::new("/dev/kvm"), &open_error(errno), node, facts).remedy.unwrap()
     }
 
@@ -220,8 +224,9 @@ mod tests {
 
     #[test]
     fn a_closed_device_is_opened_by_its_group() {
-        let node = |group: &str, group_may| Node { group: group.to_owned(), group_may };
-        let remedy = |node: Node| remedy_of(Errno::EACCES, Some(&node), &HostFacts::default());
+        let node = |group: &str, group_may| DeviceNode { group: group.to_owned(), group_may };
+        let remedy =
+            |node: DeviceNode| remedy_of(Errno::EACCES, Some(&node), &HostFacts::default());
         assert_eq!(remedy(node("kvm", true)), "sudo usermod -aG kvm $USER, then log in again");
         assert!(remedy(node("root", false)).starts_with("sudo chgrp kvm /dev/kvm"));
         assert_eq!(group_name("root:x:0:\nkvm:x:104:me\n", 104), "kvm");

@@ -34,7 +34,7 @@ int main(void) {
 #else
 
 /* loop FILE: FILE holds inputs, each a 32-bit length and the bytes. For each 64-bit count on
- * standard input, so many runs of the inputs in turn; answers with the sum of their statuses. */
+ * standard input, that number of runs of the inputs in turn; answers with the sum of their statuses. */
 enum { INPUTS_MAX = 64 };
 
 int main(int argc, char **argv) {

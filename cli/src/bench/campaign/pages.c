@@ -1,4 +1,4 @@
-/* json.c's parser, which also writes a byte to each of as many pages as it is told: `pages N`. */
+/* json.c's parser, which also writes a byte to each of N pages: `pages N`. */
 #define main json_main
 #include "json.c"
 #undef main
