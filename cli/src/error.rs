@@ -210,7 +210,20 @@ impl CliError {
             Self::Campaign(CampaignError::MaxLenZero | CampaignError::TimeoutZero) => {
                 ExitCode::Usage
             }
-            _ => ExitCode::Input,
+            Self::Campaign(_)
+            | Self::Snapshot(_)
+            | Self::Read { .. }
+            | Self::Remove { .. }
+            | Self::Write(_)
+            | Self::Stdin(_)
+            | Self::NoProgram { .. }
+            | Self::EndedEarly { .. }
+            | Self::Blocks { .. }
+            | Self::OtherProgram { .. }
+            | Self::Record(_)
+            | Self::NoSnapshot { .. }
+            | Self::NotABench { .. }
+            | Self::OtherBench { .. } => ExitCode::Input,
         }
     }
 

@@ -3,7 +3,6 @@
 //! A reader that goes away is no error. Never decides what is said.
 
 use crate::error::CliError;
-use dejavm_corpus::ErrorChain;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -24,7 +23,8 @@ pub fn start_log(verbose: u8) {
     let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];
     let wanted = std::env::var_os(LOG_VARIABLE);
     let filter = log_filter(wanted.as_deref(), level).unwrap_or_else(|error| {
-        note(&format!("dejavm: {LOG_VARIABLE} is not used: {}", ErrorChain(&error)));
+        // It says its causes itself.
+        note(&format!("dejavm: {LOG_VARIABLE} is not used: {error}"));
         EnvFilter::new(level)
     });
     tracing_subscriber::fmt()

@@ -109,7 +109,10 @@ impl<'t> Executor<'t> {
     pub(crate) fn confirm_crash(&mut self, input: &[u8]) -> Result<Confirmation, TargetError> {
         Ok(match self.trace(input)? {
             ExitKind::Crashed(facts) => Confirmation::Crashes(facts),
-            _ => Confirmation::Unsteady,
+            ExitKind::Finished
+            | ExitKind::TimedOut
+            | ExitKind::OutOfMemory
+            | ExitKind::Unsupported(_) => Confirmation::Unsteady,
         })
     }
 

@@ -97,13 +97,14 @@ impl CampaignState<'_> {
         for &block in reported {
             self.covered.insert(block as usize);
         }
-        match (exit_kind, source) {
-            (ExitKind::Finished, Source::Seed(_)) => {}
-            (ExitKind::Finished, Source::Mutant(_)) if fresh => {}
+        match exit_kind {
+            ExitKind::Finished if fresh || matches!(source, Source::Seed(_)) => {}
             // Seen once now, as something else.
-            (ExitKind::Crashed(facts), _) => return self.crashed(input, &facts, source),
-            (ExitKind::TimedOut, _) => return self.timed_out(input, source),
-            _ => return Ok(self.unreproducible(Finding::Coverage)),
+            ExitKind::Crashed(facts) => return self.crashed(input, &facts, source),
+            ExitKind::TimedOut => return self.timed_out(input, source),
+            ExitKind::Finished | ExitKind::OutOfMemory | ExitKind::Unsupported(_) => {
+                return Ok(self.unreproducible(Finding::Coverage));
+            }
         }
         let (id, parent) = (self.next_entry, self.parent(source));
         let name = names::queue(id, self.origin(source)?, self.moment());

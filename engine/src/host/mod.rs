@@ -2,7 +2,7 @@
 //!
 //! Never changes anything on the host, and never runs a machine: what it tries runs in VMs of a
 //! few pages that are thrown away, each under a time limit. Stands above `guest`, whose stubs the
-//! probes use, and below `machine`, which asks [`require`] before it makes a VM.
+//! probes use, and below `machine`, which asks [`require()`] before it makes a VM.
 
 mod cpuid;
 mod extensions;
