@@ -3,7 +3,7 @@
 //! Never runs long: an expression gets a fixed number of operations, whatever it loops over.
 
 use super::super::frames::Reader;
-use super::{Read, Values, read_u64};
+use super::values::{Read, Values, read_u64};
 use gimli::{
     EhFrame, Encoding, Evaluation, EvaluationResult, Format, Location, Register, RegisterRule,
     UnwindExpression, Value,
