@@ -11,7 +11,7 @@
 use super::rewrite;
 use crate::address::{Gpa, Gva, PAGE_SIZE, Pfn};
 use crate::memory::GuestMemory;
-use crate::paging::{Frames, Tables, TablesFull, leaf_entry};
+use crate::paging::{Frames, Tables, TablesError, leaf_entry};
 
 /// First virtual address of the engine's part of the address space. It has a top-level entry
 /// (512 GiB) to itself.
@@ -85,7 +85,7 @@ pub const fn user_flags(asked: u64) -> u64 {
 ///
 /// # Errors
 /// The arena is too small, which is a mistake in this module's constants.
-pub fn install(memory: &mut GuestMemory, user_pages: u64) -> Result<Tables, TablesFull> {
+pub fn install(memory: &mut GuestMemory, user_pages: u64) -> Result<Tables, TablesError> {
     let arena = Frames::new(Pfn::from(ARENA), Pfn(ENGINE_BYTES / PAGE_SIZE as u64));
     let first = Pfn::from(USER_BASE);
     let mut tables = Tables::new(memory, arena, Frames::new(first, Pfn(first.0 + user_pages)))?;
