@@ -10,6 +10,7 @@ use dejavm_engine::kvm::KvmError;
 use dejavm_engine::linux::LoadError;
 use dejavm_engine::machine::MachineError;
 use dejavm_engine::outcome::Outcome;
+use dejavm_engine::paging::TablesError;
 use dejavm_engine::snapshot::FileError;
 use std::io;
 use std::path::PathBuf;
@@ -240,9 +241,8 @@ impl CliError {
     fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Machine { source, .. } => match **source {
-                MachineError::TablesFull(_) | MachineError::Load(LoadError::OutOfMemory { .. }) => {
-                    Some("raise --ram")
-                }
+                MachineError::Tables(TablesError::Full)
+                | MachineError::Load(LoadError::OutOfMemory { .. }) => Some("raise --ram"),
                 MachineError::Memory(_) => Some("lower --ram"),
                 _ => None,
             },
@@ -280,7 +280,9 @@ fn of_campaign(error: &CampaignError) -> Option<&'static str> {
 fn of_machine(error: &MachineError) -> ExitCode {
     match error {
         MachineError::Load(_) | MachineError::BareImage(_) => ExitCode::Input,
-        MachineError::PointNotMapped { .. } | MachineError::TablesFull(_) => ExitCode::Usage,
+        MachineError::PointNotMapped { .. } | MachineError::Tables(TablesError::Full) => {
+            ExitCode::Usage
+        }
         _ => ExitCode::Host,
     }
 }

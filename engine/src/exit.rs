@@ -173,6 +173,7 @@ impl<'a> Exit<'a> {
             Self::InternalError { suberror, data } => exit(
                 k::KVM_EXIT_INTERNAL_ERROR,
                 u64::from(suberror),
+                // Not every suberror comes with data.
                 data.first().copied().unwrap_or(0),
             ),
             Self::FailEntry { reason, cpu } => exit(k::KVM_EXIT_FAIL_ENTRY, reason, u64::from(cpu)),

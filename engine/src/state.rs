@@ -202,12 +202,15 @@ fn load_msrs(fd: &mut VcpuFd, msrs: &[(u32, u64)], reach: Reach) -> Result<Vec<u
     loop {
         match fd.set_msrs(rest) {
             Ok(()) => return Ok(loaded),
-            Err(KvmError::Msr { index, .. }) if !reach.notices(index) => {
+            Err(KvmError::Msr { call, index }) if !reach.notices(index) => {
+                let at = rest.iter().position(|&(i, _)| i == index);
+                // KVM refuses one of those that it was given.
+                let Some((_, after)) = at.and_then(|at| rest.split_at_checked(at + 1)) else {
+                    return Err(KvmError::Msr { call, index });
+                };
                 tracing::debug!("the host lacks MSR {index:#x} of the snapshot: left out");
                 loaded.retain(|&i| i != index);
-                let after =
-                    rest.iter().position(|&(i, _)| i == index).map_or(rest.len(), |at| at + 1);
-                rest = rest.get(after..).unwrap_or(&[]);
+                rest = after;
             }
             Err(error) => return Err(error),
         }
@@ -239,7 +242,14 @@ pub fn savable_msrs(vcpu: &mut Vcpu, candidates: &[u32]) -> Result<Vec<u32>, Kvm
     loop {
         match vcpu.fd().set_msrs(&values) {
             Ok(()) => return Ok(values.into_iter().map(|(index, _)| index).collect()),
-            Err(KvmError::Msr { index, .. }) => values.retain(|&(i, _)| i != index),
+            Err(KvmError::Msr { call, index }) => {
+                let before = values.len();
+                values.retain(|&(i, _)| i != index);
+                // KVM refuses one of those that it was given.
+                if values.len() == before {
+                    return Err(KvmError::Msr { call, index });
+                }
+            }
             Err(error) => return Err(error),
         }
     }

@@ -73,7 +73,8 @@ pub fn run(args: &ReproArgs) -> Result<ExitCode, CliError> {
     let process = machine.process().cloned();
     let mut report =
         Report::new(&run, process.as_ref(), &mut |at, out| machine.read_virtual(at, out));
-    report.memory_crc32 = Some(report::digest(machine.memory_digest()));
+    let digest = machine.memory_digest().map_err(CliError::machine("sum up the guest's memory"))?;
+    report.memory_crc32 = Some(report::digest(digest));
     let symbolizer = boot::symbolizer(machine.process());
     report.snapshot = Some(point::in_words(machine.snapshot(), &symbolizer));
     let (reproduced, verdict) = wanted.compare(&run, &report);

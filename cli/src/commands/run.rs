@@ -152,7 +152,8 @@ fn of_run(
     let process = machine.process().cloned();
     let mut report =
         Report::new(run, process.as_ref(), &mut |at, out| machine.read_virtual(at, out));
-    report.memory_crc32 = Some(report::digest(machine.memory_digest()));
+    let digest = machine.memory_digest().map_err(CliError::machine("sum up the guest's memory"))?;
+    report.memory_crc32 = Some(report::digest(digest));
     machine.set_rewind_mode(args.rewind.into());
     let rewound = machine.rewind().map_err(CliError::machine("rewind the guest"))?;
     report.pages_dirty = Some(rewound.pages_hot + rewound.pages_host);

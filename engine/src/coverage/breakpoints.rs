@@ -4,7 +4,7 @@
 //! Never decides what a reached block is worth.
 
 use crate::address::{Gpa, Pfn};
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, OutOfRam};
 use crate::rewind::Patches;
 use std::collections::HashMap;
 
@@ -92,7 +92,15 @@ impl Breakpoints {
     }
 
     /// Patches the blocks that `which` asks for, and takes every other breakpoint out.
-    pub fn arm(&mut self, which: Arm, memory: &mut GuestMemory, patches: &mut Patches) {
+    ///
+    /// # Errors
+    /// A block that was in memory is not there any more.
+    pub fn arm(
+        &mut self,
+        which: Arm,
+        memory: &mut GuestMemory,
+        patches: &mut Patches,
+    ) -> Result<(), OutOfRam> {
         for site in self.sites.iter_mut().flatten() {
             let wanted = match which {
                 Arm::None => false,
@@ -100,27 +108,29 @@ impl Breakpoints {
                 Arm::All => true,
             };
             if wanted != site.armed {
-                site.switch(wanted, memory, patches);
+                site.switch(wanted, memory, patches)?;
             }
         }
+        Ok(())
     }
 
     /// Takes the breakpoint at `address` out, which the guest has just hit. `None` when there is
     /// none: the INT3 is the program's own.
+    ///
+    /// # Errors
+    /// As [`arm`](Self::arm).
     pub fn hit(
         &mut self,
         address: u64,
         memory: &mut GuestMemory,
         patches: &mut Patches,
-    ) -> Option<u32> {
-        let block = *self.by_address.get(&address)?;
-        let site = self.sites.get_mut(block as usize)?.as_mut()?;
-        if !site.armed {
-            return None;
-        }
-        site.switch(false, memory, patches);
+    ) -> Result<Option<u32>, OutOfRam> {
+        let Some(&block) = self.by_address.get(&address) else { return Ok(None) };
+        let site = self.sites.get_mut(block as usize).and_then(Option::as_mut);
+        let Some(site) = site.filter(|site| site.armed) else { return Ok(None) };
+        site.switch(false, memory, patches)?;
         site.known = true;
-        Some(block)
+        Ok(Some(block))
     }
 }
 
@@ -136,17 +146,20 @@ pub enum Arm {
 }
 
 impl Site {
-    fn switch(&mut self, on: bool, memory: &mut GuestMemory, patches: &mut Patches) {
-        let byte = if on { INT3 } else { self.original };
-        // The site was read when it was made, so it is RAM.
-        if memory.write_unmarked(self.at, &[byte]).is_ok() {
-            let (pfn, offset) = (Pfn::from(self.at), self.at.page_offset() as u16);
-            if on {
-                patches.set(pfn, offset, INT3);
-            } else {
-                patches.clear(pfn, offset);
-            }
-            self.armed = on;
+    fn switch(
+        &mut self,
+        on: bool,
+        memory: &mut GuestMemory,
+        patches: &mut Patches,
+    ) -> Result<(), OutOfRam> {
+        memory.write_unmarked(self.at, &[if on { INT3 } else { self.original }])?;
+        let (pfn, offset) = (Pfn::from(self.at), self.at.page_offset() as u16);
+        if on {
+            patches.set(pfn, offset, INT3);
+        } else {
+            patches.clear(pfn, offset);
         }
+        self.armed = on;
+        Ok(())
     }
 }

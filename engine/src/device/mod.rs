@@ -32,6 +32,11 @@ pub struct Console {
     bytes_max: usize,
 }
 
+/// A console's registers that no 16550 can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a console's receive buffer has more bytes than a 16550's")]
+pub struct BadConsole;
+
 /// A console's registers and what it has printed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConsoleState {
@@ -41,11 +46,23 @@ pub struct ConsoleState {
     output: Vec<u8>,
 }
 
+impl ConsoleState {
+    /// Checks a state that was read from a file.
+    ///
+    /// # Errors
+    /// No console can have it.
+    pub fn check(&self) -> Result<(), BadConsole> {
+        serial(self, Vec::new()).map(drop)
+    }
+}
+
 impl Console {
     /// A console in `state` that keeps `bytes_max` bytes of output.
-    #[must_use]
-    pub fn new(state: &ConsoleState, bytes_max: usize) -> Self {
-        Self { serial: serial(state, state.output.clone()), bytes_max }
+    ///
+    /// # Errors
+    /// The state is none that a console can have: a snapshot file said so.
+    pub fn new(state: &ConsoleState, bytes_max: usize) -> Result<Self, BadConsole> {
+        Ok(Self { serial: serial(state, state.output.clone())?, bytes_max })
     }
 
     /// Whether `port` is one of the console's.
@@ -101,13 +118,17 @@ impl Console {
 
     /// Back to `then`, from which this console has only printed on. Allocates only when the
     /// registers changed.
-    pub fn rewind_to(&mut self, then: &ConsoleState) {
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn rewind_to(&mut self, then: &ConsoleState) -> Result<(), BadConsole> {
         self.serial.writer_mut().truncate(then.output.len());
         let now = self.serial.state();
         if then.registers != Some(registers(&now)) || then.input != now.in_buffer {
             let output = std::mem::take(self.serial.writer_mut());
-            self.serial = serial(then, output);
+            self.serial = serial(then, output)?;
         }
+        Ok(())
     }
 }
 
@@ -125,9 +146,12 @@ fn registers(s: &SerialState) -> [u8; 9] {
     ]
 }
 
-fn serial(state: &ConsoleState, output: Vec<u8>) -> Serial<NoInterrupt, NoEvents, Vec<u8>> {
+fn serial(
+    state: &ConsoleState,
+    output: Vec<u8>,
+) -> Result<Serial<NoInterrupt, NoEvents, Vec<u8>>, BadConsole> {
     let Some([low, high, ier, iir, lcr, lsr, mcr, msr, scr]) = state.registers else {
-        return Serial::new(NoInterrupt, output);
+        return Ok(Serial::new(NoInterrupt, output));
     };
     let state_of = SerialState {
         baud_divisor_low: low,
@@ -141,9 +165,7 @@ fn serial(state: &ConsoleState, output: Vec<u8>) -> Serial<NoInterrupt, NoEvents
         scratch: scr,
         in_buffer: state.input.clone(),
     };
-    // Refused only when the input buffer is longer than a 16550's, which a file may claim.
-    Serial::from_state(&state_of, NoInterrupt, NoEvents, output)
-        .unwrap_or_else(|_| Serial::new(NoInterrupt, state.output.clone()))
+    Serial::from_state(&state_of, NoInterrupt, NoEvents, output).map_err(|_| BadConsole)
 }
 
 #[cfg(test)]
@@ -152,13 +174,13 @@ mod tests {
 
     #[test]
     fn what_was_printed_and_the_registers_come_back() {
-        let mut console = Console::new(&ConsoleState::default(), 100);
+        let mut console = Console::new(&ConsoleState::default(), 100).unwrap();
         console.write(COM1, b'a');
         let then = console.state();
         console.write(COM1, b'b');
         console.write(COM1 + 7, 0x55);
         assert_eq!(console.output(), b"ab");
-        console.rewind_to(&then);
+        console.rewind_to(&then).unwrap();
         assert_eq!(console.output(), b"a");
         assert_eq!(console.read(COM1 + 7), 0);
         assert_eq!(console.state(), then);
@@ -166,9 +188,19 @@ mod tests {
 
     #[test]
     fn output_stops_at_its_limit() {
-        let mut console = Console::new(&ConsoleState::default(), 3);
+        let mut console = Console::new(&ConsoleState::default(), 3).unwrap();
         (0..10).for_each(|_| console.write(COM1, b'x'));
         assert_eq!(console.output(), b"xxx");
         assert!(console.is_full());
+    }
+
+    #[test]
+    fn a_receive_buffer_that_no_16550_has_is_refused() {
+        let mut state = Console::new(&ConsoleState::default(), 3).unwrap().state();
+        state.input = vec![0; 64];
+        assert_eq!(state.check(), Ok(()));
+        state.input.push(0);
+        assert_eq!(state.check(), Err(BadConsole));
+        assert!(Console::new(&state, 3).is_err());
     }
 }

@@ -10,7 +10,7 @@ use crate::guest::bare::{BareSpec, ImageError, Mode};
 use crate::guest::process::trap;
 use crate::kvm::{KvmError, System, Vm};
 use crate::memory::{GuestMemory, MemoryError, OutOfRam, SlotSpec};
-use crate::paging::{TablesFull, leaf_entry};
+use crate::paging::{TablesError, leaf_entry};
 use crate::vcpu::Vcpu;
 use kvm_bindings::kvm_regs;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub(super) enum ProbeError {
     OutOfRam(#[from] OutOfRam),
     /// Likewise.
     #[error(transparent)]
-    Tables(#[from] TablesFull),
+    Tables(#[from] TablesError),
     /// Likewise.
     #[error(transparent)]
     Image(#[from] ImageError),

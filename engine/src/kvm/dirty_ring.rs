@@ -143,7 +143,7 @@ impl DirtyRing {
         while self.held > 0 {
             // SAFETY: the VM's own descriptor; the call takes no memory of this process.
             let done = match unsafe { raw::kvm_reset_dirty_rings(vm.fd.as_raw_fd(), 0) } {
-                Ok(done) => u32::try_from(done).unwrap_or(0),
+                Ok(done) => u32::try_from(done).map_err(|_| refused(Errno::EPROTO))?,
                 Err(Errno::EINTR) => 0,
                 Err(error) => return Err(refused(error)),
             };

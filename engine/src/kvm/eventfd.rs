@@ -3,9 +3,8 @@
 //!
 //! Never reads or writes an eventfd itself.
 
-use super::{KvmError, Vm, failed};
+use super::{KvmError, Vm, errno_of, failed};
 use kvm_ioctls::{IoEventAddress, NoDatamatch};
-use nix::errno::Errno;
 
 pub use vmm_sys_util::eventfd::EventFd;
 
@@ -14,10 +13,8 @@ pub use vmm_sys_util::eventfd::EventFd;
 /// # Errors
 /// The process has no descriptor left.
 pub fn event_fd() -> Result<EventFd, KvmError> {
-    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(|error| KvmError::Ioctl {
-        call: "eventfd",
-        source: Errno::from_raw(error.raw_os_error().unwrap_or(0)),
-    })
+    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
+        .map_err(|error| KvmError::Ioctl { call: "eventfd", source: errno_of(&error) })
 }
 
 /// Where a guest's store goes: a port, or guest-physical memory that no slot covers.

@@ -71,6 +71,14 @@ pub enum KvmError {
         /// The MSR's number.
         index: u32,
     },
+    /// The dirty ring told of a page that is in no memory slot.
+    #[error("the dirty ring has page {index} of slot {slot}, which the VM does not have")]
+    DirtyPage {
+        /// Slot number.
+        slot: u32,
+        /// Index of the page in the slot.
+        index: u64,
+    },
     /// Any other ioctl failed.
     #[error("{call}: {source}")]
     Ioctl {
@@ -90,6 +98,12 @@ fn hint(errno: Errno) -> &'static str {
         }
         _ => "",
     }
+}
+
+/// The number of an error that came from the kernel; what std refuses by itself, such as a path
+/// with a NUL, is an invalid argument.
+pub(crate) fn errno_of(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw)
 }
 
 /// An ioctl's failure under its name.
@@ -121,12 +135,11 @@ impl System {
     /// As [`open`](Self::open).
     pub fn open_at(path: &Path) -> Result<Self, KvmError> {
         use std::os::fd::IntoRawFd;
-        let file = std::fs::OpenOptions::new().read(true).write(true).open(path).map_err(|e| {
-            KvmError::Open {
-                path: path.to_owned(),
-                source: Errno::from_raw(e.raw_os_error().unwrap_or(0)),
-            }
-        })?;
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(|e| KvmError::Open { path: path.to_owned(), source: errno_of(&e) })?;
         // SAFETY: the descriptor was just opened and is given away here, so `Kvm` is its only
         // owner. On a file that is not KVM's every ioctl fails with ENOTTY.
         let fd = unsafe {

@@ -70,9 +70,9 @@ impl BareSpec {
 }
 
 impl BareDriver {
-    pub(super) fn new(state: BareState) -> Self {
-        let console = Console::new(&state.console, OUTPUT_BYTES_MAX);
-        Self { state, console }
+    pub(super) fn new(state: BareState) -> Result<Self, MachineError> {
+        let console = Console::new(&state.console, OUTPUT_BYTES_MAX)?;
+        Ok(Self { state, console })
     }
 
     /// Loads the image and puts the vCPU at its first instruction.
@@ -83,7 +83,7 @@ impl BareDriver {
         hw.vcpu.fd().set_regs(&spec.regs(entry))?;
         hw.vcpu.reload()?;
         let spec = BareSpec { image: Vec::new(), ..spec.clone() };
-        Ok(Self::new(BareState { spec, console: ConsoleState::default(), buffer: None }))
+        Self::new(BareState { spec, console: ConsoleState::default(), buffer: None })
     }
 
     /// What the guest has printed since boot.
@@ -94,7 +94,7 @@ impl BareDriver {
     /// Runs to the next exit and answers it.
     pub(super) fn step(&mut self, hw: &mut Hardware) -> Result<Flow, MachineError> {
         let exit = match hw.vcpu.run()? {
-            Exit::PortOut { port, size, data } => self.port_out(port, size, data),
+            Exit::PortOut { port, size, data } => self.port_out(port, size, data)?,
             Exit::PortIn { port, size, data } => {
                 self.port_in(port, size, data);
                 BareExit::Continue
@@ -115,9 +115,11 @@ impl BareDriver {
         self.answer(hw, exit)
     }
 
-    fn port_out(&mut self, port: u16, size: u8, data: &[u8]) -> BareExit {
-        let last = data.last().copied().unwrap_or(0);
-        match port {
+    fn port_out(&mut self, port: u16, size: u8, data: &[u8]) -> Result<BareExit, MachineError> {
+        let Some(&last) = data.last() else {
+            return Err(MachineError::Invariant("KVM tells of an OUT without data"));
+        };
+        Ok(match port {
             PORT_SNAPSHOT => BareExit::Snapshot,
             PORT_DONE => BareExit::End(Outcome::Exited { status: last }),
             PORT_CRASH => BareExit::Crash(last),
@@ -132,7 +134,7 @@ impl BareDriver {
                 tracing::trace!(port, size, ?data, "a port with nothing behind it");
                 BareExit::Continue
             }
-        }
+        })
     }
 
     fn port_in(&mut self, port: u16, size: u8, data: &mut [u8]) {
@@ -179,6 +181,7 @@ impl BareDriver {
             let bytes = left.min(chunk.len() as u64);
             let part = &mut chunk[..bytes as usize];
             if hw.memory.read(at, part).is_err() {
+                // What the guest named and is not RAM prints nothing.
                 break;
             }
             self.console.print(part);
@@ -204,8 +207,8 @@ impl BareDriver {
     }
 
     /// Puts the host's side back.
-    pub(super) fn rewind_to(&mut self, then: &BareState) {
-        self.console.rewind_to(&then.console);
+    pub(super) fn rewind_to(&mut self, then: &BareState) -> Result<(), MachineError> {
+        Ok(self.console.rewind_to(&then.console)?)
     }
 
     /// What differs on the host's side from `then`.

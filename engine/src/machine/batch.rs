@@ -4,6 +4,7 @@
 //! like a finding here is to be believed only after a run of its own, by [`Machine::run`]. Never
 //! interprets an exit.
 
+use super::driver::other_kind;
 use super::{Driver, GuestState, Machine, MachineError, Readiness};
 use crate::guest::process::agent::{AgentError, BATCH_BYTES_MAX, BATCH_MAX};
 use crate::guest::process::trap::CR4_FSGSBASE;
@@ -153,17 +154,17 @@ impl Machine {
     /// The guest is no process, the machine was not rewound, or there is no room for the agent;
     /// the machine is as before, and runs one input at a time.
     pub fn prepare_batches(&mut self) -> Result<(), MachineError> {
-        match self.readiness {
-            Readiness::Ready => {}
-            Readiness::Poisoned => return Err(MachineError::Poisoned),
-            Readiness::Ran(_) => return Err(MachineError::NotRewound),
-        }
+        self.readiness.check()?;
         let Self { hw, driver, snapshot, .. } = self;
         match (driver, &snapshot.guest) {
             (Driver::Process(driver), GuestState::Process(then)) => {
                 driver.prepare_agent(hw, snapshot, then)
             }
-            _ => Err(MachineError::NotAProcess { operation: "a batch" }),
+            (Driver::Bare(_), GuestState::Bare(_)) => {
+                Err(MachineError::NotAProcess { operation: "a batch" })
+            }
+            (Driver::Process(_), GuestState::Bare(_))
+            | (Driver::Bare(_), GuestState::Process(_)) => Err(other_kind()),
         }
     }
 
@@ -185,7 +186,7 @@ impl Machine {
         let Self { hw, driver, patches, rewind, watchdog, snapshot, prepared, readiness, .. } =
             self;
         let (Driver::Process(driver), GuestState::Process(then)) = (driver, &snapshot.guest) else {
-            return Err(MachineError::NotAProcess { operation: "a batch" });
+            return Err(other_kind());
         };
         if batch.is_empty() {
             return Ok(());
@@ -215,8 +216,11 @@ impl Machine {
     pub(super) fn leave_agent(&mut self) -> Result<(), MachineError> {
         let Self { hw, driver, patches, rewind, watchdog, snapshot, prepared, readiness, .. } =
             self;
-        let (Driver::Process(driver), GuestState::Process(then)) = (driver, &snapshot.guest) else {
-            return Ok(());
+        let (driver, then) = match (driver, &snapshot.guest) {
+            (Driver::Process(driver), GuestState::Process(then)) => (driver, then),
+            (Driver::Bare(_), GuestState::Bare(_)) => return Ok(()),
+            (Driver::Process(_), GuestState::Bare(_))
+            | (Driver::Bare(_), GuestState::Process(_)) => return Err(other_kind()),
         };
         if !driver.is_under_agent() {
             return Ok(());

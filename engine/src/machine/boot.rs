@@ -267,6 +267,7 @@ fn set_up_cpu(hw: &mut Hardware, root: Gpa, start: Start) -> Result<(), MachineE
 
 /// What the auxiliary vector tells a program about this vCPU.
 fn cpu_facts(cpuid: &[kvm_bindings::kvm_cpuid_entry2]) -> CpuFacts {
+    // A leaf that a CPU has not reads as zeros: no XSAVE, and the features that every x86-64 has.
     let leaf = |function, index| cpuid.iter().find(|e| e.function == function && e.index == index);
     let default = CpuFacts::default();
     // CPUID.0DH.0:EBX is the XSAVE area for what XCR0 enables. A signal frame has room for it,

@@ -16,10 +16,8 @@ impl Machine {
         let Driver::Process(driver) = driver else {
             return Err(MachineError::NotAProcess { operation: "coverage" });
         };
-        if self.readiness != Readiness::Ready {
-            return Err(MachineError::NotRewound);
-        }
-        driver.breakpoints.arm(Arm::None, &mut hw.memory, patches);
+        self.readiness.check()?;
+        driver.breakpoints.arm(Arm::None, &mut hw.memory, patches)?;
         driver.breakpoints = Breakpoints::new(blocks, &hw.memory, |at| driver.block_site(hw, at));
         driver.forget_replaced_calls();
         Ok(())
@@ -52,8 +50,11 @@ impl Machine {
 
     /// Chooses which breakpoints shall fire in the next runs.
     pub fn arm_blocks(&mut self, which: Arm) {
-        if let Driver::Process(driver) = &mut self.driver {
-            driver.breakpoints.arm(which, &mut self.hw.memory, &mut self.patches);
+        if let Driver::Process(driver) = &mut self.driver
+            && driver.breakpoints.arm(which, &mut self.hw.memory, &mut self.patches).is_err()
+        {
+            // The next run says so.
+            self.readiness = Readiness::Broken("a breakpoint is in RAM");
         }
     }
 

@@ -58,13 +58,14 @@ impl Driver {
         }
     }
 
-    pub(super) fn of(state: &GuestState) -> Self {
-        match state {
+    /// A guest that is to go on from `state`.
+    pub(super) fn of(state: &GuestState) -> Result<Self, MachineError> {
+        Ok(match state {
             GuestState::Process(state) => {
                 Self::Process(Box::new(ProcessDriver::new((**state).clone())))
             }
-            GuestState::Bare(state) => Self::Bare(Box::new(BareDriver::new(state.clone()))),
-        }
+            GuestState::Bare(state) => Self::Bare(Box::new(BareDriver::new(state.clone())?)),
+        })
     }
 
     /// The kernel of a process guest.
@@ -75,7 +76,7 @@ impl Driver {
         }
     }
 
-    /// Copies a process's memory; false when it is not all readable.
+    /// Copies a process's memory; false when it is not all readable, and for a bare guest.
     pub(super) fn read_virtual(&mut self, hw: &mut Hardware, at: u64, out: &mut [u8]) -> bool {
         use crate::guest::process::pages::ProcessPages;
         use crate::linux::mm::user_memory::UserMemory;
@@ -193,6 +194,15 @@ pub(super) fn ending(outcome: &Outcome) -> Ending {
     match outcome {
         Outcome::Exited { .. } => Ending::Asked,
         Outcome::Crashed(fault) if fault.vector != Some(8) => Ending::Reported,
-        _ => Ending::Interrupted,
+        Outcome::Crashed(_)
+        | Outcome::Halted
+        | Outcome::TimedOut
+        | Outcome::OutOfMemory
+        | Outcome::Unsupported(_) => Ending::Interrupted,
     }
+}
+
+/// The error of a machine whose driver and snapshot are of different kinds of guest.
+pub(super) const fn other_kind() -> MachineError {
+    MachineError::Invariant("a machine's driver and its snapshot are of one kind of guest")
 }

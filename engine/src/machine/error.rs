@@ -1,9 +1,11 @@
 //! What the host can fail at while a machine is made or driven. What a guest does is an outcome.
 
+use crate::device::BadConsole;
 use crate::kvm::KvmError;
 use crate::memory::{MemoryError, OutOfRam};
 use crate::outcome::Unsupported;
-use crate::paging::TablesFull;
+use crate::paging::TablesError;
+use crate::rewind::RewindError;
 
 /// What the host failed at. What a guest does is an [`Outcome`](crate::outcome::Outcome).
 #[derive(Debug, thiserror::Error)]
@@ -18,11 +20,18 @@ pub enum MachineError {
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// An address that must be RAM is not: the snapshot does not fit its own layout.
-    #[error("the machine's own pages are not where they should be: {0}")]
+    #[error("the machine's own pages are not where they should be")]
     OutOfRam(#[from] OutOfRam),
-    /// The page-table arena or the RAM is too small for the guest to begin.
-    #[error("the guest's RAM is too small to build its page tables")]
-    TablesFull(#[from] TablesFull),
+    /// The page-table arena or the RAM is too small for the guest to begin; or a snapshot file has
+    /// page tables that lead elsewhere.
+    #[error("build the guest's page tables")]
+    Tables(#[from] TablesError),
+    /// Memory could not be put back.
+    #[error(transparent)]
+    Rewind(#[from] RewindError),
+    /// A bare guest's console cannot be made.
+    #[error("make the guest's console")]
+    Console(#[from] BadConsole),
     /// The program could not be loaded.
     #[error(transparent)]
     Load(#[from] crate::linux::loader::spec::LoadError),
@@ -33,11 +42,11 @@ pub enum MachineError {
     #[error(transparent)]
     BareImage(#[from] crate::guest::bare::ImageError),
     /// The watchdog's thread could not be started.
-    #[error("start the watchdog thread: {0}")]
-    Watchdog(std::io::Error),
+    #[error("start the watchdog thread")]
+    Watchdog(#[source] std::io::Error),
     /// The pages could not be captured.
-    #[error("capture the guest's pages: {0}")]
-    Capture(std::io::Error),
+    #[error("capture the guest's pages")]
+    Capture(#[source] std::io::Error),
     /// The snapshot was taken with CPU features that a vCPU does not have here.
     #[error(
         "this host's KVM does not give a guest the CPU features that the snapshot needs: {missing}"
@@ -64,6 +73,9 @@ pub enum MachineError {
     /// An earlier rewind failed half way.
     #[error("an earlier rewind of this machine did not finish, so its state is unknown")]
     Poisoned,
+    /// Something that the engine relies on is not so: a mistake of the engine's, and no outcome.
+    #[error("an invariant of the engine does not hold: {0}")]
+    Invariant(&'static str),
     /// The operation is for another kind of guest.
     #[error("{operation} is for process guests")]
     NotAProcess {

@@ -31,7 +31,7 @@ use crate::outcome::Outcome;
 use crate::rewind::{HostRewind, Patches, Rewound};
 use crate::snapshot::{Blob, HasBlobs, Snapshot};
 use crate::state::{self, Ending, Prepared, RunFacts};
-use driver::{Driver, Flow, HIT_ALLOWANCE, Stop, drive, ending};
+use driver::{Driver, Flow, HIT_ALLOWANCE, Stop, drive, ending, other_kind};
 use hardware::{DirtySource, Hardware, VmSpec};
 use kvm_bindings::{kvm_cpuid_entry2, kvm_regs};
 use process::ProcessDriver;
@@ -141,6 +141,20 @@ enum Readiness {
     Ran(Ending),
     /// A rewind began and did not finish.
     Poisoned,
+    /// This invariant does not hold, and nothing mends it.
+    Broken(&'static str),
+}
+
+impl Readiness {
+    /// Whether the machine is at its snapshot.
+    fn check(self) -> Result<(), MachineError> {
+        match self {
+            Self::Ready => Ok(()),
+            Self::Ran(_) => Err(MachineError::NotRewound),
+            Self::Poisoned => Err(MachineError::Poisoned),
+            Self::Broken(invariant) => Err(MachineError::Invariant(invariant)),
+        }
+    }
 }
 
 /// A machine that has a snapshot, and goes back to it after every run.
@@ -192,7 +206,7 @@ impl Machine {
             return Err(MachineError::HostLacks { missing: missing.join(", ") });
         }
         hw.memory.map_pages(&snapshot.pages)?;
-        let driver = Driver::of(&snapshot.guest);
+        let driver = Driver::of(&snapshot.guest)?;
         // The snapshot's MSRs, not this host's list: comparing needs the same ones.
         hw.parts.msrs = snapshot.state.load(&mut hw.vcpu, &hw.vm, driver.reach(), &hw.parts)?;
         let watchdog = Watchdog::new(hw.vcpu.kicker()).map_err(MachineError::Watchdog)?;
@@ -253,12 +267,9 @@ impl Machine {
     /// poisoned until a rewind succeeds.
     pub fn run(&mut self, input: &[u8], limit: Limit) -> Result<RunReport, MachineError> {
         self.leave_agent()?;
-        match self.readiness {
-            // Until it is known how it ended, it may have been anyhow.
-            Readiness::Ready => self.readiness = Readiness::Ran(Ending::Interrupted),
-            Readiness::Poisoned => return Err(MachineError::Poisoned),
-            Readiness::Ran(_) => return Err(MachineError::NotRewound),
-        }
+        self.readiness.check()?;
+        // Assume the worst until the outcome is known.
+        self.readiness = Readiness::Ran(Ending::Interrupted);
         let start = Instant::now();
         self.driver.arm(&self.watchdog, start, limit.time);
         let mut exits = 0;
@@ -266,8 +277,9 @@ impl Machine {
         self.watchdog.disarm();
         let outcome = match stop? {
             Stop::Ended(outcome) => outcome,
-            // No point is set once the snapshot exists.
-            Stop::Snapshot => Outcome::Exited { status: 0 },
+            Stop::Snapshot => {
+                return Err(MachineError::Invariant("no run has a snapshot point, only a boot"));
+            }
         };
         self.readiness = Readiness::Ran(ending(&outcome));
         let (system_calls, traps) = self.driver.counts();
@@ -302,24 +314,25 @@ impl Machine {
     /// The host failed; the machine refuses to run from then on.
     pub fn rewind(&mut self) -> Result<Rewound, MachineError> {
         self.leave_agent()?;
-        let before = self.readiness;
-        if before == Readiness::Poisoned {
-            return Err(MachineError::Poisoned);
-        }
+        let ending = match self.readiness {
+            Readiness::Ready => None,
+            Readiness::Ran(ending) => Some(ending),
+            Readiness::Poisoned => return Err(MachineError::Poisoned),
+            Readiness::Broken(invariant) => return Err(MachineError::Invariant(invariant)),
+        };
         // Poisoned first, ready last: whatever fails in between leaves a machine that says so.
         self.readiness = Readiness::Poisoned;
         let Self { hw, driver, snapshot, rewind, patches, prepared, mode, .. } = self;
         hw.vcpu.settle()?;
-        let ran = match before {
-            Readiness::Ran(ending) => {
-                RunFacts { ending, debug_exception: driver.debug_exception() }
-            }
-            _ => RunFacts::UNKNOWN,
+        let ran = match ending {
+            Some(ending) => RunFacts { ending, debug_exception: driver.debug_exception() },
+            None => RunFacts::UNKNOWN,
         };
         match (driver, &snapshot.guest) {
             (Driver::Process(driver), GuestState::Process(then)) => driver.rewind_to(hw, then)?,
-            (Driver::Bare(driver), GuestState::Bare(then)) => driver.rewind_to(then),
-            _ => return Err(MachineError::Poisoned),
+            (Driver::Bare(driver), GuestState::Bare(then)) => driver.rewind_to(then)?,
+            (Driver::Process(_), GuestState::Bare(_))
+            | (Driver::Bare(_), GuestState::Process(_)) => return Err(other_kind()),
         }
         prepared.restore(&snapshot.state, &mut hw.vcpu, &hw.vm, ran, *mode)?;
         self.last = rewind.rewind(&mut hw.memory, &snapshot.pages, patches)?;
@@ -402,8 +415,23 @@ impl Machine {
         let at = driver.translate(&self.hw, address)?;
         let pfn = at.into();
         let is_patched =
-            self.patches.of(pfn).iter().any(|&(offset, _)| usize::from(offset) == at.page_offset());
+            self.patches.of(pfn).iter().any(|p| usize::from(p.offset) == at.page_offset());
         let page = self.snapshot.pages.page(pfn).filter(|_| is_patched)?;
         page.get(at.page_offset()).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_says_why_it_may_not_run() {
+        assert!(Readiness::Ready.check().is_ok());
+        let ran = Readiness::Ran(Ending::Asked).check();
+        assert!(matches!(ran, Err(MachineError::NotRewound)));
+        assert!(matches!(Readiness::Poisoned.check(), Err(MachineError::Poisoned)));
+        let broken = Readiness::Broken("a page is where it was").check().unwrap_err().to_string();
+        assert!(broken.contains("invariant") && broken.ends_with("a page is where it was"));
     }
 }

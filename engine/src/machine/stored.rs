@@ -12,9 +12,12 @@ impl Stored for GuestState {
     fn check(&self, layout: &[SlotSpec]) -> Result<(), Unsound> {
         match self {
             Self::Process(state) => state.check(layout),
-            // All that it holds are addresses and lengths, which are checked when they are used,
-            // because the guest chooses them.
-            Self::Bare(_) => Ok(()),
+            // All else that it holds are addresses and lengths, which are checked when they are
+            // used, because the guest chooses them.
+            Self::Bare(state) => {
+                let what = "a console's receive buffer has more bytes than a 16550's";
+                state.console.check().map_err(|_| Unsound(what))
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Never repairs what it finds.
 
+use super::driver::other_kind;
 use super::hardware::Hardware;
 use super::{Driver, Flow, GuestState, Machine, MachineError, Readiness};
 use crate::address::Pfn;
@@ -24,27 +25,24 @@ impl Machine {
     /// The machine was not rewound, or the host failed.
     pub fn verify(&mut self) -> Result<Vec<Difference>, MachineError> {
         self.leave_agent()?;
-        match self.readiness {
-            Readiness::Ready => {}
-            Readiness::Poisoned => return Err(MachineError::Poisoned),
-            Readiness::Ran(_) => return Err(MachineError::NotRewound),
-        }
+        self.readiness.check()?;
         let mut found = self.memory_differences();
         self.carry_out_deferred()?;
         let now = self.hw.capture()?;
         found.extend(self.snapshot.state.differences(&now));
-        if let (Driver::Process(driver), GuestState::Process(then)) =
-            (&self.driver, &self.snapshot.guest)
-        {
-            let named = driver.state.process.same_as(&then.process);
-            found.extend(named.into_iter().map(|field| Difference::new(field, "", "")));
-            if !driver.state.tables.same_bookkeeping(&then.tables) {
-                found.push(Difference::new("page tables: frame bookkeeping", "", ""));
+        match (&self.driver, &self.snapshot.guest) {
+            (Driver::Process(driver), GuestState::Process(then)) => {
+                let named = driver.state.process.same_as(&then.process);
+                found.extend(named.into_iter().map(|field| Difference::new(field, "", "")));
+                if !driver.state.tables.same_bookkeeping(&then.tables) {
+                    found.push(Difference::new("page tables: frame bookkeeping", "", ""));
+                }
             }
-        }
-        if let (Driver::Bare(driver), GuestState::Bare(then)) = (&self.driver, &self.snapshot.guest)
-        {
-            found.extend(driver.differences(then));
+            (Driver::Bare(driver), GuestState::Bare(then)) => {
+                found.extend(driver.differences(then));
+            }
+            (Driver::Process(_), GuestState::Bare(_))
+            | (Driver::Bare(_), GuestState::Process(_)) => return Err(other_kind()),
         }
         Ok(found)
     }
@@ -55,7 +53,9 @@ impl Machine {
         if let Driver::Process(driver) = driver {
             let mut regs = snapshot.state.regs;
             regs.rip = trap::syscall_entry().0;
-            let _: Flow = driver.enter(hw, &regs, snapshot.state.xcr0())?;
+            if let Flow::Stop(_) = driver.enter(hw, &regs, snapshot.state.xcr0())? {
+                return Err(MachineError::Invariant("entering the program ended it"));
+            }
             self.readiness = Readiness::Ran(Ending::Asked);
             run_to_gate(&mut self.hw)?;
             self.rewind()?;
@@ -91,9 +91,9 @@ impl Machine {
     /// The snapshot's page with the machine's own breakpoints in it.
     fn expected_page(&self, pfn: Pfn) -> Page {
         let mut page = *self.snapshot.pages.page(pfn).unwrap_or(&ZERO_PAGE);
-        for &(offset, byte) in self.patches.of(pfn) {
-            if let Some(place) = page.get_mut(usize::from(offset)) {
-                *place = byte;
+        for patch in self.patches.of(pfn) {
+            if let Some(place) = page.get_mut(usize::from(patch.offset)) {
+                *place = patch.byte;
             }
         }
         page
@@ -101,13 +101,16 @@ impl Machine {
 
     /// Names a page with its first byte that differs.
     fn page_difference(&self, slot: usize, index: usize, pfn: Pfn, expected: &Page) -> Difference {
-        let now = self.hw.memory.page_copy(slot, index);
-        let at = expected.iter().zip(now.iter()).position(|(a, b)| a != b).unwrap_or(0);
-        Difference::new(
-            format!("memory at guest-physical {:#x}", pfn.gpa().0 + at as u64),
-            expected[at],
-            now[at],
-        )
+        let Ok(now) = self.hw.memory.page_copy(slot, index) else {
+            return Difference::new(format!("page {:#x}", pfn.gpa()), "in its slot", "nowhere");
+        };
+        let bytes = expected.iter().zip(now.iter()).zip(pfn.gpa().0..);
+        match bytes.into_iter().find(|((was, is), _)| was != is) {
+            Some(((was, is), at)) => {
+                Difference::new(format!("memory at guest-physical {at:#x}"), was, is)
+            }
+            None => Difference::new(format!("page {:#x}", pfn.gpa()), "unequal", "equal"),
+        }
     }
 }
 

@@ -73,6 +73,16 @@ pub enum MemoryError {
     /// The memory could not be put together.
     #[error("arrange guest memory: {0}")]
     Arrange(#[from] vm_memory::mmap::FromRangesError),
+    /// A page is not where the rewind expects it.
+    #[error("page {index} of memory slot {slot} cannot be put back: {problem}")]
+    HotPage {
+        /// Slot number.
+        slot: usize,
+        /// Index of the page in the slot.
+        index: u32,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// A KVM call failed.
     #[error(transparent)]
     Kvm(#[from] KvmError),
@@ -138,6 +148,11 @@ impl Slot {
             touched_list: Vec::new(),
         }
     }
+
+    /// Whether it has a page `index`.
+    fn has(&self, index: u64) -> bool {
+        index < self.spec.pages() as u64
+    }
 }
 
 /// A guest's RAM.
@@ -175,7 +190,7 @@ impl GuestMemory {
 
     fn map(vm: &Arc<Vm>, layout: &[SlotSpec], log: bool) -> Result<Self, MemoryError> {
         check_layout(layout)?;
-        // While this process still may open it.
+        // Opened now, while this process still may: whoever asks later gets what is kept.
         let _ = pagemap::page_map();
         let ranges: Vec<_> =
             layout.iter().map(|s| (GuestAddress(s.start.0), s.bytes as usize)).collect();
@@ -457,9 +472,21 @@ impl GuestMemory {
     }
 
     /// Copies the pristine bytes of `pages` back into `slot`, without marking them.
-    pub fn restore_pages(&mut self, slot: usize, pages: &[HotPage], pristine: &PageFile) {
+    ///
+    /// # Errors
+    /// A page is not in the slot, or its pristine bytes are not in `pristine`.
+    pub fn restore_pages(
+        &mut self,
+        slot: usize,
+        pages: &[HotPage],
+        pristine: &PageFile,
+    ) -> Result<(), MemoryError> {
+        let number = slot;
         let slot = &mut self.slots[slot];
         let total = slot.spec.pages();
+        let refuse = |page: HotPage, problem| {
+            Err(MemoryError::HotPage { slot: number, index: page.index, problem })
+        };
         let mut rest = pages;
         while let Some((&first, others)) = rest.split_first() {
             let more =
@@ -467,10 +494,14 @@ impl GuestMemory {
             let count = 1 + more.count();
             rest = &rest[count..];
             if first.index as usize + count > total {
-                continue;
+                return refuse(first, "it is not in the slot");
             }
             let bytes = count * PAGE_SIZE;
-            let source = first.source.and_then(|offset| pristine.bytes_at(offset, bytes));
+            let source = match first.source.map(|offset| pristine.bytes_at(offset, bytes)) {
+                None => None,
+                Some(Some(bytes)) => Some(bytes),
+                Some(None) => return refuse(first, "its bytes are not in the snapshot"),
+            };
             // SAFETY: the range was checked against the slot; source and destination are different
             // mappings, each of `bytes` bytes; the guest does not run.
             unsafe {
@@ -481,6 +512,7 @@ impl GuestMemory {
                 }
             }
         }
+        Ok(())
     }
 
     /// Whether page `index` of `slot` has exactly the bytes of `expected`.
@@ -497,13 +529,18 @@ impl GuestMemory {
     }
 
     /// A copy of page `index` of `slot`.
-    #[must_use]
-    pub fn page_copy(&self, slot: usize, index: usize) -> Box<Page> {
+    ///
+    /// # Errors
+    /// The slot has no such page.
+    pub fn page_copy(&self, slot: usize, index: usize) -> Result<Box<Page>, OutOfRam> {
+        let slot = &self.slots[slot];
+        let at = slot.spec.start.wrapping_add(index as u64 * PAGE_SIZE as u64);
+        if !slot.has(index as u64) {
+            return Err(OutOfRam { at, bytes: PAGE_SIZE });
+        }
         let mut copy = Box::new(ZERO_PAGE);
-        let at = self.slots[slot].spec.start.wrapping_add((index * PAGE_SIZE) as u64);
-        // A page outside of the slot reads as zeros, as it would in a snapshot.
-        let _ = self.read(at, copy.as_mut_slice());
-        copy
+        self.read(at, copy.as_mut_slice())?;
+        Ok(copy)
     }
 
     /// Calls `visit` with the index of each page of `slot` that may differ from what the slot was
@@ -525,7 +562,7 @@ impl GuestMemory {
             self.for_each_present(number, |index| present.push(index));
             for index in present {
                 if !self.page_equals(number, index, &ZERO_PAGE) {
-                    let page = self.page_copy(number, index);
+                    let page = self.page_copy(number, index).map_err(std::io::Error::other)?;
                     builder.push(Pfn(first.0 + index as u64), &page)?;
                 }
             }

@@ -112,9 +112,8 @@ fn read(file: &File, host: usize, mut index: usize, pages: usize, visit: &mut im
             (index..pages).for_each(visit);
             return;
         }
-        for (word, index) in bytes.chunks_exact(8).zip(index..) {
-            let entry = word.try_into().map_or(u64::MAX, u64::from_le_bytes);
-            if entry & PRESENT_OR_SWAPPED != 0 {
+        for (word, index) in bytes.as_chunks::<8>().0.iter().zip(index..) {
+            if u64::from_le_bytes(*word) & PRESENT_OR_SWAPPED != 0 {
                 visit(index);
             }
         }

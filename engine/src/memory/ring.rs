@@ -4,8 +4,8 @@
 //! forgets that a page is when the host moves it, or when it is short of page tables. Never decides
 //! when pages are protected again.
 
-use super::GuestMemory;
-use crate::kvm::{DirtyRing, KvmError};
+use super::{GuestMemory, Slot};
+use crate::kvm::{DirtyPage, DirtyRing, KvmError};
 
 /// A ring, and what became of it.
 #[derive(Debug)]
@@ -27,19 +27,25 @@ impl GuestMemory {
         self.ring.as_ref().map(|log| log.ring.entries())
     }
 
-    /// Takes the new entries out of the dirty ring; their pages stay writable.
+    /// Takes the new entries out of the dirty ring, where there is one; their pages stay writable.
+    ///
+    /// # Errors
+    /// An entry is of a page that is in no slot.
     #[inline]
-    pub fn harvest(&mut self) {
-        let Self { slots, ring: Some(RingLog { ring, .. }), .. } = self else { return };
-        while let Some(page) = ring.take() {
-            let Some(slot) = slots.get_mut(page.slot as usize) else { continue };
-            let (word, bit) = ((page.index / 64) as usize, 1 << (page.index % 64));
-            let Some(word) = slot.log.words.get_mut(word) else { continue };
-            if *word & bit == 0 {
-                *word |= bit;
-                slot.dirty.push(page.index as u32);
+    pub fn harvest(&mut self) -> Result<(), KvmError> {
+        let Self { slots, ring: Some(RingLog { ring, .. }), .. } = self else { return Ok(()) };
+        while let Some(DirtyPage { slot, index }) = ring.take() {
+            let (word, bit) = ((index / 64) as usize, 1 << (index % 64));
+            let found = slots.get_mut(slot as usize);
+            let Some(Slot { log, dirty, .. }) = found.filter(|slot| slot.has(index)) else {
+                return Err(KvmError::DirtyPage { slot, index });
+            };
+            if log.words[word] & bit == 0 {
+                log.words[word] |= bit;
+                dirty.push(index as u32);
             }
         }
+        Ok(())
     }
 
     /// The pages of slot `slot` that were dirty at a harvest since
@@ -54,9 +60,9 @@ impl GuestMemory {
     /// protected: the guest's next write to each takes an entry again.
     ///
     /// # Errors
-    /// KVM refused to take the entries back.
+    /// KVM refused to take the entries back, or told of a page that is in no slot.
     pub fn drain_dirty_ring(&mut self) -> Result<(), KvmError> {
-        self.harvest();
+        self.harvest()?;
         if let Some(log) = &mut self.ring {
             log.full += 1;
             log.ring.give_back(&self.vm)?;

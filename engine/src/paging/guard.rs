@@ -25,7 +25,7 @@ pub(super) struct Guard {
 impl Guard {
     /// Guards `pages` frames from `first` on, all closed.
     pub(super) fn new(first: Pfn, pages: u64) -> Self {
-        let words = usize::try_from(pages.div_ceil(64)).unwrap_or(0);
+        let words = pages.div_ceil(64) as usize;
         Self { first: first.0, pages, open: vec![0; words], taken: Vec::new() }
     }
 

@@ -8,7 +8,7 @@ mod tables;
 
 pub use guard::{GUARDED, frame_of, may_write};
 pub(crate) use tables::leaf_entry;
-pub use tables::{Frames, Tables, TablesFull, entry_in};
+pub use tables::{Frames, Tables, TablesError, entry_in};
 
 use crate::address::{Gpa, Gva};
 use crate::memory::GuestMemory;

@@ -19,17 +19,18 @@ use crate::memory::{GuestMemory, OutOfRam};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// There is no frame left for a page or for a table.
+/// What page tables could not do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no free frame is left")]
-pub struct TablesFull;
-
-impl From<OutOfRam> for TablesFull {
-    /// A table outside of RAM cannot be built by this module; a snapshot file that says so gets
-    /// the same answer as a full arena.
-    fn from(_: OutOfRam) -> Self {
-        Self
-    }
+pub enum TablesError {
+    /// There is no frame left for a page or for a table.
+    #[error("no free frame is left")]
+    Full,
+    /// A table or a page is outside of RAM. This module builds none there: a snapshot file said so.
+    #[error("page tables lead outside of RAM")]
+    OutOfRam(#[from] OutOfRam),
+    /// Pages were to be opened or closed in tables that have no guard.
+    #[error("the page tables do not guard their pages")]
+    NotGuarded,
 }
 
 /// Free physical pages: those never used yet, which are zero, and those given back.
@@ -62,22 +63,22 @@ impl Frames {
     }
 
     /// Takes a zeroed page.
-    fn take(&mut self, memory: &mut GuestMemory) -> Result<Pfn, TablesFull> {
+    fn take(&mut self, memory: &mut GuestMemory) -> Result<Pfn, TablesError> {
         if let Some(used) = self.free.pop() {
             memory.zero(Pfn(used).gpa(), PAGE_SIZE)?;
             return Ok(Pfn(used));
         }
         if self.next >= self.end {
-            return Err(TablesFull);
+            return Err(TablesError::Full);
         }
         self.next += 1;
         Ok(Pfn(self.next - 1))
     }
 
     /// A page never used yet, which is zero, without a mark.
-    fn take_unmarked(&mut self, memory: &mut GuestMemory) -> Result<Pfn, TablesFull> {
+    fn take_unmarked(&mut self, memory: &mut GuestMemory) -> Result<Pfn, TablesError> {
         if self.next >= self.end {
-            return Err(TablesFull);
+            return Err(TablesError::Full);
         }
         self.next += 1;
         let pfn = Pfn(self.next - 1);
@@ -124,7 +125,7 @@ impl Tables {
         memory: &mut GuestMemory,
         mut arena: Frames,
         frames: Frames,
-    ) -> Result<Self, TablesFull> {
+    ) -> Result<Self, TablesError> {
         let root = arena.take(memory)?;
         Ok(Self { root, arena, frames, log: Vec::new(), stale: Vec::new(), guard: None })
     }
@@ -157,7 +158,7 @@ impl Tables {
     ///
     /// # Errors
     /// None is left.
-    pub fn take_frame(&mut self, memory: &mut GuestMemory) -> Result<Pfn, TablesFull> {
+    pub fn take_frame(&mut self, memory: &mut GuestMemory) -> Result<Pfn, TablesError> {
         let pfn = self.frames.take(memory)?;
         if let Some(guard) = &mut self.guard {
             // Whatever the run writes there is undone with what the host has touched.
@@ -172,7 +173,8 @@ impl Tables {
         self.frames.give_back(pfn);
     }
 
-    /// The leaf entry for `at`: where it is and what it holds; `None` where there is no table.
+    /// The leaf entry for `at`: where it is and what it holds; `None` where there is no table, or
+    /// where a snapshot file has put one outside of RAM.
     #[must_use]
     pub fn leaf(&self, memory: &GuestMemory, at: Gva) -> Option<(Gpa, u64)> {
         let mut table = self.root();
@@ -225,7 +227,7 @@ impl Tables {
         memory: &mut GuestMemory,
         at: Gva,
         entry: u64,
-    ) -> Result<(), TablesFull> {
+    ) -> Result<(), TablesError> {
         let table = self.page_table(memory, at)?;
         self.set(memory, entry_of(table, at, 0), entry)
     }
@@ -235,7 +237,7 @@ impl Tables {
     ///
     /// # Errors
     /// No frame is left for a table.
-    pub fn page_table(&mut self, memory: &mut GuestMemory, at: Gva) -> Result<Gpa, TablesFull> {
+    pub fn page_table(&mut self, memory: &mut GuestMemory, at: Gva) -> Result<Gpa, TablesError> {
         let mut table = self.root();
         for level in (1..4).rev() {
             let slot = entry_of(table, at, level);
@@ -261,7 +263,7 @@ impl Tables {
         memory: &mut GuestMemory,
         slot: Gpa,
         entry: u64,
-    ) -> Result<(), TablesFull> {
+    ) -> Result<(), TablesError> {
         let before = memory.read_u64(slot)?;
         let entry = self.guarded(entry);
         if before == entry {
@@ -279,7 +281,7 @@ impl Tables {
     ///
     /// # Errors
     /// A page does not lie in RAM.
-    pub fn clear_free(&self, memory: &mut GuestMemory) -> Result<(), TablesFull> {
+    pub fn clear_free(&self, memory: &mut GuestMemory) -> Result<(), TablesError> {
         let all = self.frames.free.iter();
         Ok(all.map(|pfn| Pfn(*pfn)).try_for_each(|pfn| memory.zero(pfn.gpa(), PAGE_SIZE))?)
     }
@@ -299,7 +301,7 @@ impl Tables {
     ///
     /// # Errors
     /// An entry does not lie in RAM.
-    pub fn rewind_to(&mut self, memory: &mut GuestMemory, then: &Self) -> Result<(), TablesFull> {
+    pub fn rewind_to(&mut self, memory: &mut GuestMemory, then: &Self) -> Result<(), TablesError> {
         if let Some(guard) = &mut self.guard {
             guard.end_run();
         }
@@ -359,7 +361,7 @@ impl Tables {
         memory: &mut GuestMemory,
         mut arena: Frames,
         user: Frames,
-    ) -> Result<Self, TablesFull> {
+    ) -> Result<Self, TablesError> {
         let guard = Guard::new(Pfn(user.next), user.end.saturating_sub(user.next));
         let root = copy_table(memory, &mut arena, &guard, self.root(), 3)?;
         let frames = self.frames.clone();
@@ -376,15 +378,15 @@ impl Tables {
     /// undoes it, because it is no part of what the program did.
     ///
     /// # Errors
-    /// The entry does not lie in RAM.
+    /// The tables have no guard, or the entry does not lie in RAM.
     pub fn open(
         &mut self,
         memory: &mut GuestMemory,
         slot: Gpa,
         entry: u64,
         for_this_run: bool,
-    ) -> Result<(), TablesFull> {
-        let Some(guard) = &mut self.guard else { return Ok(()) };
+    ) -> Result<(), TablesError> {
+        let guard = self.guard.as_mut().ok_or(TablesError::NotGuarded)?;
         let pfn = super::frame_of(entry);
         if for_this_run {
             memory.mark(pfn.gpa(), PAGE_SIZE)?;
@@ -402,19 +404,31 @@ impl Tables {
         self.log.iter().any(|(changed, _)| *changed == slot)
     }
 
-    /// The frames that were mapped since the mark.
-    pub fn frames_mapped<'a>(&'a self, memory: &'a GuestMemory) -> impl Iterator<Item = Pfn> + 'a {
-        let entries = self.log.iter().filter_map(|(slot, _)| memory.read_u64(*slot).ok());
-        entries.filter(|entry| entry & PRESENT != 0).map(super::frame_of)
+    /// Whether every frame that was mapped since the mark is as `is_so` says.
+    ///
+    /// # Errors
+    /// An entry does not lie in RAM.
+    pub fn all_mapped(
+        &self,
+        memory: &GuestMemory,
+        is_so: impl Fn(Pfn) -> bool,
+    ) -> Result<bool, TablesError> {
+        for (slot, _) in &self.log {
+            let entry = memory.read_u64(*slot)?;
+            if entry & PRESENT != 0 && !is_so(super::frame_of(entry)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Makes the pages that were mapped since the mark, all of them absent before, part of what a
     /// rewind goes back to, and guards them. The guest has not run since.
     ///
     /// # Errors
-    /// An entry does not lie in RAM.
-    pub fn keep_mapped(&mut self, memory: &mut GuestMemory) -> Result<(), TablesFull> {
-        let Some(guard) = &mut self.guard else { return Ok(()) };
+    /// The tables have no guard, or an entry does not lie in RAM.
+    pub fn keep_mapped(&mut self, memory: &mut GuestMemory) -> Result<(), TablesError> {
+        let guard = self.guard.as_mut().ok_or(TablesError::NotGuarded)?;
         guard.end_run();
         for (slot, _) in self.log.drain(..) {
             let entry = memory.read_u64(slot)?;
@@ -427,10 +441,10 @@ impl Tables {
     /// [`take_stale`](Self::take_stale)).
     ///
     /// # Errors
-    /// The entry does not lie in RAM.
-    pub fn close(&mut self, memory: &mut GuestMemory, slot: Gpa) -> Result<(), TablesFull> {
+    /// The tables have no guard, or the entry does not lie in RAM.
+    pub fn close(&mut self, memory: &mut GuestMemory, slot: Gpa) -> Result<(), TablesError> {
         let entry = memory.read_u64(slot)?;
-        let Some(guard) = &mut self.guard else { return Ok(()) };
+        let guard = self.guard.as_mut().ok_or(TablesError::NotGuarded)?;
         guard.close(super::frame_of(entry));
         memory.write_unmarked(slot, &guard.filter(entry).to_le_bytes())?;
         self.stale.push(slot);
@@ -446,7 +460,7 @@ fn copy_table(
     guard: &Guard,
     from: Gpa,
     level: u32,
-) -> Result<Gpa, TablesFull> {
+) -> Result<Gpa, TablesError> {
     let to = arena.take_unmarked(memory)?.gpa();
     for index in 0..512 {
         let entry = memory.read_u64(from.wrapping_add(index * 8))?;

@@ -1,10 +1,11 @@
 //! The hot set of one memory slot: the pages that every rewind copies. Never decides when to look
 //! which of them have cooled.
 
-use super::Patches;
+use super::error::RewindError;
+use super::patches::Patches;
 use crate::address::Pfn;
 use crate::kvm::KvmError;
-use crate::memory::{GuestMemory, HotPage, PageFile, SlotSpec, ZERO_PAGE};
+use crate::memory::{GuestMemory, HotPage, OutOfRam, Page, PageFile, SlotSpec, ZERO_PAGE};
 
 /// A page found unchanged in so many audits in a row is no longer hot.
 const AUDITS_UNCHANGED: u8 = 4;
@@ -78,19 +79,25 @@ impl HotSlot {
     }
 
     /// Adds the pages that the ring has told of since the last call.
-    pub(super) fn promote_told(&mut self, memory: &GuestMemory, pristine: &PageFile) -> u64 {
+    pub(super) fn promote_told(
+        &mut self,
+        memory: &GuestMemory,
+        pristine: &PageFile,
+    ) -> Result<u64, RewindError> {
         // Every page that was told is hot until all of them are forgotten.
-        let new = memory.dirty_pages(self.slot).get(self.pages.len()..).unwrap_or_default();
+        let told = memory.dirty_pages(self.slot);
+        let new = told.get(self.pages.len()..).ok_or(RewindError::HotSet { slot: self.slot })?;
         if new.is_empty() {
-            return 0;
+            return Ok(0);
         }
         for &index in new {
             self.known[index as usize / 64] |= 1 << (index % 64);
             let source = pristine.offset_of(Pfn(self.first.0 + u64::from(index)));
             self.pages.push(HotPage { index, source });
         }
+        let added = new.len() as u64;
         self.settle();
-        new.len() as u64
+        Ok(added)
     }
 
     /// Takes in the pages at the end of `pages`: in order, so that neighbours are copied at once.
@@ -109,8 +116,9 @@ impl HotSlot {
     /// Counts, page by page, for how long it has not changed.
     pub(super) fn audit(&mut self, memory: &GuestMemory, pristine: &PageFile) {
         for (page, unchanged) in self.pages.iter().zip(&mut self.unchanged) {
-            let expected = page.source.and_then(|at| pristine.page_at(at)).unwrap_or(&ZERO_PAGE);
-            let same = memory.page_equals(self.slot, page.index as usize, expected);
+            let same = original(page, pristine).is_some_and(|page_then| {
+                memory.page_equals(self.slot, page.index as usize, page_then)
+            });
             *unchanged = if same { unchanged.saturating_add(1) } else { 0 };
         }
     }
@@ -156,7 +164,11 @@ impl HotSlot {
     /// Puts breakpoints back into pages that were just restored. Code pages are hot only in
     /// programs that write their own code, whereas hundreds have breakpoints: which are both is
     /// looked up when either has changed, not in every rewind.
-    pub(super) fn reapply(&mut self, patches: &Patches, memory: &mut GuestMemory) {
+    pub(super) fn reapply(
+        &mut self,
+        patches: &Patches,
+        memory: &mut GuestMemory,
+    ) -> Result<(), OutOfRam> {
         if self.patched_at != Some(patches.changes) {
             self.patched_at = Some(patches.changes);
             let (first, known) = (self.first, &self.known);
@@ -168,8 +180,15 @@ impl HotSlot {
             self.patched.clear();
             self.patched.extend(patches.pages.keys().filter(is_hot));
         }
-        for &pfn in &self.patched {
-            patches.apply(pfn, memory);
-        }
+        self.patched.iter().try_for_each(|&pfn| patches.apply(pfn, memory))
+    }
+}
+
+/// The page's bytes in the snapshot; `None` where the snapshot has none, which
+/// [`GuestMemory::restore_pages`] refuses.
+fn original<'a>(page: &HotPage, pristine: &'a PageFile) -> Option<&'a Page> {
+    match page.source {
+        None => Some(&ZERO_PAGE),
+        Some(at) => pristine.page_at(at),
     }
 }

@@ -16,10 +16,12 @@
 //! Does not allocate once the hot set has settled, does not lock and does not log. Never restores
 //! registers: that is the guest kind's part.
 
+mod error;
 mod hot;
 mod patches;
 
-pub use patches::Patches;
+pub use error::RewindError;
+pub use patches::{Patch, Patches};
 
 use crate::address::Pfn;
 use crate::kvm::KvmError;
@@ -82,37 +84,38 @@ impl HostRewind {
     /// Puts every page back.
     ///
     /// # Errors
-    /// KVM refused the log, or to take the ring's entries back.
+    /// KVM refused the log, or to take the ring's entries back; or a page is not where it is to be
+    /// put back.
     pub fn rewind(
         &mut self,
         memory: &mut GuestMemory,
         pristine: &PageFile,
         patches: &Patches,
-    ) -> Result<Rewound, KvmError> {
+    ) -> Result<Rewound, RewindError> {
         let mut done = Rewound::default();
         self.rewinds += 1;
         let audit = self.rewinds.is_multiple_of(AUDIT_EVERY);
-        memory.harvest();
+        memory.harvest()?;
         for hot in &mut self.slots {
             done.pages_new += match self.source {
                 WriteSource::Log => hot.promote_logged(memory, pristine)?,
-                WriteSource::Ring { .. } => hot.promote_told(memory, pristine),
+                WriteSource::Ring { .. } => hot.promote_told(memory, pristine)?,
             };
             if audit {
                 hot.audit(memory, pristine);
             }
-            memory.restore_pages(hot.slot(), hot.pages(), pristine);
+            memory.restore_pages(hot.slot(), hot.pages(), pristine)?;
             if audit && self.source == WriteSource::Log {
                 hot.demote(memory)?;
             }
             done.pages_hot += hot.pages().len() as u64;
             if !patches.is_empty() {
-                hot.reapply(patches, memory);
+                hot.reapply(patches, memory).map_err(RewindError::Patch)?;
             }
         }
         done.ring_full = memory.take_ring_full();
         self.cool_ring(memory, audit, done.ring_full > 0)?;
-        done.pages_host = self.restore_host_writes(memory, pristine, patches);
+        done.pages_host = self.restore_host_writes(memory, pristine, patches)?;
         Ok(done)
     }
 
@@ -145,12 +148,15 @@ impl HostRewind {
     }
 
     /// Puts back the pages that the host wrote, and forgets that it did; their number.
+    ///
+    /// # Errors
+    /// A page is not where it is to be put back.
     pub fn restore_host_writes(
         &mut self,
         memory: &mut GuestMemory,
         pristine: &PageFile,
         patches: &Patches,
-    ) -> u64 {
+    ) -> Result<u64, RewindError> {
         let mut total = 0;
         for slot in 0..memory.slots() {
             let first = memory.first_page(slot);
@@ -159,14 +165,15 @@ impl HostRewind {
                 index,
                 source: pristine.offset_of(Pfn(first.0 + u64::from(index))),
             }));
-            memory.restore_pages(slot, &self.host, pristine);
+            memory.restore_pages(slot, &self.host, pristine)?;
             for page in &self.host {
-                patches.apply(Pfn(first.0 + u64::from(page.index)), memory);
+                let pfn = Pfn(first.0 + u64::from(page.index));
+                patches.apply(pfn, memory).map_err(RewindError::Patch)?;
             }
             total += self.host.len() as u64;
         }
         memory.clear_touched();
-        total
+        Ok(total)
     }
 
     /// Number of pages that every rewind copies back.

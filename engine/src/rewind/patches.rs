@@ -2,14 +2,22 @@
 //! decides where they are.
 
 use crate::address::Pfn;
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, OutOfRam};
 use std::collections::BTreeMap;
+
+/// One byte of a page that is not the snapshot's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// Where in its page.
+    pub offset: u16,
+    /// What is there while the patch is.
+    pub byte: u8,
+}
 
 /// Bytes that the machine keeps patched on top of its snapshot (breakpoints).
 #[derive(Clone, Debug, Default)]
 pub struct Patches {
-    /// By page: offset in it, and the byte that is there while the patch is.
-    pub(super) pages: BTreeMap<Pfn, Vec<(u16, u8)>>,
+    pub(super) pages: BTreeMap<Pfn, Vec<Patch>>,
     /// Moves on whenever a page is added to `pages` or leaves it.
     pub(super) changes: u64,
 }
@@ -22,16 +30,16 @@ impl Patches {
             *changes += 1;
             Vec::new()
         });
-        match page.iter_mut().find(|(at, _)| *at == offset) {
-            Some(patch) => patch.1 = byte,
-            None => page.push((offset, byte)),
+        match page.iter_mut().find(|patch| patch.offset == offset) {
+            Some(patch) => patch.byte = byte,
+            None => page.push(Patch { offset, byte }),
         }
     }
 
     /// Notes that the byte is the snapshot's again.
     pub fn clear(&mut self, pfn: Pfn, offset: u16) {
         if let Some(page) = self.pages.get_mut(&pfn) {
-            page.retain(|&(at, _)| at != offset);
+            page.retain(|patch| patch.offset != offset);
             if page.is_empty() {
                 self.pages.remove(&pfn);
                 self.changes += 1;
@@ -41,7 +49,7 @@ impl Patches {
 
     /// The patches of page `pfn`.
     #[must_use]
-    pub fn of(&self, pfn: Pfn) -> &[(u16, u8)] {
+    pub fn of(&self, pfn: Pfn) -> &[Patch] {
         self.pages.get(&pfn).map_or(&[], Vec::as_slice)
     }
 
@@ -50,12 +58,11 @@ impl Patches {
         self.pages.is_empty()
     }
 
-    pub(super) fn apply(&self, pfn: Pfn, memory: &mut GuestMemory) {
-        for &(offset, byte) in self.of(pfn) {
-            let at = pfn.gpa().wrapping_add(u64::from(offset));
-            // The page was just restored, so it is RAM.
-            let _ = memory.write_unmarked(at, &[byte]);
-        }
+    /// Writes the patches of page `pfn`, which was just restored.
+    pub(super) fn apply(&self, pfn: Pfn, memory: &mut GuestMemory) -> Result<(), OutOfRam> {
+        self.of(pfn).iter().try_for_each(|patch| {
+            memory.write_unmarked(pfn.gpa().wrapping_add(patch.offset.into()), &[patch.byte])
+        })
     }
 }
 

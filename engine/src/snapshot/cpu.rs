@@ -106,6 +106,7 @@ impl CpuNeeds {
 }
 
 fn word(cpuid: &[kvm_cpuid_entry2], leaf: u32, sub: u32, register: Register) -> u32 {
+    // A leaf that a CPU has not reads as zeros (Intel SDM vol. 2, CPUID).
     let entry = cpuid.iter().find(|e| e.function == leaf && e.index == sub);
     entry.map_or(0, |e| match register {
         Register::Ebx => e.ebx,

@@ -49,6 +49,20 @@ pub enum FileError {
         /// What is wrong with it.
         problem: Problem,
     },
+    /// The snapshot's own pages are not where its extents say.
+    #[error("the snapshot's pages from {first} on are not in its memory: nothing was written")]
+    MissingPages {
+        /// Where they start.
+        first: Gpa,
+    },
+    /// The byte strings do not lie where the header says.
+    #[error(
+        "byte string {number} of the snapshot overlaps what lies before it: nothing was written"
+    )]
+    Overlap {
+        /// Its number.
+        number: usize,
+    },
     /// A part could not be put into bytes.
     #[error("encode the snapshot's {section}: {source}")]
     Encode {
@@ -184,8 +198,7 @@ impl<G: Clone + Stored + Serialize + DeserializeOwned> Snapshot<G> {
             ],
         };
         for extent in &header.extents {
-            let bytes = self.pages.extent_bytes(extent).unwrap_or_default();
-            header.checksums.push(crc32fast::hash(bytes));
+            header.checksums.push(crc32fast::hash(self.extent_bytes(extent)?));
         }
         whole::write(path, |file| self.write_to(&mut header, &blobs, file))
     }
@@ -211,18 +224,24 @@ impl<G: Clone + Stored + Serialize + DeserializeOwned> Snapshot<G> {
         out.write_all(&vec![0; padding as usize])?;
         let mut written = 0;
         for extent in &header.extents {
-            let bytes = self.pages.extent_bytes(extent).unwrap_or_default();
+            let bytes = self.extent_bytes(extent)?;
             out.write_all(bytes)?;
             written += bytes.len() as u64;
         }
-        for (bytes, stored) in blobs.iter().zip(&header.blobs) {
-            let padding = stored.offset.saturating_sub(written);
+        for (number, (bytes, stored)) in blobs.iter().zip(&header.blobs).enumerate() {
+            let padding =
+                stored.offset.checked_sub(written).ok_or(FileError::Overlap { number })?;
             out.write_all(&vec![0; padding as usize])?;
             out.write_all(bytes)?;
             written = stored.offset + stored.bytes;
         }
         out.flush()?;
         Ok(())
+    }
+
+    fn extent_bytes(&self, extent: &Extent) -> Result<&[u8], FileError> {
+        let missing = FileError::MissingPages { first: extent.first.gpa() };
+        self.pages.extent_bytes(extent).ok_or(missing)
     }
 
     /// Opens a snapshot file. Pages and byte strings are mapped, not read: a change in them is

@@ -223,6 +223,20 @@ fn what_bounds_the_hosts_memory_is_not_believed() {
 }
 
 #[test]
+fn a_console_that_no_bare_guest_can_have_is_refused() {
+    let Some(system) = kvm() else { return };
+    let folder = folder();
+    let pieces = Pieces::of(&bare(&system, folder.path()));
+    let path = folder.path().join("bad");
+    let input = |bytes| Tree::List(vec![Tree::Number(8, 0); bytes], None);
+    fs::write(&path, with(&pieces, "console.input", input(64))).unwrap();
+    open(&path).unwrap();
+    fs::write(&path, with(&pieces, "console.input", input(65))).unwrap();
+    let text = open(&path).unwrap_err().to_string();
+    assert!(text.contains("guest") && text.contains("16550"), "{text}");
+}
+
+#[test]
 fn a_mutated_snapshot_of_a_program_is_refused_or_harmless() {
     let Some(system) = kvm() else { return };
     let folder = folder();

@@ -21,13 +21,13 @@ use crate::guest::process::layout::{
 };
 use crate::guest::process::rewrite;
 use crate::memory::GuestMemory;
-use crate::paging::{Frames, Tables, TablesFull, leaf_entry};
+use crate::paging::{Frames, Tables, TablesError, leaf_entry};
 
 /// Builds the pages and the tables that map them. `user_pages` frames follow at [`USER_BASE`].
 ///
 /// # Errors
 /// The arena is too small, which is a mistake in this module's constants.
-pub fn install(memory: &mut GuestMemory, user_pages: u64) -> Result<Tables, TablesFull> {
+pub fn install(memory: &mut GuestMemory, user_pages: u64) -> Result<Tables, TablesError> {
     let arena = Frames::new(Pfn::from(ARENA), Pfn(ENGINE_BYTES / PAGE_SIZE as u64));
     let first = Pfn::from(USER_BASE);
     let mut tables = Tables::new(memory, arena, Frames::new(first, Pfn(first.0 + user_pages)))?;

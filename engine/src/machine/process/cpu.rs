@@ -60,12 +60,21 @@ impl<'a> ProgramCpu<'a> {
 
     fn read_layout(&mut self) -> Result<ExtendedLayout, KvmError> {
         let (cpuid, xcrs) = (self.vcpu.fd().cpuid()?, self.vcpu.fd().xcrs()?);
+        // KVM lists no XCR0 for a CPU without XSAVE.
         let (features, bytes) = xsave_layout(&cpuid, xcr0(&xcrs).unwrap_or(0));
         Ok(ExtendedLayout { features, bytes })
     }
 
+    /// Keeps the first error for [`finish`](Self::finish). Whatever stands in for the result until
+    /// then goes nowhere: the run is over.
     fn note<T>(&mut self, result: Result<T, KvmError>) -> Option<T> {
-        result.map_err(|error| self.failed = Some(error)).ok()
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.failed.get_or_insert(error);
+                None
+            }
+        }
     }
 }
 

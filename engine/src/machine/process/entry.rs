@@ -11,6 +11,10 @@ use crate::machine::{Flow, MachineError};
 use crate::state::{CpuState, XSAVE_BYTES, keep_components};
 use kvm_bindings::{kvm_regs, kvm_sregs};
 
+/// What is left to rewrite does not become less.
+const NO_PROGRESS: MachineError =
+    MachineError::Invariant("each call of the rewriting stub takes some of the entries left");
+
 /// RAX, RDX and RIP, as the trampoline loads them.
 pub(super) const RESUME_BYTES: usize = 24;
 
@@ -30,8 +34,11 @@ impl ProcessDriver {
     fn rewrite(&mut self, hw: &mut Hardware, regs: kvm_regs) -> Result<(), MachineError> {
         let mut done = 0;
         loop {
-            let left = self.stale.get(done..).unwrap_or_default();
+            let left = self.stale.get(done..).ok_or(NO_PROGRESS)?;
             let (stub, taken) = rewrite::prepare(&mut hw.memory, left, &regs)?;
+            if taken == 0 {
+                return Err(NO_PROGRESS);
+            }
             done += taken;
             *hw.vcpu.regs_mut() = stub;
             let sregs = hw.vcpu.sregs_mut();

@@ -21,13 +21,12 @@ use crate::coverage::Breakpoints;
 use crate::exit::Exit;
 use crate::guest::process::agent::Agent;
 use crate::guest::process::pages::ProcessPages;
-use crate::guest::process::trap;
-use crate::guest::process::trap::TrapFrame;
+use crate::guest::process::trap::{self, TrapFrame};
 use crate::linux::abi::syscall::{FaultAction, SYSCALL_BYTES, SyscallAction, SystemCall};
 use crate::linux::cpu::{Cpu as _, ExtendedLayout};
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
-use crate::outcome::{Fault, Outcome, Signal, Unsupported};
+use crate::outcome::{Access, Fault, Outcome, Signal, Unsupported};
 use crate::paging::{ADDRESS_MASK, PRESENT, Tables};
 use crate::rewind::Patches;
 use cpu::{Done, ProgramCpu};
@@ -143,7 +142,7 @@ impl ProcessDriver {
             let not_mapped = MachineError::PointNotMapped { address };
             let Some(at) = self.translate(hw, address) else { return Err(not_mapped) };
             hw.memory.read(at, &mut original).map_err(|_| not_mapped)?;
-            self.poke(hw, address, crate::coverage::INT3);
+            hw.memory.write_unmarked(at, &[crate::coverage::INT3])?;
         }
         self.point = Some((point, original[0]));
         Ok(())
@@ -169,13 +168,6 @@ impl ProcessDriver {
     pub(super) fn block_site(&self, hw: &Hardware, address: u64) -> Option<Gpa> {
         let is_free = !self.state.crash_points.contains(&address);
         is_free.then(|| self.translate(hw, address)).flatten()
-    }
-
-    fn poke(&self, hw: &mut Hardware, address: u64, byte: u8) {
-        if let Some(at) = self.translate(hw, address) {
-            // It was translated just now, so it is RAM.
-            let _ = hw.memory.write_unmarked(at, &[byte]);
-        }
     }
 
     /// Runs to the next exit and answers it.
@@ -281,22 +273,19 @@ impl ProcessDriver {
         }
     }
 
-    /// What the CPU pushed for an exception, and the registers to go on with after it; what the
-    /// exit was instead, where the stack pointer is not where the CPU would have put it.
-    fn take_frame(
-        hw: &mut Hardware,
-        vector: u8,
-    ) -> Result<Result<(TrapFrame, kvm_regs), Unsupported>, MachineError> {
+    /// What the CPU pushed for an exception.
+    fn take_exception(hw: &mut Hardware, vector: u8) -> Result<Taken, MachineError> {
         // The CPU wrote the frame, into a slot without dirty log.
         hw.memory.mark(trap::STACK, crate::address::PAGE_SIZE)?;
         let regs = *hw.vcpu.regs();
         let Some(frame) = trap::read_frame(&hw.memory, vector, regs.rsp) else {
             let detail = [u64::from(vector), regs.rsp];
             let reason = kvm_bindings::KVM_EXIT_EXCEPTION;
-            return Ok(Err(Unsupported::Exit { reason, detail }));
+            return Ok(Taken::Unsupported(Unsupported::Exit { reason, detail }));
         };
         let (rip, rsp, rflags) = (frame.rip, frame.rsp, trap::user_flags(frame.rflags));
-        Ok(Ok((frame, kvm_regs { rip, rsp, rflags, ..regs })))
+        let back = kvm_regs { rip, rsp, rflags, ..regs };
+        Ok(Taken::Exception(Exception { vector, frame, back }))
     }
 
     fn trap(
@@ -306,10 +295,10 @@ impl ProcessDriver {
         vector: u8,
     ) -> Result<Flow, MachineError> {
         self.traps += 1;
-        match Self::take_frame(hw, vector)? {
-            Err(what) => Ok(Flow::end(Outcome::Unsupported(what))),
-            Ok((frame, back)) if vector == 14 => self.page_fault(hw, &frame, &back),
-            Ok((frame, back)) => self.exception(hw, patches, vector, &frame, &back),
+        match Self::take_exception(hw, vector)? {
+            Taken::Unsupported(what) => Ok(Flow::end(Outcome::Unsupported(what))),
+            Taken::Exception(exception) if vector == 14 => self.page_fault(hw, &exception),
+            Taken::Exception(exception) => self.exception(hw, patches, &exception),
         }
     }
 
@@ -318,18 +307,17 @@ impl ProcessDriver {
         &mut self,
         hw: &mut Hardware,
         patches: &mut Patches,
-        vector: u8,
-        frame: &TrapFrame,
-        back: &kvm_regs,
+        exception: &Exception,
     ) -> Result<Flow, MachineError> {
-        self.debug_exception |= vector == 1;
-        match vector {
+        let Exception { vector, frame, back } = exception;
+        self.debug_exception |= *vector == 1;
+        match *vector {
             3 => self.breakpoint(hw, patches, back),
             6 if self.is_general_protection(hw, back)? => {
                 let frame = TrapFrame { error_code: Some(0), ..*frame };
                 self.fault(hw, back, fault_of(13, &frame))
             }
-            _ => self.fault(hw, back, fault_of(vector, frame)),
+            vector => self.fault(hw, back, fault_of(vector, frame)),
         }
     }
 
@@ -375,7 +363,12 @@ impl ProcessDriver {
             SyscallAction::Signal(signal) => {
                 Ok(Flow::end(Outcome::Crashed(Fault { signal, ..fault })))
             }
-            _ => Ok(Flow::end(Outcome::Crashed(fault))),
+            SyscallAction::Return(_)
+            | SyscallAction::Exit { .. }
+            | SyscallAction::Hang
+            | SyscallAction::Unsupported(_) => {
+                Err(MachineError::Invariant("a fault is handled, ends by a signal or needs memory"))
+            }
         }
     }
 
@@ -398,13 +391,16 @@ impl ProcessDriver {
         if let Some((ProcessPoint::Address(wanted), original)) = self.point
             && wanted == at
         {
-            self.poke(hw, at, original);
+            let Some(place) = self.translate(hw, at) else {
+                return Err(MachineError::Invariant("code that was just executed is mapped"));
+            };
+            hw.memory.write_unmarked(place, &[original])?;
             self.point = None;
             entry::stand_at(hw, here);
             return Ok(Flow::Stop(Stop::Snapshot));
         }
         let is_crash_point = self.state.crash_points.contains(&at);
-        if !is_crash_point && let Some(block) = self.breakpoints.hit(at, &mut hw.memory, patches) {
+        if !is_crash_point && let Some(block) = self.breakpoints.hit(at, &mut hw.memory, patches)? {
             self.hits.push(block);
             self.resume(hw, here)?;
             return Ok(Flow::Continue);
@@ -417,12 +413,11 @@ impl ProcessDriver {
     fn page_fault(
         &mut self,
         hw: &mut Hardware,
-        frame: &TrapFrame,
-        back: &kvm_regs,
+        exception: &Exception,
     ) -> Result<Flow, MachineError> {
+        let (frame, back) = (&exception.frame, &exception.back);
         let at = hw.vcpu.sregs().cr2;
-        let code = frame.error_code.unwrap_or(0);
-        let kind = access_of(code);
+        let kind = exception.access()?;
         let CallContext { process, tables, memory } = self.split(hw);
         let mut pages = ProcessPages { memory, tables };
         // Allowed already: a translation from before the entry changed. Go on and walk again.
@@ -439,6 +434,31 @@ impl ProcessDriver {
             FaultAction::Signal(signal) => self.fault(hw, back, of_page(signal, at, kind, frame)),
         }
     }
+}
+
+/// An exception of the program's.
+struct Exception {
+    vector: u8,
+    /// What the CPU pushed.
+    frame: TrapFrame,
+    /// The registers to go on with after it.
+    back: kvm_regs,
+}
+
+impl Exception {
+    /// What a page fault's access tried to do.
+    fn access(&self) -> Result<Access, MachineError> {
+        let code = self.frame.error_code;
+        let missing = MachineError::Invariant("a page fault has an error code");
+        code.map(access_of).ok_or(missing)
+    }
+}
+
+/// What was on the exception stack.
+enum Taken {
+    Exception(Exception),
+    /// The stack pointer is not where the CPU would have put it: what the exit was instead.
+    Unsupported(Unsupported),
 }
 
 /// Borrows of what a system call needs.

@@ -69,6 +69,7 @@ impl ProcessDriver {
         let verdict = process.end_slice(length.as_nanos() as u64, &mut pages, &mut cpu);
         let done = cpu.finish()?;
         match served(verdict, done, rip) {
+            // The end of a slice is no call: the registers stay as they are.
             Served::Value(_) => Ok(Flow::Continue),
             Served::Elsewhere(done) => self.go_elsewhere(hw, done),
             Served::End(outcome) => Ok(Flow::end(outcome)),

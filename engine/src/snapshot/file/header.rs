@@ -173,7 +173,9 @@ pub(super) fn read(path: &Path) -> Result<(File, Header), FileError> {
     if read < PREFIX_BYTES {
         return Err(truncated(PREFIX_BYTES as u64));
     }
-    let word = |at: usize| prefix[at..at + 4].try_into().map_or(0, u32::from_le_bytes);
+    let word = |at: usize| {
+        u32::from_le_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]])
+    };
     if word(8) != VERSION {
         return Err(damaged(Problem::Version { found: word(8) }));
     }
@@ -238,7 +240,10 @@ pub(super) fn check_zeros(
 ) -> Result<(), ZerosError> {
     let mut bytes = [0; DATA_ALIGN as usize];
     let length = range.end.saturating_sub(range.start) as usize;
-    let bytes = bytes.get_mut(..length).unwrap_or_default();
+    // What is longer is not looked at, and so is no padding.
+    let Some(bytes) = bytes.get_mut(..length) else {
+        return Err(ZerosError::Problem(Problem::NotZero { part }));
+    };
     file.read_exact_at(bytes, range.start).map_err(ZerosError::Io)?;
     match bytes.iter().all(|byte| *byte == 0) {
         true => Ok(()),
@@ -269,6 +274,17 @@ mod tests {
         assert_eq!(prefix[12..16], [3, 0, 0, 0], "the header's length");
         assert_eq!(prefix[16..20], 0x3524_41c2_u32.to_le_bytes(), "the header's CRC-32");
         assert_eq!(prefix[20..], crc32fast::hash(&prefix[..20]).to_le_bytes());
+    }
+
+    #[test]
+    fn what_is_too_long_for_padding_is_not_taken_for_zeros() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(2 * DATA_ALIGN).unwrap();
+        assert!(check_zeros(&file, 1..DATA_ALIGN, "padding").is_ok());
+        assert!(matches!(
+            check_zeros(&file, 0..DATA_ALIGN + 1, "padding"),
+            Err(ZerosError::Problem(Problem::NotZero { part: "padding" }))
+        ));
     }
 
     #[test]

@@ -57,6 +57,7 @@ pub(super) fn write(
         Ok(())
     })();
     written.map_err(|error| {
+        // If that fails too, the next write removes it: the lock goes with this process.
         let _ = fs::remove_file(&temporary);
         match error {
             WriteError::Io(source) => failed(source),

@@ -26,7 +26,7 @@ use crate::linux::abi::syscall::{SYSCALL_BYTES, SystemCall};
 use crate::linux::process::Process;
 use crate::linux::syscalls::stat::{STAT_BYTES, StatBytes};
 use crate::memory::{GuestMemory, MemoryError, OutOfRam, PageFile};
-use crate::paging::{Frames, Tables, TablesFull, leaf_entry};
+use crate::paging::{Frames, Tables, TablesError, leaf_entry};
 use hot::{HotPage, HotPages};
 use kvm_bindings::kvm_regs;
 use layout::{
@@ -60,7 +60,7 @@ pub enum AgentError {
     Memory(#[from] MemoryError),
     /// The page tables do not fit.
     #[error("the agent's page tables do not fit: {0}")]
-    Tables(#[from] TablesFull),
+    Tables(#[from] TablesError),
     /// The agent could not see what a run does to the FS and GS bases.
     #[error("the guest's CPU has no RDFSBASE, or its snapshot was taken without it")]
     NoFsGsBase,
@@ -520,7 +520,7 @@ impl Agent {
 }
 
 /// Maps the agent's pages; its gate takes the place of the engine's.
-fn map(memory: &mut GuestMemory, tables: &mut Tables) -> Result<(), TablesFull> {
+fn map(memory: &mut GuestMemory, tables: &mut Tables) -> Result<(), TablesError> {
     let mut map = |part: Part, writable, executable| {
         part.pages().try_for_each(|(at, frame)| {
             tables.set_leaf(memory, at, leaf_entry(frame, writable, executable, true))

@@ -19,7 +19,7 @@ use crate::coverage::blocks;
 use crate::linux::abi::syscall::SYSCALL_BYTES;
 use crate::linux::process::Process;
 use crate::memory::{GuestMemory, OutOfRam};
-use crate::paging::{ADDRESS_MASK, PRESENT, Tables, TablesFull, leaf_entry, may_write};
+use crate::paging::{ADDRESS_MASK, PRESENT, Tables, TablesError, leaf_entry, may_write};
 use iced_x86::code_asm::*;
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, IcedError, Instruction};
 use std::ops::Range;
@@ -361,7 +361,7 @@ fn map(
     tables: &mut Tables,
     va: u64,
     frame: Gpa,
-) -> Result<(), TablesFull> {
+) -> Result<(), TablesError> {
     tables.set_leaf(memory, Gva(va), leaf_entry(frame, false, true, true))?;
     tables.mark();
     Ok(())

@@ -2,14 +2,13 @@
 //!
 //! Never decides which addresses are valid: that is `linux`.
 
-use super::super::CallContext;
-use super::{BatchParts, BatchRun, Next};
+use super::super::{CallContext, Exception};
+use super::{BatchParts, BatchRun, NO_POINT, Next};
 use crate::address::{Gpa, Gva};
 use crate::guest::process::pages::ProcessPages;
-use crate::guest::process::trap::TrapFrame;
 use crate::linux::abi::syscall::FaultAction;
 use crate::linux::mm::user_memory::UserMemory;
-use crate::machine::process::fault::{access_of, of_page};
+use crate::machine::process::fault::of_page;
 use crate::machine::{Flow, MachineError, Stop};
 use crate::outcome::{Access, Fault, Outcome};
 use crate::paging::{GUARDED, PRESENT, WRITABLE, frame_of};
@@ -20,14 +19,10 @@ use kvm_bindings::kvm_regs;
 const FRAMES_RESERVED: u64 = 4096;
 
 impl BatchRun<'_, '_> {
-    pub(super) fn page_fault(
-        &mut self,
-        frame: &TrapFrame,
-        back: &kvm_regs,
-    ) -> Result<Next, MachineError> {
+    pub(super) fn page_fault(&mut self, exception: &Exception) -> Result<Next, MachineError> {
+        let (frame, back) = (&exception.frame, &exception.back);
         let at = self.parts.hw.vcpu.sregs().cr2;
-        let code = frame.error_code.unwrap_or(0);
-        let access = access_of(code);
+        let access = exception.access()?;
         let in_shim = self.agent.in_shim(frame.rip);
         if self.agent.contains(frame.rip) && !in_shim {
             return self.lost();
@@ -60,8 +55,9 @@ impl BatchRun<'_, '_> {
         self.agent.set_touched(&mut self.parts.hw.memory, true)?;
         match self.driver.fault(self.parts.hw, back, fault)? {
             Flow::Stop(Stop::Ended(outcome)) => self.ended(outcome),
-            _ if self.goes_on_elsewhere() => Ok(Next::Go),
-            _ => self.over(None),
+            Flow::Stop(Stop::Snapshot) => Err(NO_POINT),
+            Flow::Continue | Flow::Interrupted if self.goes_on_elsewhere() => Ok(Next::Go),
+            Flow::Continue | Flow::Interrupted => self.over(None),
         }
     }
 
@@ -98,7 +94,7 @@ impl BatchRun<'_, '_> {
         let BatchParts { hw, snapshot, .. } = &mut self.parts;
         // Free frames are zeros in a snapshot, unless its file says otherwise.
         let is_zero = |pfn| snapshot.pages.page(pfn).is_none();
-        if stays && verdict == FaultAction::Retry && tables.frames_mapped(&hw.memory).all(is_zero) {
+        if stays && verdict == FaultAction::Retry && tables.all_mapped(&hw.memory, is_zero)? {
             tables.keep_mapped(&mut hw.memory)?;
             self.agent.baseline = tables.clone();
         } else {

@@ -5,9 +5,9 @@
 
 mod faults;
 
-use super::{ProcessDriver, ProcessState, ProgramExit, next_exit, poked};
-use crate::guest::process::agent::{Agent, AgentConfig, AgentError, AgentExit};
-use crate::guest::process::trap::{self, TrapFrame};
+use super::{Exception, ProcessDriver, ProcessState, ProgramExit, Taken, next_exit, poked};
+use crate::guest::process::agent::{Agent, AgentConfig, AgentExit};
+use crate::guest::process::trap;
 use crate::kvm::clear_selectors;
 use crate::machine::batch::{Batch, BatchOptions, BatchReport};
 use crate::machine::hardware::Hardware;
@@ -18,6 +18,13 @@ use crate::rewind::{HostRewind, Patches};
 use crate::state::{Ending, Prepared, RewindMode, RunFacts};
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use std::time::{Duration, Instant};
+
+/// A run stopped where only a boot does.
+const NO_POINT: MachineError = MachineError::Invariant("no run has a snapshot point, only a boot");
+
+/// The agent is gone.
+const NO_AGENT: MachineError =
+    MachineError::Invariant("a machine that runs batches, or stands under the agent, has one");
 
 /// The parts of a machine that a batch needs.
 pub(in crate::machine) struct BatchParts<'m> {
@@ -95,7 +102,7 @@ impl ProcessDriver {
         options: BatchOptions,
         report: &mut BatchReport,
     ) -> Result<(), MachineError> {
-        let Some(mut agent) = self.agent.take() else { return Ok(()) };
+        let mut agent = self.agent.take().ok_or(NO_AGENT)?;
         if !self.under_agent {
             std::mem::swap(&mut self.state.tables, &mut agent.tables);
             self.under_agent = true;
@@ -125,7 +132,7 @@ impl ProcessDriver {
         &mut self,
         mut parts: BatchParts<'_>,
     ) -> Result<(), MachineError> {
-        let Some(mut agent) = self.agent.take() else { return Ok(()) };
+        let mut agent = self.agent.take().ok_or(NO_AGENT)?;
         let memory = &mut parts.hw.memory;
         // No further input: the agent puts everything back and says so.
         agent.set_count(memory, 0)?;
@@ -151,16 +158,17 @@ fn install(
     hw: &mut Hardware,
     snapshot: &MachineSnapshot,
     then: &ProcessState,
-) -> Result<Box<Agent>, AgentError> {
+) -> Result<Box<Agent>, MachineError> {
     Agent::add_memory(&mut hw.memory)?;
     let cpu = &snapshot.state;
     let user = snapshot.layout.iter().find(|slot| slot.start == trap::USER_BASE);
+    let user = user.ok_or(MachineError::Invariant("a program's memory has its slot"))?;
     let config = AgentConfig {
         regs: &cpu.regs,
         xcr0: cpu.xcr0(),
         bases: [cpu.sregs.fs.base, cpu.sregs.gs.base],
         call: then.call.as_ref(),
-        user_pages: user.map_or(0, |slot| slot.pages() as u64),
+        user_pages: user.pages() as u64,
     };
     Ok(Box::new(Agent::install(&mut hw.memory, &then.tables, &then.process, &config)?))
 }
@@ -232,7 +240,7 @@ fn undo(
     (driver.system_calls, driver.traps) = (0, 0);
     driver.hits.clear();
     driver.elsewhere = None;
-    rewind.restore_host_writes(&mut hw.memory, &snapshot.pages, patches);
+    rewind.restore_host_writes(&mut hw.memory, &snapshot.pages, patches)?;
     Ok(agent.end_run(&mut hw.memory)?)
 }
 
@@ -379,9 +387,10 @@ impl BatchRun<'_, '_> {
     /// Checks that what is told can be believed.
     fn finish(&mut self) -> Result<Next, MachineError> {
         let runs = self.report.runs.iter().zip(&self.report.by_host);
+        // All of these are exits (`fill`); one that were none would be missing in the agent's hash.
         let statuses = runs.filter(|(_, by_host)| !**by_host).filter_map(|(run, _)| match run {
             Some(Outcome::Exited { status }) => Some(*status),
-            _ => None,
+            Some(_) | None => None,
         });
         if self.agent.is_whole(&self.parts.hw.memory, statuses) {
             return Ok(Next::Over);
@@ -444,7 +453,8 @@ impl BatchRun<'_, '_> {
         self.agent.note_call(regs.rax, regs.rcx);
         match self.driver.system_call(hw)? {
             Flow::Stop(Stop::Ended(outcome)) => self.ended(outcome),
-            Flow::Stop(Stop::Snapshot) | Flow::Continue | Flow::Interrupted => {
+            Flow::Stop(Stop::Snapshot) => Err(NO_POINT),
+            Flow::Continue | Flow::Interrupted => {
                 if !self.goes_on_elsewhere() {
                     return self.over(None);
                 }
@@ -479,26 +489,28 @@ impl BatchRun<'_, '_> {
     }
 
     fn trap(&mut self, vector: u8) -> Result<Next, MachineError> {
-        let (frame, back) = match ProcessDriver::take_frame(self.parts.hw, vector)? {
-            Ok(taken) => taken,
-            Err(what) => return self.ended(Outcome::Unsupported(what)),
+        let exception = match ProcessDriver::take_exception(self.parts.hw, vector)? {
+            Taken::Exception(exception) => exception,
+            Taken::Unsupported(what) => return self.ended(Outcome::Unsupported(what)),
         };
         if vector == 14 {
-            return self.page_fault(&frame, &back);
+            return self.page_fault(&exception);
         }
-        if self.agent.contains(frame.rip) {
+        let rip = exception.frame.rip;
+        if self.agent.contains(rip) {
             // The shim runs with the program's rights, and its flags are restored by it.
-            return self.agent_trap(vector, &frame, &back);
+            return self.agent_trap(&exception);
         }
         let Some(index) = self.current()? else { return self.lost() };
         // A handler would see where that is.
-        if self.agent.is_moved_code(frame.rip) {
+        if self.agent.is_moved_code(rip) {
             return self.over(None);
         }
         let BatchParts { hw, patches, .. } = &mut self.parts;
-        let flow = self.driver.exception(hw, patches, vector, &frame, &back)?;
-        if let Flow::Stop(Stop::Ended(outcome)) = flow {
-            return self.ended(outcome);
+        match self.driver.exception(hw, patches, &exception)? {
+            Flow::Stop(Stop::Ended(outcome)) => return self.ended(outcome),
+            Flow::Stop(Stop::Snapshot) => return Err(NO_POINT),
+            Flow::Continue | Flow::Interrupted => {}
         }
         if self.driver.elsewhere.is_some() {
             self.agent.set_touched(&mut self.parts.hw.memory, true)?;
@@ -516,17 +528,13 @@ impl BatchRun<'_, '_> {
     }
 
     /// An exception in the agent's own code that is no page fault.
-    fn agent_trap(
-        &mut self,
-        vector: u8,
-        frame: &TrapFrame,
-        back: &kvm_regs,
-    ) -> Result<Next, MachineError> {
-        match vector {
+    fn agent_trap(&mut self, exception: &Exception) -> Result<Next, MachineError> {
+        let in_shim = self.agent.in_shim(exception.frame.rip);
+        match exception.vector {
             // An address that is not canonical faults so (Intel SDM vol. 1, 3.3.7.1).
-            13 if self.agent.in_shim(frame.rip) => self.take_over(back),
-            // The program steps itself: alone its first step is behind the system call.
-            1 if self.agent.in_shim(frame.rip) => {
+            13 if in_shim => self.take_over(&exception.back),
+            // The program steps itself: alone its first step is after the system call.
+            1 if in_shim => {
                 self.driver.debug_exception = true;
                 self.over(None)
             }
