@@ -59,7 +59,7 @@ pub enum AgentError {
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// The page tables do not fit.
-    #[error("the agent's page tables do not fit: {0}")]
+    #[error("build the agent's page tables")]
     Tables(#[from] TablesError),
     /// The agent could not see what a run does to the FS and GS bases.
     #[error("the guest's CPU has no RDFSBASE, or its snapshot was taken without it")]
@@ -68,10 +68,10 @@ pub enum AgentError {
     #[error("the machine has no memory slot for a program")]
     NoUserSlot,
     /// A page that must be RAM is not.
-    #[error("the agent's pages are not where they should be: {0}")]
+    #[error("the agent's pages are not where they should be")]
     OutOfRam(#[from] OutOfRam),
     /// The code could not be assembled.
-    #[error("assemble the agent: {0}")]
+    #[error("assemble the agent")]
     Code(#[from] iced_x86::IcedError),
 }
 
