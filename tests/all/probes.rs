@@ -303,7 +303,16 @@ fn no_msr_leaks_to_the_next_run_of_a_bare_guest() {
 }
 
 /// The usual ranges of MSRs: their first and how many.
-const SWEPT: [(u32, u32); 3] = [(0, 0x1000), (0xc000_0000, 0x400), (0xc001_0000, 0x2000)];
+const SWEPT: [(u32, u32); 3] = [(0, 0x1000), (0xc000_0000, 0x400), (AMD_MSRS, 0x2000)];
+/// Where the MSRs begin that AMD's CPUs alone have (AMD APM vol. 2, appendix A).
+const AMD_MSRS: u32 = 0xc001_0000;
+
+/// Whether this host's CPU is AMD's, or made after AMD's.
+fn is_amd() -> bool {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    let vendor = cpu.lines().find(|line| line.starts_with("vendor_id")).unwrap();
+    ["AuthenticAMD", "HygonGenuine"].iter().any(|amd| vendor.contains(amd))
+}
 
 #[test]
 fn no_msr_of_all_that_there_are_leaks_to_the_next_run_of_a_bare_guest() {
@@ -339,7 +348,9 @@ fn no_msr_of_all_that_there_are_leaks_to_the_next_run_of_a_bare_guest() {
             let after = still(run(TELL));
             let found = differ(&pristine, &changed);
             println!("{} MSRs from {first:#x} can be changed: {found:?}", found.len());
-            assert_ne!(pristine, changed, "no MSR from {first:#x} can be changed");
+            // An Intel CPU has none of AMD's own range.
+            let may_have_none = first == AMD_MSRS && !is_amd();
+            assert!(may_have_none || !found.is_empty(), "no MSR from {first:#x} can be changed");
             assert_eq!(differ(&pristine, &after), [""; 0], "from {first:#x}, {mode:?}");
         }
     }
