@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod address;
+pub mod arch;
 pub mod coverage;
 pub mod device;
 pub mod exit;
