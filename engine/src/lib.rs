@@ -48,6 +48,7 @@
 #![deny(unsafe_code)]
 
 pub mod address;
+pub mod arch;
 pub mod coverage;
 pub mod device;
 pub mod exit;

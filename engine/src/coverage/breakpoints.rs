@@ -4,12 +4,10 @@
 //! Never decides what a reached block is worth.
 
 use crate::address::{Gpa, Pfn};
+use crate::arch::INT3;
 use crate::memory::{GuestMemory, OutOfRam};
 use crate::rewind::Patches;
 use std::collections::HashMap;
-
-/// INT3 (Intel SDM vol. 2).
-pub const INT3: u8 = 0xcc;
 
 #[derive(Clone, Copy, Debug)]
 struct Site {

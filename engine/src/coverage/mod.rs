@@ -6,4 +6,4 @@
 pub mod blocks;
 mod breakpoints;
 
-pub use breakpoints::{Arm, Breakpoints, INT3};
+pub use breakpoints::{Arm, Breakpoints};

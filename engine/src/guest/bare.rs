@@ -4,7 +4,12 @@
 //! it may use is served by `machine::bare` and described in `docs/guests-bare.md`.
 
 use crate::address::{Gpa, PAGE_SIZE};
+use crate::arch::control::{
+    CR0_CD, CR0_EM, CR0_MP, CR0_NE, CR0_NW, CR0_PE, CR0_PG, CR0_WP, CR4_OSFXSR, CR4_OSXMMEXCPT,
+    CR4_PAE, EFER_LMA, EFER_LME, RFLAGS_RESERVED,
+};
 use crate::memory::{GuestMemory, OutOfRam, SlotSpec};
+use crate::paging::{ACCESSED, DIRTY, LARGE, PRESENT, WRITABLE};
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 use object::elf::{EM_386, EM_X86_64, FileHeader32, FileHeader64, Machine};
 use object::read::elf::{FileHeader, ProgramHeader};
@@ -87,6 +92,18 @@ pub enum ImageError {
     )]
     NoRoomForTables,
 }
+
+/// log2 of the bytes of a large page (Intel SDM vol. 3, 4.5.4).
+const LARGE_PAGE_SHIFT: u64 = 21;
+/// No segment, 64-bit code, data; all flat, and accessed (Intel SDM vol. 3, 3.4.5).
+const GDT: [u64; 3] = [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
+/// Selectors of the latter two.
+const CODE_SELECTOR: u16 = 8;
+const DATA_SELECTOR: u16 = 16;
+/// Segment types: code that can be read, data that can be written, both accessed (Intel SDM vol. 3,
+/// 3.4.5.1, table 3-1).
+const CODE_READ_ACCESSED: u8 = 0xb;
+const DATA_WRITE_ACCESSED: u8 = 0x3;
 
 /// Bytes at the start of RAM that long mode's page tables and descriptor table take.
 pub const LONG_TABLES_BYTES: u64 = 7 * PAGE_SIZE as u64;
@@ -244,8 +261,8 @@ impl BareSpec {
     /// Four page directories that map 4 GiB with 2 MiB pages, accessed and dirty set beforehand,
     /// and a descriptor table.
     fn build_tables(&self, memory: &mut GuestMemory) -> Result<(), OutOfRam> {
-        const TABLE: u64 = 0x3 | 0x60;
-        const LARGE: u64 = TABLE | 0x80;
+        /// Accessed and dirty beforehand, so that no walk writes a table.
+        const TABLE: u64 = PRESENT | WRITABLE | ACCESSED | DIRTY;
         let base = self.ram_start.0;
         let page = PAGE_SIZE as u64;
         memory.write(Gpa(base), &((base + page) | TABLE).to_le_bytes())?;
@@ -253,12 +270,11 @@ impl BareSpec {
             let table = base + (2 + directory) * page;
             memory.write(Gpa(base + page + directory * 8), &(table | TABLE).to_le_bytes())?;
             for index in 0..512 {
-                let entry = ((directory * 512 + index) << 21) | LARGE;
+                let entry = ((directory * 512 + index) << LARGE_PAGE_SHIFT) | TABLE | LARGE;
                 memory.write(Gpa(table + index * 8), &entry.to_le_bytes())?;
             }
         }
-        let gdt = [0_u64, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
-        let bytes: Vec<u8> = gdt.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+        let bytes: Vec<u8> = GDT.iter().flat_map(|entry| entry.to_le_bytes()).collect();
         memory.write(Gpa(base + 6 * page), &bytes)
     }
 
@@ -271,13 +287,12 @@ impl BareSpec {
             // Neither mode starts with more than 4 GiB mapped.
             Mode::Protected | Mode::Long => self.ram_end().min(0xffff_fff0) & !0xf,
         };
-        kvm_regs { rip: entry, rsp, rflags: 2, ..Default::default() }
+        kvm_regs { rip: entry, rsp, rflags: RFLAGS_RESERVED, ..Default::default() }
     }
 
     /// Special registers at the first instruction, from those of a reset vCPU.
     #[must_use]
     pub fn sregs(&self, reset: &kvm_sregs) -> kvm_sregs {
-        const PE: u64 = 1;
         match self.mode {
             Mode::Real => {
                 let segment = |template: kvm_segment| kvm_segment {
@@ -289,21 +304,18 @@ impl BareSpec {
                 let data = segment(reset.ds);
                 kvm_sregs { cs: segment(reset.cs), ds: data, es: data, ss: data, ..*reset }
             }
-            Mode::Protected => flat(reset, 0, reset.cr0 | PE),
+            Mode::Protected => flat(reset, 0, reset.cr0 | CR0_PE),
             Mode::Long => {
-                const PG: u64 = 1 << 31;
-                const MP_NE_WP: u64 = 0x1_0022;
-                const PAE_OSFXSR_OSXMMEXCPT: u64 = 1 << 5 | 1 << 9 | 1 << 10;
-                const LME_LMA: u64 = 1 << 8 | 1 << 10;
-                // EM off, so that SSE works.
-                let cr0 = (reset.cr0 & !0x6000_0004) | PE | PG | MP_NE_WP;
+                // The caches on; EM off, so that SSE works.
+                let off = CR0_CD | CR0_NW | CR0_EM;
+                let cr0 = (reset.cr0 & !off) | CR0_PE | CR0_PG | CR0_MP | CR0_NE | CR0_WP;
                 kvm_sregs {
                     cr3: self.ram_start.0,
-                    cr4: reset.cr4 | PAE_OSFXSR_OSXMMEXCPT,
-                    efer: LME_LMA,
+                    cr4: reset.cr4 | CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT,
+                    efer: EFER_LME | EFER_LMA,
                     gdt: kvm_bindings::kvm_dtable {
                         base: self.ram_start.0 + 6 * PAGE_SIZE as u64,
-                        limit: 23,
+                        limit: size_of_val(&GDT) as u16 - 1,
                         ..Default::default()
                     },
                     ..flat(reset, 1, cr0)
@@ -318,8 +330,8 @@ fn flat(reset: &kvm_sregs, long: u8, cr0: u64) -> kvm_sregs {
     let code = kvm_segment {
         base: 0,
         limit: 0xffff_ffff,
-        selector: 8,
-        type_: 0xb,
+        selector: CODE_SELECTOR,
+        type_: CODE_READ_ACCESSED,
         present: 1,
         dpl: 0,
         db: 1 - long,
@@ -328,6 +340,7 @@ fn flat(reset: &kvm_sregs, long: u8, cr0: u64) -> kvm_sregs {
         g: 1,
         ..Default::default()
     };
-    let data = kvm_segment { selector: 16, type_: 3, db: 1, l: 0, ..code };
+    let data =
+        kvm_segment { selector: DATA_SELECTOR, type_: DATA_WRITE_ACCESSED, db: 1, l: 0, ..code };
     kvm_sregs { cs: code, ds: data, es: data, fs: data, gs: data, ss: data, cr0, ..*reset }
 }

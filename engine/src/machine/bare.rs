@@ -7,6 +7,7 @@
 use super::hardware::{Hardware, VmSpec};
 use super::{Flow, MachineError, Stop};
 use crate::address::Gpa;
+use crate::arch::exception;
 use crate::device::{Console, ConsoleState};
 use crate::exit::Exit;
 use crate::guest::bare::BareSpec;
@@ -157,7 +158,10 @@ impl BareDriver {
             BareExit::End(outcome) => Flow::end(outcome),
             BareExit::Crash(code) => Flow::end(crash(&regs, Signal::ABRT, Some(code))),
             // The registers may be those of a reset by now (AMD): they are reported as they are.
-            BareExit::TripleFault => Flow::end(crash(&regs, Signal::SEGV, Some(8))),
+            // What could not be delivered was a double fault.
+            BareExit::TripleFault => {
+                Flow::end(crash(&regs, Signal::SEGV, Some(exception::DOUBLE_FAULT)))
+            }
             BareExit::Unsupported(what) => {
                 let bits = code_bits(hw.vcpu.sregs());
                 Flow::end(Outcome::Unsupported(what.at(regs.rip, bits)))

@@ -5,6 +5,7 @@ use super::process::{self, ProcessDriver, ProcessPoint, ProcessState};
 use super::watchdog::Watchdog;
 use super::{Driver, GuestState, Limit, Machine, MachineError, RunReport, Stop, bare, drive};
 use crate::address::{Gpa, Gva, PAGE_SIZE};
+use crate::arch::control::{MXCSR_INITIAL, MXCSR_MASK, X87_CONTROL_INITIAL};
 use crate::guest::bare::BareSpec;
 use crate::guest::process::pages::ProcessPages;
 use crate::guest::process::trap;
@@ -24,8 +25,17 @@ use std::time::Instant;
 /// The XCR0 components that `KVM_GET_XSAVE`'s 4096 bytes hold and that need no CR4 bit of their
 /// own: x87, SSE, AVX, and AVX-512's three (Intel SDM vol. 1, 13.1).
 const XCR0_MASK: u64 = 0xe7;
+/// Where MXCSR, and after it its mask, are in an XSAVE area (Intel SDM vol. 1, 10.5.1, table 10-2).
+const MXCSR_AT: usize = 24;
+/// CPUID leaves: features, extended features, XSAVE (Intel SDM vol. 2, CPUID).
+const LEAF_FEATURES: u32 = 1;
+const LEAF_EXTENDED_FEATURES: u32 = 7;
+const LEAF_XSAVE: u32 = 0xd;
 /// CPUID leaf 7, EBX: RDFSBASE and its like.
 const FSGSBASE: u32 = 1;
+
+/// Bytes of a signal frame besides the XSAVE area.
+const SIGNAL_FRAME_BYTES: u64 = 1_392;
 
 /// A guest between its first instruction and its snapshot point.
 #[derive(Debug)]
@@ -236,7 +246,8 @@ impl Driver {
 fn set_up_cpu(hw: &mut Hardware, root: Gpa, start: Start) -> Result<(), MachineError> {
     let cpuid = hw.vcpu.fd().cpuid()?;
     let xcr0 = supported_xcr0(&cpuid) & XCR0_MASK;
-    let has_bases = cpuid.iter().any(|e| e.function == 7 && e.index == 0 && e.ebx & FSGSBASE != 0);
+    let extended = cpuid.iter().find(|e| e.function == LEAF_EXTENDED_FEATURES && e.index == 0);
+    let has_bases = extended.is_some_and(|e| e.ebx & FSGSBASE != 0);
     let sregs = trap::special_registers(hw.vcpu.sregs(), root, xcr0 != 0, has_bases);
     let fd = hw.vcpu.fd();
     fd.set_sregs(&sregs)?;
@@ -246,11 +257,12 @@ fn set_up_cpu(hw: &mut Hardware, root: Gpa, start: Start) -> Result<(), MachineE
         fd.set_xcrs(&xcrs)?;
     }
     let mut xsave = fd.xsave()?;
-    // x87 and SSE explicitly: control word 0x37f, MXCSR 0x1f80; every other component initial.
+    // x87 and SSE explicitly, every other component in its initial state. The words of the area are
+    // of 32 bits.
     xsave.region.fill(0);
-    xsave.region[0] = 0x037f;
-    xsave.region[6] = 0x1f80;
-    xsave.region[7] = 0xffff;
+    xsave.region[0] = u32::from(X87_CONTROL_INITIAL);
+    xsave.region[MXCSR_AT / 4] = MXCSR_INITIAL;
+    xsave.region[MXCSR_AT / 4 + 1] = MXCSR_MASK;
     xsave.region[XSTATE_BV_AT / 4] = LEGACY as u32;
     fd.set_xsave(&xsave)?;
     fd.set_msrs(&trap::msrs())?;
@@ -271,11 +283,11 @@ fn cpu_facts(cpuid: &[kvm_bindings::kvm_cpuid_entry2]) -> CpuFacts {
     let leaf = |function, index| cpuid.iter().find(|e| e.function == function && e.index == index);
     let default = CpuFacts::default();
     // CPUID.0DH.0:EBX is the XSAVE area for what XCR0 enables. A signal frame has room for it,
-    // its magic number and the fixed part of 1,392 bytes (arch/x86/kernel/fpu/signal.c).
-    let xsave = leaf(0xd, 0).map_or(0, |e| u64::from(e.ebx));
+    // its magic number and the fixed part (arch/x86/kernel/fpu/signal.c).
+    let xsave = leaf(LEAF_XSAVE, 0).map_or(0, |e| u64::from(e.ebx));
     CpuFacts {
-        hwcap: leaf(1, 0).map_or(default.hwcap, |e| e.edx),
-        signal_stack_bytes_min: default.signal_stack_bytes_min.max(xsave + 1_392),
+        hwcap: leaf(LEAF_FEATURES, 0).map_or(default.hwcap, |e| e.edx),
+        signal_stack_bytes_min: default.signal_stack_bytes_min.max(xsave + SIGNAL_FRAME_BYTES),
     }
 }
 

@@ -7,6 +7,8 @@ use super::hardware::Hardware;
 use super::process::ProcessDriver;
 use super::watchdog::Watchdog;
 use super::{GuestState, MachineError};
+use crate::arch::control::RFLAGS_IF;
+use crate::arch::exception;
 use crate::linux::process::Process;
 use crate::outcome::Outcome;
 use crate::rewind::Patches;
@@ -175,9 +177,8 @@ pub(super) fn drive(
 /// Whether the guest is in HLT with interrupts off. Only where the local APIC is in the kernel:
 /// elsewhere HLT exits by itself.
 pub(super) fn halted_for_good(hw: &Hardware) -> Result<bool, MachineError> {
-    const IF: u64 = 1 << 9;
     Ok(hw.parts.irqchip
-        && hw.vcpu.regs().rflags & IF == 0
+        && hw.vcpu.regs().rflags & RFLAGS_IF == 0
         && hw.vcpu.fd_ref().mp_state()?.mp_state == kvm_bindings::KVM_MP_STATE_HALTED)
 }
 
@@ -193,7 +194,9 @@ pub(super) fn out_of_time(hw: &mut Hardware) -> Result<Outcome, MachineError> {
 pub(super) fn ending(outcome: &Outcome) -> Ending {
     match outcome {
         Outcome::Exited { .. } => Ending::Asked,
-        Outcome::Crashed(fault) if fault.vector != Some(8) => Ending::Reported,
+        Outcome::Crashed(fault) if fault.vector != Some(exception::DOUBLE_FAULT) => {
+            Ending::Reported
+        }
         Outcome::Crashed(_)
         | Outcome::Halted
         | Outcome::TimedOut

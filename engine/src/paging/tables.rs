@@ -13,7 +13,10 @@
 //! undone in reverse. Tables are therefore written unmarked, and lie in a slot without dirty log.
 
 use super::guard::Guard;
-use super::{ACCESSED, ADDRESS_MASK, DIRTY, NO_EXECUTE, PRESENT, USER, WRITABLE};
+use super::{
+    ACCESSED, ADDRESS_MASK, DIRTY, ENTRIES, ENTRY_BYTES, INDEX_BITS, LEVELS, NO_EXECUTE, PRESENT,
+    USER, WRITABLE, entry_of,
+};
 use crate::address::{Gpa, Gva, PAGE_SHIFT, PAGE_SIZE, Pfn};
 use crate::memory::{GuestMemory, OutOfRam};
 use serde::{Deserialize, Serialize};
@@ -178,7 +181,7 @@ impl Tables {
     #[must_use]
     pub fn leaf(&self, memory: &GuestMemory, at: Gva) -> Option<(Gpa, u64)> {
         let mut table = self.root();
-        for level in (1..4).rev() {
+        for level in (1..LEVELS).rev() {
             let entry = memory.read_u64(entry_of(table, at, level)).ok()?;
             if entry & PRESENT == 0 {
                 return None;
@@ -197,7 +200,7 @@ impl Tables {
         let mut at = at.page_floor();
         'walk: while at < end {
             let mut table = self.root();
-            for level in (1..4).rev() {
+            for level in (1..LEVELS).rev() {
                 let entry = memory.read_u64(entry_of(table, at, level)).ok()?;
                 if entry & PRESENT == 0 {
                     at = next_of(at, level)?;
@@ -239,7 +242,7 @@ impl Tables {
     /// No frame is left for a table.
     pub fn page_table(&mut self, memory: &mut GuestMemory, at: Gva) -> Result<Gpa, TablesError> {
         let mut table = self.root();
-        for level in (1..4).rev() {
+        for level in (1..LEVELS).rev() {
             let slot = entry_of(table, at, level);
             let above = memory.read_u64(slot)?;
             table = if above & PRESENT == 0 {
@@ -363,7 +366,7 @@ impl Tables {
         user: Frames,
     ) -> Result<Self, TablesError> {
         let guard = Guard::new(Pfn(user.next), user.end.saturating_sub(user.next));
-        let root = copy_table(memory, &mut arena, &guard, self.root(), 3)?;
+        let root = copy_table(memory, &mut arena, &guard, self.root(), LEVELS - 1)?;
         let frames = self.frames.clone();
         let (log, stale) = (Vec::new(), Vec::new());
         Ok(Self { root: root.into(), arena, frames, log, stale, guard: Some(guard) })
@@ -462,8 +465,8 @@ fn copy_table(
     level: u32,
 ) -> Result<Gpa, TablesError> {
     let to = arena.take_unmarked(memory)?.gpa();
-    for index in 0..512 {
-        let entry = memory.read_u64(from.wrapping_add(index * 8))?;
+    for index in 0..ENTRIES {
+        let entry = memory.read_u64(from.wrapping_add(index * ENTRY_BYTES))?;
         if entry == 0 {
             continue;
         }
@@ -473,14 +476,14 @@ fn copy_table(
             let below = copy_table(memory, arena, guard, Gpa(entry & ADDRESS_MASK), level - 1)?;
             entry & !ADDRESS_MASK | below.0
         };
-        memory.write_unmarked(to.wrapping_add(index * 8), &copy.to_le_bytes())?;
+        memory.write_unmarked(to.wrapping_add(index * ENTRY_BYTES), &copy.to_le_bytes())?;
     }
     Ok(to)
 }
 
 /// The first address that the entry after that for `at` in a table of `level` is for.
 const fn next_of(at: Gva, level: u32) -> Option<Gva> {
-    let shift = PAGE_SHIFT + 9 * level;
+    let shift = PAGE_SHIFT + INDEX_BITS * level;
     match ((at.0 >> shift) + 1).checked_shl(shift) {
         Some(next) if next > at.0 => Some(Gva(next)),
         _ => None,
@@ -491,11 +494,6 @@ const fn next_of(at: Gva, level: u32) -> Option<Gva> {
 #[must_use]
 pub const fn entry_in(table: Gpa, at: Gva) -> Gpa {
     entry_of(table, at, 0)
-}
-
-/// The address of the entry for `at` in the table of `level` (0 is the page table) at `table`.
-const fn entry_of(table: Gpa, at: Gva, level: u32) -> Gpa {
-    Gpa(table.0 + (at.0 >> (PAGE_SHIFT + 9 * level) & 0x1ff) * 8)
 }
 
 /// A leaf entry for `frame` with accessed and dirty set beforehand.

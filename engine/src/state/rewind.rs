@@ -7,6 +7,7 @@
 
 use super::classes::{Class, ORDER, Rule, RunFacts};
 use super::{CpuState, MSR_TSC, Parts, Reach, runs_by_itself};
+use crate::arch::control::{CR0_PG, CR4_TSD};
 use crate::kvm::{KvmError, Vm};
 use crate::vcpu::Vcpu;
 use kvm_bindings as k;
@@ -40,14 +41,12 @@ impl Prepared {
     /// # Errors
     /// A snapshot file claims more MSRs than the ioctl takes.
     pub fn new(state: &CpuState, reach: Reach, parts: &Parts) -> Result<Self, KvmError> {
-        const PG: u64 = 1 << 31;
-        const TSD: u64 = 1 << 2;
         // KVM resets its MMU, and with it every TLB entry of the guest, when CR4 changes, but not
         // when the same CR3 is loaded once more (`__set_sregs`, arch/x86/kvm/x86.c). A guest that
         // changed its page tables left translations that its restored tables do not have.
         // CR4.TSD is a bit that every CPU has and that decides nothing about translation.
-        let flush = (state.sregs.cr0 & PG != 0)
-            .then(|| Box::new(k::kvm_sregs { cr4: state.sregs.cr4 ^ TSD, ..state.sregs }));
+        let flush = (state.sregs.cr0 & CR0_PG != 0)
+            .then(|| Box::new(k::kvm_sregs { cr4: state.sregs.cr4 ^ CR4_TSD, ..state.sregs }));
         let msrs = k::Msrs::from_entries(&msr_entries(state, parts)).map_err(|_| {
             KvmError::Ioctl { call: "KVM_SET_MSRS", source: nix::errno::Errno::E2BIG }
         })?;

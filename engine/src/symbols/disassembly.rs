@@ -4,12 +4,11 @@
 //! guest's code, the caller must hand in the original bytes.
 
 use super::symbolizer::Symbolizer;
+use crate::arch::INSTRUCTION_BYTES_MAX;
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter, OpKind};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The longest x86 instruction in bytes.
-const INSTRUCTION_BYTES_MAX: u64 = 15;
 /// A function longer than this is not decoded from its start.
 const SYNC_BYTES_MAX: u64 = 1 << 20;
 
@@ -129,7 +128,7 @@ impl Symbolizer {
 
 /// The boundaries before the end of `code` by the likeliest start near it.
 fn guessed_boundaries(code: &[u8], at: u64, around: usize) -> Vec<u64> {
-    let reach = (around as u64).saturating_mul(INSTRUCTION_BYTES_MAX).min(code.len() as u64);
+    let reach = around.saturating_mul(INSTRUCTION_BYTES_MAX).min(code.len()) as u64;
     let end = at.saturating_add(code.len() as u64);
     let from = |back: u64| {
         let skip = code.len().checked_sub(usize::try_from(back).ok()?)?;

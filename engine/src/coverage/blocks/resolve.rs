@@ -11,6 +11,7 @@
 use super::flow::{Descent, taken_address};
 use super::seeds::pointer;
 use super::tables::{self, Base, ENTRIES_MAX, EntryKind, JumpTable, Step};
+use crate::arch::INSTRUCTION_BYTES_MAX;
 use crate::symbols::elf::Layout;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Register};
 use std::collections::{HashMap, HashSet};
@@ -24,8 +25,6 @@ const GLANCE_STEPS: usize = 12;
 const UNBOUNDED_ENTRIES_MAX: u64 = 1024;
 /// Candidates for a table whose address was loaded out of sight.
 const CANDIDATES_MAX: usize = 8;
-/// The longest x86 instruction in bytes.
-const INSTRUCTION_BYTES_MAX: u64 = 15;
 
 /// A `lea` of a function: where, into which register, which address.
 type Taken = (u64, Register, u64);
@@ -100,7 +99,7 @@ impl Resolver<'_, '_> {
     /// The instruction that falls through to `at`.
     fn before(&self, at: u64) -> Option<Step> {
         let text = &self.descent.text;
-        let starts = (1..=INSTRUCTION_BYTES_MAX).filter_map(|length| at.checked_sub(length));
+        let starts = (1..=INSTRUCTION_BYTES_MAX as u64).filter_map(|length| at.checked_sub(length));
         let mut decoded =
             starts.filter(|start| text.is_decoded(*start) && !text.is_interior(*start));
         let start = decoded.next()?;

@@ -11,8 +11,6 @@ use iced_x86::{
 };
 use kvm_bindings::kvm_regs;
 
-/// Longest instruction (Intel SDM vol. 2, 2.3.11).
-pub(super) const INSTRUCTION_BYTES_MAX: usize = 15;
 /// XCR0's bit for AVX.
 const AVX: u64 = 1 << 2;
 

@@ -17,6 +17,7 @@ pub(super) use entry::install_xsave;
 use super::hardware::Hardware;
 use super::{Flow, MachineError, Stop};
 use crate::address::{Gpa, Gva, PAGE_SIZE};
+use crate::arch::{INSTRUCTION_BYTES_MAX, INT3, exception as vector};
 use crate::coverage::Breakpoints;
 use crate::exit::Exit;
 use crate::guest::process::agent::Agent;
@@ -31,7 +32,6 @@ use crate::paging::{ADDRESS_MASK, PRESENT, Tables};
 use crate::rewind::Patches;
 use cpu::{Done, ProgramCpu};
 use fault::{access_of, fault_of, non_canonical, of_page};
-use gp_as_ud::INSTRUCTION_BYTES_MAX;
 use kvm_bindings::kvm_regs;
 use serde::{Deserialize, Serialize};
 use std::cell::OnceCell;
@@ -142,7 +142,7 @@ impl ProcessDriver {
             let not_mapped = MachineError::PointNotMapped { address };
             let Some(at) = self.translate(hw, address) else { return Err(not_mapped) };
             hw.memory.read(at, &mut original).map_err(|_| not_mapped)?;
-            hw.memory.write_unmarked(at, &[crate::coverage::INT3])?;
+            hw.memory.write_unmarked(at, &[INT3])?;
         }
         self.point = Some((point, original[0]));
         Ok(())
@@ -157,8 +157,8 @@ impl ProcessDriver {
         for &address in &self.state.crash_points {
             let not_mapped = MachineError::PointNotMapped { address };
             let Some(at) = self.translate(hw, address) else { return Err(not_mapped) };
-            hw.memory.write_unmarked(at, &[crate::coverage::INT3]).map_err(|_| not_mapped)?;
-            patches.set(at.into(), at.page_offset() as u16, crate::coverage::INT3);
+            hw.memory.write_unmarked(at, &[INT3]).map_err(|_| not_mapped)?;
+            patches.set(at.into(), at.page_offset() as u16, INT3);
         }
         Ok(())
     }
@@ -297,7 +297,9 @@ impl ProcessDriver {
         self.traps += 1;
         match Self::take_exception(hw, vector)? {
             Taken::Unsupported(what) => Ok(Flow::end(Outcome::Unsupported(what))),
-            Taken::Exception(exception) if vector == 14 => self.page_fault(hw, &exception),
+            Taken::Exception(exception) if exception.vector == vector::PAGE_FAULT => {
+                self.page_fault(hw, &exception)
+            }
             Taken::Exception(exception) => self.exception(hw, patches, &exception),
         }
     }
@@ -310,14 +312,14 @@ impl ProcessDriver {
         exception: &Exception,
     ) -> Result<Flow, MachineError> {
         let Exception { vector, frame, back } = exception;
-        self.debug_exception |= *vector == 1;
+        self.debug_exception |= *vector == vector::DEBUG;
         match *vector {
-            3 => self.breakpoint(hw, patches, back),
-            6 if self.is_general_protection(hw, back)? => {
+            vector::BREAKPOINT => self.breakpoint(hw, patches, back),
+            vector::INVALID_OPCODE if self.is_general_protection(hw, back)? => {
                 let frame = TrapFrame { error_code: Some(0), ..*frame };
-                self.fault(hw, back, fault_of(13, &frame))
+                self.fault(hw, back, fault_of(vector::GENERAL_PROTECTION, &frame))
             }
-            vector => self.fault(hw, back, fault_of(vector, frame)),
+            other => self.fault(hw, back, fault_of(other, frame)),
         }
     }
 
@@ -406,7 +408,13 @@ impl ProcessDriver {
             return Ok(Flow::Continue);
         }
         let signal = if is_crash_point { Signal::ABRT } else { Signal::TRAP };
-        let fault = Fault { signal, rip: at, access: None, vector: Some(3), error_code: None };
+        let fault = Fault {
+            signal,
+            rip: at,
+            access: None,
+            vector: Some(vector::BREAKPOINT),
+            error_code: None,
+        };
         if is_crash_point { Ok(self.crash(hw, &here, fault)) } else { self.fault(hw, back, fault) }
     }
 

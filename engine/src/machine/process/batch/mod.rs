@@ -6,6 +6,7 @@
 mod faults;
 
 use super::{Exception, ProcessDriver, ProcessState, ProgramExit, Taken, next_exit, poked};
+use crate::arch::exception as vector;
 use crate::guest::process::agent::{Agent, AgentConfig, AgentExit};
 use crate::guest::process::trap;
 use crate::kvm::clear_selectors;
@@ -493,7 +494,7 @@ impl BatchRun<'_, '_> {
             Taken::Exception(exception) => exception,
             Taken::Unsupported(what) => return self.ended(Outcome::Unsupported(what)),
         };
-        if vector == 14 {
+        if vector == vector::PAGE_FAULT {
             return self.page_fault(&exception);
         }
         let rip = exception.frame.rip;
@@ -532,9 +533,9 @@ impl BatchRun<'_, '_> {
         let in_shim = self.agent.in_shim(exception.frame.rip);
         match exception.vector {
             // An address that is not canonical faults so (Intel SDM vol. 1, 3.3.7.1).
-            13 if in_shim => self.take_over(&exception.back),
+            vector::GENERAL_PROTECTION if in_shim => self.take_over(&exception.back),
             // The program steps itself: alone its first step is after the system call.
-            1 if in_shim => {
+            vector::DEBUG if in_shim => {
                 self.driver.debug_exception = true;
                 self.over(None)
             }
