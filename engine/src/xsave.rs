@@ -4,6 +4,10 @@
 
 /// Bytes of the legacy region, which is all that FXSAVE knows (Intel SDM vol. 1, 13.4.1).
 pub(crate) const LEGACY_BYTES: usize = 512;
+/// Offsets in the legacy region of the x87 control and status words, and of MXCSR (same table).
+pub(crate) const FCW_AT: usize = 0;
+pub(crate) const FSW_AT: usize = 2;
+pub(crate) const MXCSR_AT: usize = 24;
 /// Offset of XSTATE_BV in an XSAVE area, the first word of the header (Intel SDM vol. 1, 13.4.2).
 pub const XSTATE_BV_AT: usize = LEGACY_BYTES;
 /// Where the header ends and the extended region begins.

@@ -8,7 +8,7 @@ use crate::modules::Modules;
 const WINGS: &[(&[&str], &[&str])] = &[(
     // A Linux for one process knows no VM, no vCPU and no page table.
     &["dejavm_engine", "linux"],
-    &["address", "outcome", "stored", "text", "xsave"],
+    &["address", "arch", "outcome", "stored", "text", "xsave"],
 )];
 
 /// Every edge by which a wing uses what it must not.

@@ -4,9 +4,10 @@
 //! Never knows a vCPU: what stands behind the trait is the machine's (or, in unit tests, a plain
 //! value).
 
+use crate::arch::control::{MXCSR_INITIAL, X87_CONTROL_INITIAL};
 use crate::linux::abi::registers::Registers;
 use crate::linux::abi::syscall::SYSCALL_BYTES;
-use crate::xsave::LEGACY_BYTES;
+use crate::xsave::{FCW_AT, LEGACY_BYTES, MXCSR_AT};
 use serde::{Deserialize, Serialize};
 
 /// The CPU's state as the program left it: after its system call, or at the instruction that
@@ -36,7 +37,7 @@ pub trait Cpu {
     fn note_again(&mut self) {}
 
     /// Loads extended state in the standard format. XSTATE_BV has no bit that the layout has not,
-    /// the rest of the header is zero, and MXCSR has no bit that [`MXCSR_MASK`] has not.
+    /// the rest of the header is zero, and MXCSR has no bit that [`MXCSR_MASK`](crate::arch::control::MXCSR_MASK) has not.
     fn set_extended(&mut self, area: &[u8]);
 }
 
@@ -56,9 +57,6 @@ pub struct ExtendedLayout {
     /// Bytes of the area: 512 without XSAVE, else 576 and more.
     pub bytes: usize,
 }
-
-/// Bits that MXCSR may have (Intel SDM vol. 1, 10.2.3).
-pub const MXCSR_MASK: u32 = 0xffff;
 
 /// A thread's CPU state while another one runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,7 +95,7 @@ impl Context {
 /// finds.
 pub(crate) fn initial_extended(layout: ExtendedLayout) -> Vec<u8> {
     let mut area = vec![0; layout.bytes.max(LEGACY_BYTES)];
-    area[..2].copy_from_slice(&0x037f_u16.to_le_bytes());
-    area[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes());
+    area[FCW_AT..][..2].copy_from_slice(&X87_CONTROL_INITIAL.to_le_bytes());
+    area[MXCSR_AT..][..4].copy_from_slice(&MXCSR_INITIAL.to_le_bytes());
     area
 }

@@ -4,10 +4,11 @@
 //! Never decides which entries: it writes once more what they hold already.
 
 use crate::address::Gpa;
+use crate::arch::control::RFLAGS_RESERVED;
 use crate::guest::process::layout::{
     KERNEL_CS, KERNEL_SS, REWRITES, REWRITES_BYTES, STACK_TOP, STUBS, USER_CS, USER_SS, engine_va,
 };
-use crate::linux::abi::registers::{FLAGS_RESERVED, user_flags};
+use crate::linux::abi::registers::user_flags;
 use crate::memory::{GuestMemory, OutOfRam};
 use kvm_bindings::kvm_regs;
 
@@ -107,7 +108,7 @@ fn enter(
     let frame = if back_to_host {
         let stub = engine_va(STUBS).0 + REWRITTEN as u64;
         let stack = engine_va(STACK_TOP).0;
-        [stub, u64::from(KERNEL_CS), FLAGS_RESERVED, stack, u64::from(KERNEL_SS)]
+        [stub, u64::from(KERNEL_CS), RFLAGS_RESERVED, stack, u64::from(KERNEL_SS)]
     } else {
         let (cs, ss) = (u64::from(USER_CS), u64::from(USER_SS));
         [program.rip, cs, user_flags(program.rflags), program.rsp, ss]
@@ -119,7 +120,7 @@ fn enter(
         rip: engine_va(STUBS).0 + REWRITE as u64,
         rsp: engine_va(base).0,
         rsi: engine_va(REWRITES).0,
-        rflags: FLAGS_RESERVED,
+        rflags: RFLAGS_RESERVED,
         ..*program
     })
 }

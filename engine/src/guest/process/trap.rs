@@ -16,6 +16,8 @@ pub use crate::linux::abi::registers::user_flags;
 pub use crate::linux::abi::syscall::SYSCALL_BYTES;
 
 use crate::address::{Gpa, Gva, PAGE_SIZE, Pfn};
+use crate::arch::control::{CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_PAE};
+use crate::arch::exception;
 use crate::guest::process::layout::{
     ARENA, GDT, IDT, STACK_TOP, STUB_STRIDE, STUBS, TSS, TSS_SELECTOR, USER_CODE, VECTORS,
 };
@@ -75,13 +77,16 @@ fn tss() -> Vec<u8> {
     tss
 }
 
+/// Exceptions that a program may raise by an instruction of their own.
+const USER_GATES: [u64; 2] = [exception::BREAKPOINT as u64, exception::OVERFLOW as u64];
+
 /// Interrupt gates. INT3 and INTO are the program's to use, as on Linux; any other `int n` is a
 /// general-protection fault.
 fn idt() -> Vec<u8> {
     (0..VECTORS)
         .flat_map(|vector| {
             let at = engine_va(STUBS).0 + vector * STUB_STRIDE;
-            let dpl: u64 = if matches!(vector, 3 | 4) { 3 } else { 0 };
+            let dpl: u64 = if USER_GATES.contains(&vector) { 3 } else { 0 };
             let low = (at & 0xffff)
                 | u64::from(KERNEL_CS) << 16
                 | (0x8e | dpl << 5) << 40
@@ -176,12 +181,6 @@ pub fn vector_of(rip: u64) -> Option<u8> {
     (offset < VECTORS * STUB_STRIDE).then_some((offset / STUB_STRIDE) as u8)
 }
 
-/// Whether the CPU pushes an error code for `vector` (SDM vol. 3, table 6-1).
-#[must_use]
-pub const fn has_error_code(vector: u8) -> bool {
-    matches!(vector, 8 | 10..=14 | 17 | 21 | 29 | 30)
-}
-
 /// What the CPU pushed when an exception left CPL 3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrapFrame {
@@ -201,7 +200,7 @@ pub struct TrapFrame {
 /// the stack pointer is not where the CPU would have put it.
 #[must_use]
 pub fn read_frame(memory: &GuestMemory, vector: u8, rsp: u64) -> Option<TrapFrame> {
-    let words = if has_error_code(vector) { 6 } else { 5 };
+    let words = if exception::has_error_code(vector) { 6 } else { 5 };
     let base = STACK_TOP.0 - words * 8;
     if rsp != engine_va(Gpa(base)).0 {
         return None;
@@ -236,7 +235,7 @@ pub fn special_registers(
     const CR0: u64 = 0x8005_0033;
     // PAE, OSFXSR, OSXMMEXCPT. Neither SMEP nor SMAP: the system-call gate is a user page that
     // runs at CPL 0 where SYSCALL changes the privilege.
-    const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10;
+    const CR4: u64 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT;
     const CR4_OSXSAVE: u64 = 1 << 18;
     // SCE, LME, LMA, NXE.
     const EFER: u64 = 1 | 1 << 8 | 1 << 10 | 1 << 11;

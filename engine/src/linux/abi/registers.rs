@@ -1,5 +1,6 @@
 //! The general registers of a program, and which flags it may set. Never reads them from a CPU.
 
+use crate::arch::control::{RFLAGS_IF, RFLAGS_RESERVED};
 use serde::{Deserialize, Serialize};
 
 /// General registers, RIP and RFLAGS.
@@ -28,15 +29,11 @@ pub struct Registers {
 
 /// The flags that a program may set for itself (what POPF at CPL 3 changes, and ID).
 const USER_FLAGS: u64 = 0x0024_4dd5;
-/// Bit 1 of RFLAGS, always set.
-pub(crate) const FLAGS_RESERVED: u64 = 2;
-/// Interrupts enabled: what a program sees on Linux. The VM has no interrupt controller.
-pub(crate) const FLAGS_IF: u64 = 1 << 9;
-
-/// The flags a program may resume with, from what it has asked for.
+/// The flags a program may resume with, from what it has asked for: interrupts are enabled, as a
+/// program sees it on Linux.
 #[must_use]
 pub const fn user_flags(asked: u64) -> u64 {
-    asked & USER_FLAGS | FLAGS_RESERVED | FLAGS_IF
+    asked & USER_FLAGS | RFLAGS_RESERVED | RFLAGS_IF
 }
 
 #[cfg(test)]
@@ -48,6 +45,6 @@ mod tests {
         const IOPL: u64 = 3 << 12;
         const VM: u64 = 1 << 17;
         assert_eq!(user_flags(u64::MAX) & (IOPL | VM), 0);
-        assert_eq!(user_flags(0), FLAGS_RESERVED | FLAGS_IF);
+        assert_eq!(user_flags(0), RFLAGS_RESERVED | RFLAGS_IF);
     }
 }

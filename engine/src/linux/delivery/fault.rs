@@ -2,6 +2,7 @@
 //! (arch/x86/kernel/traps.c, arch/x86/mm/fault.c). Never decides which signal a fault is, nor
 //! whether a handler runs.
 
+use crate::arch::exception;
 use crate::linux::abi::syscall::SyscallAction;
 use crate::linux::cpu::Cpu;
 use crate::linux::mm::user_memory::UserMemory;
@@ -23,7 +24,7 @@ impl Process {
         let thread = self.threads.current_mut();
         thread.trap.vector = fault.vector.map_or(0, u64::from);
         thread.trap.error_code = fault.error_code.map_or(0, u64::from);
-        if fault.vector == Some(14) {
+        if fault.vector == Some(exception::PAGE_FAULT) {
             thread.trap.address = cr2;
         }
         let action = self.force(&info, mem, cpu);
@@ -34,8 +35,9 @@ impl Process {
     /// `siginfo_t` of a fault of the running thread.
     fn describe(&self, fault: &Fault, cpu: &mut dyn Cpu) -> SigInfo {
         match fault.vector {
-            Some(vector @ (16 | 19)) => {
-                let code = float_code(&cpu.extended(), vector == 16);
+            Some(vector @ (exception::X87_FLOATING_POINT | exception::SIMD_FLOATING_POINT)) => {
+                let is_x87 = vector == exception::X87_FLOATING_POINT;
+                let code = float_code(&cpu.extended(), is_x87);
                 SigInfo::fault(fault.signal.0, code, fault.rip)
             }
             _ => SigInfo::of_fault(fault, |at| self.space.vma_at(at).is_some()),

@@ -1,8 +1,10 @@
 //! What a fault tells its handler, and a trace: `siginfo_t` from what the CPU reported
 //! (arch/x86/kernel/traps.c, arch/x86/mm/fault.c). Never decides which signal a fault is.
 
+use crate::arch::exception;
 use crate::linux::signal::siginfo::SigInfo;
 use crate::outcome::{Fault, Signal};
+use crate::xsave::{FCW_AT, FSW_AT, MXCSR_AT};
 
 /// Codes of `SIGSEGV`: nothing is mapped there, or it may not be accessed so.
 const SEGV_MAPERR: i32 = 1;
@@ -12,6 +14,22 @@ const BUS_ADRERR: i32 = 2;
 const ILL_ILLOPN: i32 = 2;
 const TRAP_TRACE: i32 = 2;
 const FPE_INTDIV: i32 = 1;
+const FPE_FLTDIV: i32 = 3;
+const FPE_FLTOVF: i32 = 4;
+const FPE_FLTUND: i32 = 5;
+const FPE_FLTRES: i32 = 6;
+const FPE_FLTINV: i32 = 7;
+
+/// Floating-point exceptions, in the x87 status and control words and in MXCSR alike (Intel SDM
+/// vol. 1, 8.1.3 and 10.2.3).
+const INVALID: u32 = 1;
+const DENORMAL: u32 = 1 << 1;
+const ZERO_DIVIDE: u32 = 1 << 2;
+const OVERFLOW: u32 = 1 << 3;
+const UNDERFLOW: u32 = 1 << 4;
+const PRECISION: u32 = 1 << 5;
+/// Where MXCSR has the masks of its exception flags.
+const MXCSR_MASKS_SHIFT: u32 = 7;
 
 impl SigInfo {
     /// `siginfo_t` of a fault, as far as the fault itself tells: which floating-point exception it
@@ -23,8 +41,10 @@ impl SigInfo {
         match (fault.signal, fault.vector, address) {
             (Signal::FPE, ..) => at_rip(FPE_INTDIV),
             (Signal::ILL, ..) => at_rip(ILL_ILLOPN),
-            (Signal::TRAP, Some(1), _) => at_rip(TRAP_TRACE),
-            (Signal::BUS, Some(17), _) => Self::fault(signal, BUS_ADRALN, 0),
+            (Signal::TRAP, Some(exception::DEBUG), _) => at_rip(TRAP_TRACE),
+            (Signal::BUS, Some(exception::ALIGNMENT_CHECK), _) => {
+                Self::fault(signal, BUS_ADRALN, 0)
+            }
             (Signal::BUS, _, Some(address)) => Self::fault(signal, BUS_ADRERR, address),
             (Signal::SEGV, _, Some(address)) => {
                 let code = if is_mapped(address) { SEGV_ACCERR } else { SEGV_MAPERR };
@@ -42,13 +62,14 @@ pub(crate) fn float_code(extended: &[u8], is_x87: bool) -> i32 {
         Some(bytes) => u32::from(bytes[0]) | u32::from(bytes[1]) << 8,
         None => 0,
     };
-    let raised = if is_x87 { half(2) & !half(0) } else { half(24) & !(half(24) >> 7) };
+    let (control, status, mxcsr) = (half(FCW_AT), half(FSW_AT), half(MXCSR_AT));
+    let raised = if is_x87 { status & !control } else { mxcsr & !(mxcsr >> MXCSR_MASKS_SHIFT) };
     match raised {
-        raised if raised & 1 != 0 => 7,
-        raised if raised & 4 != 0 => 3,
-        raised if raised & 8 != 0 => 4,
-        raised if raised & 0x12 != 0 => 5,
-        raised if raised & 0x20 != 0 => 6,
+        raised if raised & INVALID != 0 => FPE_FLTINV,
+        raised if raised & ZERO_DIVIDE != 0 => FPE_FLTDIV,
+        raised if raised & OVERFLOW != 0 => FPE_FLTOVF,
+        raised if raised & (UNDERFLOW | DENORMAL) != 0 => FPE_FLTUND,
+        raised if raised & PRECISION != 0 => FPE_FLTRES,
         _ => 0,
     }
 }

@@ -2,8 +2,9 @@
 //! does (arch/x86/kernel/signal_64.c, arch/x86/kernel/fpu/signal.c). Never touches memory: it
 //! computes bytes, and reads them back.
 
+use crate::arch::control::MXCSR_MASK;
 use crate::linux::abi::registers::Registers;
-use crate::linux::cpu::{ExtendedLayout, MXCSR_MASK, initial_extended};
+use crate::linux::cpu::{ExtendedLayout, initial_extended};
 use crate::linux::signal::siginfo::{INFO_BYTES, SigInfo};
 use crate::linux::signal::stack::{AlternateStack, Trap};
 use crate::xsave::{HEADER_END, LEGACY, LEGACY_BYTES, XSTATE_BV_AT, keep_components};
