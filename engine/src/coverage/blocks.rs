@@ -24,6 +24,7 @@
 //!
 //! Never loads an image: the starts are link-time addresses, the caller adds its bias.
 
+mod error;
 mod flow;
 mod gaps;
 mod lsda;
@@ -33,7 +34,8 @@ mod seeds;
 mod tables;
 mod text;
 
-use crate::symbols::ElfError;
+pub use error::BlocksError;
+
 use crate::symbols::elf::Layout;
 use crate::symbols::frames::CallFrames;
 use flow::Descent;
@@ -57,25 +59,6 @@ pub struct Blocks {
     pub tables_followed: usize,
     /// Other indirect jumps: tail calls through pointers, and tables that were not understood.
     pub indirect_jumps_left: usize,
-}
-
-/// Why no blocks can be found.
-#[derive(Debug, thiserror::Error)]
-pub enum BlocksError {
-    /// The image is not a readable x86-64 ELF file.
-    #[error("find basic blocks in an ELF image")]
-    Elf(#[from] ElfError),
-    /// No executable segment has bytes in the file.
-    #[error("find basic blocks: the image has no executable bytes")]
-    NoCode,
-    /// The image's segments claim the same bytes many times over.
-    #[error("find basic blocks: executable segments claim {claimed} of the file's {file} bytes")]
-    Overclaimed {
-        /// Sum of the executable segments' file sizes.
-        claimed: usize,
-        /// Size of the file in bytes.
-        file: usize,
-    },
 }
 
 /// Find the basic-block starts of an x86-64 ELF executable or shared object.

@@ -3,7 +3,7 @@
 //! Never reads a guest: it shows the bytes it is given. Where breakpoints are written into the
 //! guest's code, the caller must hand in the original bytes.
 
-use super::Symbolizer;
+use super::symbolizer::Symbolizer;
 use crate::arch::INSTRUCTION_BYTES_MAX;
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter, OpKind};
 use serde::{Deserialize, Serialize};

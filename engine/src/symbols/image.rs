@@ -7,7 +7,7 @@ use super::elf::Layout;
 use super::frames::CallFrames;
 use super::lines::Lines;
 use super::location::{CodeLocation, InFunction, InImage};
-use super::names::{NameError, NameMatch, Symbols};
+use super::names::{NameError, NameMatch, Symbols, demangle};
 use crate::memory::SharedBytes;
 use crate::text::one_line;
 use std::cell::OnceCell;
@@ -101,7 +101,7 @@ impl Loaded {
         let raw = self.image.bytes.get(symbol.name.clone()).filter(|name| !name.is_empty())?;
         let name = String::from_utf8_lossy(raw).into_owned();
         let offset = at.wrapping_sub(symbol.address);
-        Some(InFunction { name: one_line(&super::demangle(&name)), symbol: name, offset })
+        Some(InFunction { name: one_line(&demangle(&name)), symbol: name, offset })
     }
 
     /// The runtime address at which the function that covers `address` starts, from symbols or

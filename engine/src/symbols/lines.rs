@@ -5,6 +5,7 @@
 
 use super::elf::Layout;
 use super::location::SourceFrame;
+use super::names::demangle;
 use crate::memory::SharedBytes;
 use crate::text::one_line;
 use gimli::{EndianReader, LittleEndian};
@@ -44,7 +45,7 @@ impl Lines {
             let name = frame.function.as_ref().and_then(|name| name.raw_name().ok());
             let location = frame.location.as_ref();
             source.push(SourceFrame {
-                function: name.map(|name| one_line(&super::demangle(&name))),
+                function: name.map(|name| one_line(&demangle(&name))),
                 file: location.and_then(|l| l.file).map(one_line),
                 line: location.and_then(|l| l.line),
                 column: location.and_then(|l| l.column),

@@ -15,6 +15,8 @@ mod key;
 mod lines;
 mod location;
 mod names;
+mod stack;
+mod symbolizer;
 mod unwind;
 
 pub use disassembly::Line;
@@ -23,70 +25,8 @@ pub use image::{Image, Images};
 pub use key::{crash_frame, crash_key, frame_key, is_crash_machinery};
 pub use location::{CodeLocation, InFunction, InImage, SourceFrame};
 pub use names::{NameError, demangle};
-pub use unwind::{FoundBy, Frame, UnwindRegisters};
-
-use image::Loaded;
-
-/// Answers what addresses of one guest mean.
-pub struct Symbolizer {
-    images: Vec<Loaded>,
-}
-
-impl Symbolizer {
-    /// A symbolizer for these images; the executable comes first. Reads their headers only.
-    #[must_use]
-    pub fn new(images: Images) -> Self {
-        Self { images: images.into_iter().map(Loaded::new).collect() }
-    }
-
-    /// Whether there is any image to answer from.
-    #[must_use]
-    pub fn has_images(&self) -> bool {
-        !self.images.is_empty()
-    }
-
-    /// What `address` means, as the address of an instruction.
-    #[must_use]
-    pub fn resolve(&self, address: u64) -> CodeLocation {
-        self.image_at(address)
-            .map_or(CodeLocation::unknown(address), |image| image.resolve(address))
-    }
-
-    /// What a frame's address means. A return address belongs to the call before it, which may
-    /// be the last instruction of its function.
-    #[must_use]
-    pub fn resolve_frame(&self, frame: &Frame) -> CodeLocation {
-        let back = u64::from(frame.is_return_address);
-        self.resolve(frame.ip.wrapping_sub(back)).moved_by(back)
-    }
-
-    /// The runtime address of a function, by its symbol's name as it is in the image, else by
-    /// its demangled name, else by the end of a path (`parser::parse` for `my::parser::parse`).
-    ///
-    /// Earlier images win, and global symbols win over local ones.
-    ///
-    /// # Errors
-    ///
-    /// When nothing has the name, or when several functions of one image do.
-    pub fn address_of(&self, name: &str) -> Result<u64, NameError> {
-        for rule in names::NAME_MATCHES {
-            for image in &self.images {
-                if let Some(address) = image.address_of(name, rule)? {
-                    return Ok(address);
-                }
-            }
-        }
-        Err(NameError::NotFound { name: name.to_owned() })
-    }
-
-    fn image_at(&self, address: u64) -> Option<&Loaded> {
-        self.images.iter().find(|image| image.contains(address))
-    }
-
-    fn is_code(&self, address: u64) -> bool {
-        self.images.iter().any(|image| image.is_code(address))
-    }
-}
+pub use stack::{FoundBy, Frame, UnwindRegisters};
+pub use symbolizer::Symbolizer;
 
 #[cfg(test)]
 mod tests;

@@ -8,92 +8,14 @@
 //! Never scans the stack for things that look like return addresses.
 
 mod expression;
+mod registers;
 
-use super::Symbolizer;
 use super::image::Loaded;
+use super::stack::{FoundBy, Frame, UnwindRegisters};
+use super::symbolizer::Symbolizer;
 use expression::Evaluator;
-use gimli::{CfaRule, Register, RegisterRule, UnwindContext, X86_64};
-use serde::{Deserialize, Serialize};
-
-/// Reads guest memory at a virtual address; false where there is none.
-pub(super) type Read<'r> = dyn FnMut(u64, &mut [u8]) -> bool + 'r;
-
-/// DWARF numbers 16 registers and the return address.
-const REGISTERS: usize = 17;
-
-/// The registers that a call stack can be unwound from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub struct UnwindRegisters {
-    pub rip: u64,
-    pub rsp: u64,
-    pub rbp: u64,
-    pub rbx: u64,
-    pub r12: u64,
-    pub r13: u64,
-    pub r14: u64,
-    pub r15: u64,
-}
-
-/// One frame of a call stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Frame {
-    /// Where the frame executes.
-    pub ip: u64,
-    /// Its stack pointer.
-    pub sp: u64,
-    /// `ip` is where a call returns to, so the call is the instruction before it. Not so for the
-    /// innermost frame and for one that a signal interrupted.
-    pub is_return_address: bool,
-    /// What led to this frame; the further down this list, the less certain it is.
-    pub found_by: FoundBy,
-}
-
-/// How a frame was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FoundBy {
-    /// The registers handed in.
-    Registers,
-    /// The image's call-frame information.
-    CallFrameInformation,
-    /// The return address on top of the stack after a jump to no code.
-    TopOfStack,
-    /// The chain of frame pointers.
-    FramePointer,
-}
-
-/// Register values by DWARF number; `None` where a value is lost.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Values([Option<u64>; REGISTERS]);
-
-impl Values {
-    fn new(from: &UnwindRegisters) -> Self {
-        let mut values = Self([None; REGISTERS]);
-        for (register, value) in [
-            (X86_64::RA, from.rip),
-            (X86_64::RSP, from.rsp),
-            (X86_64::RBP, from.rbp),
-            (X86_64::RBX, from.rbx),
-            (X86_64::R12, from.r12),
-            (X86_64::R13, from.r13),
-            (X86_64::R14, from.r14),
-            (X86_64::R15, from.r15),
-        ] {
-            values.set(register, Some(value));
-        }
-        values
-    }
-
-    pub fn get(&self, register: Register) -> Option<u64> {
-        self.0.get(usize::from(register.0)).copied().flatten()
-    }
-
-    fn set(&mut self, register: Register, value: Option<u64>) {
-        if let Some(slot) = self.0.get_mut(usize::from(register.0)) {
-            *slot = value;
-        }
-    }
-}
+use gimli::{CfaRule, RegisterRule, UnwindContext, X86_64};
+use registers::{Read, Values, read_u64};
 
 /// What a step up the stack gave.
 struct Caller {
@@ -229,9 +151,4 @@ fn by_frame_information(
     let is_signal = frames.covering(link_time).is_some_and(|frame| frame.signal_trampoline);
     let found_by = FoundBy::CallFrameInformation;
     Known::Caller(Box::new(Caller { values: callers, found_by, is_return_address: !is_signal }))
-}
-
-fn read_u64(read: &mut Read<'_>, at: u64) -> Option<u64> {
-    let mut word = [0; 8];
-    (at.checked_add(8).is_some() && read(at, &mut word)).then(|| u64::from_le_bytes(word))
 }

@@ -2,7 +2,7 @@
 //!
 //! Never decodes; it only remembers.
 
-use super::BlocksError;
+use super::error::BlocksError;
 use crate::symbols::elf::Layout;
 use std::ops::Range;
 

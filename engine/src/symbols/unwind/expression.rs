@@ -2,8 +2,8 @@
 //!
 //! Never runs long: an expression gets a fixed number of operations, whatever it loops over.
 
-use super::super::frames::Reader;
-use super::{Read, Values, read_u64};
+use super::registers::{Read, Values, read_u64};
+use crate::symbols::frames::Reader;
 use gimli::{
     EhFrame, Encoding, Evaluation, EvaluationResult, Format, Location, Register, RegisterRule,
     UnwindExpression, Value,
