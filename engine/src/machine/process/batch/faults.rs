@@ -2,14 +2,17 @@
 //!
 //! Never decides which addresses are valid: that is `guest::process`.
 
-use super::super::{CallContext, Exception};
-use super::{BatchParts, BatchRun, NO_POINT, Next};
+use super::parts::BatchParts;
+use super::run::{BatchRun, NO_POINT, Next};
 use crate::address::{Gpa, Gva};
 use crate::guest::process::FaultVerdict;
 use crate::guest::process::memory::UserMemory;
 use crate::guest::process::pages::ProcessPages;
+use crate::machine::error::MachineError;
+use crate::machine::flow::{Flow, Stop};
+use crate::machine::process::driver::CallContext;
+use crate::machine::process::exception::Exception;
 use crate::machine::process::fault::of_page;
-use crate::machine::{Flow, MachineError, Stop};
 use crate::outcome::{Access, Fault, Outcome};
 use crate::paging::{GUARDED, PRESENT, WRITABLE, frame_of};
 use kvm_bindings::kvm_regs;
