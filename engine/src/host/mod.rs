@@ -43,12 +43,12 @@ pub struct HostReport {
     /// What is missing or fails, what that costs, and what remedies it.
     pub problems: Vec<HostProblem>,
     /// What can run.
-    pub verdict: Verdict,
+    pub verdict: SyscallAction,
 }
 
 /// What can run on a host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Verdict {
+pub struct SyscallAction {
     /// Ordinary programs.
     pub process_guests: bool,
     /// Code at CPL 0.
@@ -70,7 +70,7 @@ pub fn doctor(device: &Path) -> HostReport {
         probes: Vec::new(),
         exit_cost: ExitCost::default(),
         problems: Vec::new(),
-        verdict: Verdict::default(),
+        verdict: SyscallAction::default(),
     };
     match System::open_at(device) {
         Ok(system) => examine(&system, &mut report),
@@ -102,11 +102,11 @@ fn try_out(system: &System, report: &mut HostReport) -> Result<(), KvmError> {
     crate::kvm::install_kick_handler()?;
     report.probes = probes::ask_all(system);
     report.exit_cost = probes::exit_cost(system);
-    report.verdict = Verdict::of(&report.probes);
+    report.verdict = SyscallAction::of(&report.probes);
     Ok(())
 }
 
-impl Verdict {
+impl SyscallAction {
     fn of(probes: &[Probe]) -> Self {
         let all = |weight| probes.iter().all(|p| p.weight != weight || p.is_welcome());
         let yes = |name| probes.iter().any(|p| p.name == name && p.answer == Answer::Yes);
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_missing_device_is_a_report_with_its_remedy() {
         let report = doctor(Path::new("/nonexistent/kvm"));
-        assert_eq!(report.verdict, Verdict::default());
+        assert_eq!(report.verdict, SyscallAction::default());
         assert!(report.problems[0].blocks && report.problems[0].remedy.is_some(), "{report:?}");
     }
 
@@ -143,13 +143,13 @@ mod tests {
 
     #[test]
     fn the_verdict_follows_the_probes() {
-        assert_eq!(Verdict::of(&[]), Verdict::default());
-        let fine = Verdict::of(&[probe(Weight::Differs, Answer::No)]);
+        assert_eq!(SyscallAction::of(&[]), SyscallAction::default());
+        let fine = SyscallAction::of(&[probe(Weight::Differs, Answer::No)]);
         assert!(fine.process_guests && fine.bare_guests && !fine.bare_guests_complete);
         let unknown = Answer::Unknown("probe failed: x".to_owned());
-        let no_process = Verdict::of(&[probe(Weight::Process, unknown)]);
+        let no_process = SyscallAction::of(&[probe(Weight::Process, unknown)]);
         assert!(!no_process.process_guests && no_process.bare_guests);
-        let nothing = Verdict::of(&[probe(Weight::Bare, Answer::No)]);
+        let nothing = SyscallAction::of(&[probe(Weight::Bare, Answer::No)]);
         assert!(!nothing.process_guests && !nothing.bare_guests);
     }
 }

@@ -3,7 +3,10 @@
 //!
 //! Never empties the ring by itself. A full ring loses nothing: the store that finds it full exits.
 
-use super::{IoAddress, KvmError, VcpuFd, Vm, failed};
+use super::error::{KvmError, failed};
+use super::eventfd::IoAddress;
+use super::vcpu::VcpuFd;
+use super::vm::Vm;
 
 /// The most stores that the ring holds before one exits: a page of entries after two words, less
 /// the one that tells full from empty (`KVM_COALESCED_MMIO_MAX`, uapi/linux/kvm.h).

@@ -5,8 +5,12 @@
 //! are given back together: the kernel takes entries back in order only, and protects their pages
 //! (`kvm_dirty_ring_reset`, virt/kvm/dirty_ring.c). Never knows which page was seen before.
 
+use super::error::KvmError;
 use super::mapping::SharedMapping;
-use super::{KvmError, System, VcpuFd, Vm, raw};
+use super::raw;
+use super::system::System;
+use super::vcpu::VcpuFd;
+use super::vm::Vm;
 use kvm_bindings as k;
 use nix::errno::Errno;
 use std::os::fd::AsRawFd;

@@ -3,7 +3,8 @@
 //!
 //! Never reads or writes an eventfd itself.
 
-use super::{KvmError, Vm, errno_of, failed};
+use super::error::{KvmError, errno_of, failed};
+use super::vm::Vm;
 use kvm_ioctls::{IoEventAddress, NoDatamatch};
 
 pub use vmm_sys_util::eventfd::EventFd;

@@ -3,7 +3,7 @@
 //! Never reads an exit and never runs a vCPU: of `struct kvm_run` it has `immediate_exit` alone,
 //! the one field that a thread may touch while another one is in `KVM_RUN`.
 
-use super::KvmError;
+use super::error::KvmError;
 use super::mapping::SharedMapping;
 use kvm_bindings::kvm_run;
 use nix::errno::Errno;

@@ -2,7 +2,8 @@
 //!
 //! Never answers one: that is whoever gets `Exit::MsrRead` and `Exit::MsrWrite`.
 
-use super::{KvmError, Vm, failed};
+use super::error::{KvmError, failed};
+use super::vm::Vm;
 use kvm_bindings as k;
 use kvm_ioctls::{MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags};
 

@@ -5,7 +5,7 @@
 //! of the thread finds it. The bases of FS and GS are switched. Where KVM switches selectors too,
 //! the thread's are null, as Linux starts a thread, and nothing is done here.
 
-use super::KvmError;
+use super::error::KvmError;
 use nix::errno::Errno;
 use std::arch::asm;
 

@@ -1,8 +1,9 @@
 //! The vCPU descriptor.
 
+use super::error::{KvmError, failed};
 use super::kick::{KickPage, Kicker};
+use super::raw;
 use super::run_page::{RawExit, RunPage};
-use super::{KvmError, failed, raw};
 use kvm_bindings as k;
 use nix::errno::Errno;
 use std::os::fd::AsRawFd;
@@ -404,7 +405,7 @@ impl VcpuFd {
 }
 
 /// A list in the layout that the MSR ioctls take.
-pub(crate) fn msr_list(entries: &[k::kvm_msr_entry]) -> Result<k::Msrs, KvmError> {
+fn msr_list(entries: &[k::kvm_msr_entry]) -> Result<k::Msrs, KvmError> {
     k::Msrs::from_entries(entries)
         .map_err(|_| KvmError::Ioctl { call: "KVM_SET_MSRS", source: Errno::E2BIG })
 }

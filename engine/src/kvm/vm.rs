@@ -1,6 +1,8 @@
 //! The VM descriptor.
 
-use super::{KvmError, VcpuFd, failed, raw};
+use super::error::{KvmError, failed};
+use super::raw;
+use super::vcpu::VcpuFd;
 use kvm_bindings as k;
 use kvm_ioctls::VmFd;
 use nix::errno::Errno;

@@ -4,8 +4,9 @@
 //! hardware: an access to any other port reads as all ones and is otherwise ignored, as on a bus
 //! with nothing there.
 
+use super::error::MachineError;
+use super::flow::{Flow, Stop};
 use super::hardware::{Hardware, VmSpec};
-use super::{Flow, MachineError, Stop};
 use crate::address::Gpa;
 use crate::arch::exception;
 use crate::device::{Console, ConsoleState};

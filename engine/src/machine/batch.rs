@@ -1,15 +1,12 @@
-//! Many inputs with one entry into the guest: what goes in, what comes out, and the door.
+//! Many inputs with one entry into the guest: what goes in, and what comes out.
 //!
 //! Between two runs of a batch the guest puts itself back (`guest::process::agent`). What looks
-//! like a finding here is to be believed only after a run of its own, by [`Machine::run`]. Never
+//! like a finding here is to be believed only after a run of its own, by `Machine::run`. Never
 //! interprets an exit.
 
-use super::driver::other_kind;
-use super::{Driver, GuestState, Machine, MachineError, Readiness};
-use crate::guest::process::agent::{AgentError, BATCH_BYTES_MAX, BATCH_MAX};
-use crate::guest::process::trap::CR4_FSGSBASE;
+use crate::guest::process::agent::{BATCH_BYTES_MAX, BATCH_MAX, INPUT_ALIGN};
 use crate::outcome::Outcome;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Inputs to run one after another, in one buffer.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +24,7 @@ impl Batch {
     /// Adds an input; false when it does not fit, because the batch is full or the input too long
     /// for any.
     pub fn push(&mut self, input: &[u8]) -> bool {
-        let room = input.len().next_multiple_of(crate::guest::process::agent::INPUT_ALIGN);
+        let room = input.len().next_multiple_of(INPUT_ALIGN);
         if self.ends.len() >= BATCH_MAX || room > BATCH_BYTES_MAX - self.room_used {
             return false;
         }
@@ -107,7 +104,7 @@ impl BatchReport {
         self.hits.iter().filter(move |(run, _)| *run as usize == index).map(|(_, block)| *block)
     }
 
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.runs.clear();
         self.hits.clear();
         self.by_host.clear();
@@ -144,93 +141,6 @@ impl BatchPace {
         let fitting = usize::try_from(Self::TIME.as_nanos() / each.max(1)).unwrap_or(usize::MAX);
         let (low, high) = ((self.len / 2).max(1), (self.len * 2).min(Batch::LEN_MAX));
         self.len = fitting.clamp(low, high);
-    }
-}
-
-impl Machine {
-    /// Puts the agent into the guest, as the first batch does otherwise.
-    ///
-    /// # Errors
-    /// The guest is no process, the machine was not rewound, or there is no room for the agent;
-    /// the machine is as before, and runs one input at a time.
-    pub fn prepare_batches(&mut self) -> Result<(), MachineError> {
-        self.readiness.check()?;
-        let Self { hw, driver, snapshot, .. } = self;
-        match (driver, &snapshot.guest) {
-            (Driver::Process(driver), GuestState::Process(then)) => {
-                driver.prepare_agent(hw, snapshot, then)
-            }
-            (Driver::Bare(_), GuestState::Bare(_)) => {
-                Err(MachineError::NotAProcess { operation: "a batch" })
-            }
-            (Driver::Process(_), GuestState::Bare(_))
-            | (Driver::Bare(_), GuestState::Process(_)) => Err(other_kind()),
-        }
-    }
-
-    /// Runs every input of `batch` from the snapshot, and tells in `report` what became of it.
-    /// The machine is left rewound. The first batch puts the agent into the guest.
-    ///
-    /// # Errors
-    /// The guest is no process, its CPU has no RDFSBASE, or the machine was not rewound. Or there
-    /// is no room for the agent, or the host failed; the machine then refuses to run.
-    pub fn run_batch(
-        &mut self,
-        batch: &Batch,
-        options: BatchOptions,
-        report: &mut BatchReport,
-    ) -> Result<(), MachineError> {
-        self.prepare_batches()?;
-        let start = Instant::now();
-        report.clear();
-        let Self { hw, driver, patches, rewind, watchdog, snapshot, prepared, readiness, .. } =
-            self;
-        let (Driver::Process(driver), GuestState::Process(then)) = (driver, &snapshot.guest) else {
-            return Err(other_kind());
-        };
-        if batch.is_empty() {
-            return Ok(());
-        }
-        if snapshot.state.sregs.cr4 & CR4_FSGSBASE == 0 {
-            return Err(AgentError::NoFsGsBase.into());
-        }
-        *readiness = Readiness::Poisoned;
-        let parts =
-            super::process::BatchParts { hw, patches, rewind, watchdog, snapshot, prepared, then };
-        driver.run_batch(parts, batch, options, report)?;
-        *readiness = Readiness::Ready;
-        report.duration = start.elapsed();
-        Ok(())
-    }
-
-    /// Number of pages that the guest puts back after each run of a batch; 0 before the first.
-    #[must_use]
-    pub fn agent_pages_hot(&self) -> usize {
-        match &self.driver {
-            Driver::Process(driver) => driver.agent_pages_hot(),
-            Driver::Bare(_) => 0,
-        }
-    }
-
-    /// Takes the machine out of the agent's hands, at its snapshot, where a batch left it there.
-    pub(super) fn leave_agent(&mut self) -> Result<(), MachineError> {
-        let Self { hw, driver, patches, rewind, watchdog, snapshot, prepared, readiness, .. } =
-            self;
-        let (driver, then) = match (driver, &snapshot.guest) {
-            (Driver::Process(driver), GuestState::Process(then)) => (driver, then),
-            (Driver::Bare(_), GuestState::Bare(_)) => return Ok(()),
-            (Driver::Process(_), GuestState::Bare(_))
-            | (Driver::Bare(_), GuestState::Process(_)) => return Err(other_kind()),
-        };
-        if !driver.is_under_agent() {
-            return Ok(());
-        }
-        *readiness = Readiness::Poisoned;
-        let parts =
-            super::process::BatchParts { hw, patches, rewind, watchdog, snapshot, prepared, then };
-        driver.leave_agent(parts)?;
-        *readiness = Readiness::Ready;
-        Ok(())
     }
 }
 

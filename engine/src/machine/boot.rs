@@ -1,9 +1,14 @@
 //! From an image to a machine at its snapshot. Never runs past the snapshot point.
 
+use super::bare::BareDriver;
+use super::driver::{Driver, drive};
+use super::error::MachineError;
+use super::flow::Stop;
 use super::hardware::{DirtySource, Hardware, VmSpec};
 use super::process::{self, ProcessDriver, ProcessPoint, ProcessState};
+use super::report::{Limit, RunReport};
+use super::run::Machine;
 use super::watchdog::Watchdog;
-use super::{Driver, GuestState, Limit, Machine, MachineError, RunReport, Stop, bare, drive};
 use crate::address::{Gpa, Gva, PAGE_SIZE};
 use crate::arch::control::{MXCSR_INITIAL, MXCSR_MASK, X87_CONTROL_INITIAL};
 use crate::guest::bare::BareSpec;
@@ -122,7 +127,7 @@ impl Boot {
         let mut parts = VmSpec::default();
         spec.vm_parts(&mut parts);
         let mut hw = Hardware::new(system, &parts)?;
-        let driver = bare::BareDriver::boot(&mut hw, spec)?;
+        let driver = BareDriver::boot(&mut hw, spec)?;
         let cpuid = hw.vcpu.fd().cpuid()?;
         Self::with(hw, Driver::Bare(Box::new(driver)), cpuid)
     }
@@ -228,19 +233,6 @@ impl Boot {
     }
 }
 
-impl Driver {
-    /// Standard output and error so far.
-    fn output(&self) -> (Vec<u8>, Vec<u8>) {
-        match self {
-            Self::Process(driver) => {
-                let process = &driver.state.process;
-                (process.stdout().to_vec(), process.stderr().to_vec())
-            }
-            Self::Bare(driver) => (driver.console().to_vec(), Vec::new()),
-        }
-    }
-}
-
 /// Puts the vCPU at the program's first instruction, as a kernel's `execve` leaves it: registers
 /// clear, x87 and SSE in their initial state.
 fn set_up_cpu(hw: &mut Hardware, root: Gpa, start: Start) -> Result<(), MachineError> {
@@ -288,16 +280,5 @@ fn cpu_facts(cpuid: &[kvm_bindings::kvm_cpuid_entry2]) -> CpuFacts {
     CpuFacts {
         hwcap: leaf(LEAF_FEATURES, 0).map_or(default.hwcap, |e| e.edx),
         signal_stack_bytes_min: default.signal_stack_bytes_min.max(xsave + SIGNAL_FRAME_BYTES),
-    }
-}
-
-impl GuestState {
-    /// A word for people.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Process(_) => "process",
-            Self::Bare(_) => "bare",
-        }
     }
 }

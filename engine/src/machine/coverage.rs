@@ -1,7 +1,10 @@
 //! A machine's blocks: which have breakpoints, and which a run has hit. Never decides what a block
 //! is worth.
 
-use super::{Driver, Machine, MachineError, Readiness};
+use super::driver::Driver;
+use super::error::MachineError;
+use super::readiness::Readiness;
+use super::run::Machine;
 use crate::coverage::{Arm, Breakpoints};
 
 impl Machine {

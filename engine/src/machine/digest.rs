@@ -2,7 +2,8 @@
 //!
 //! Never compares page by page; that is `verify`'s.
 
-use super::{Machine, MachineError};
+use super::error::MachineError;
+use super::run::Machine;
 use crate::address::Pfn;
 use crate::memory::{Page, ZERO_PAGE};
 use std::collections::BTreeMap;

@@ -3,36 +3,18 @@
 //! Never interprets an exit: the two kinds' own drivers do.
 
 use super::bare::BareDriver;
+use super::error::MachineError;
+use super::flow::{Flow, Stop};
+use super::guest_state::GuestState;
 use super::hardware::Hardware;
 use super::process::ProcessDriver;
-use super::watchdog::Watchdog;
-use super::{GuestState, MachineError};
+use super::watchdog::{HIT_ALLOWANCE, Watchdog};
 use crate::arch::control::RFLAGS_IF;
-use crate::arch::exception;
 use crate::linux::process::Process;
 use crate::outcome::Outcome;
 use crate::rewind::Patches;
-use crate::state::{Ending, Reach};
+use crate::state::Reach;
 use std::time::{Duration, Instant};
-
-/// What a step of a guest leads to.
-pub(super) enum Flow {
-    Continue,
-    Interrupted,
-    Stop(Stop),
-}
-
-impl Flow {
-    pub(super) const fn end(outcome: Outcome) -> Self {
-        Self::Stop(Stop::Ended(outcome))
-    }
-}
-
-/// Why a guest stopped.
-pub(super) enum Stop {
-    Ended(Outcome),
-    Snapshot,
-}
 
 /// A guest of either kind.
 #[derive(Debug)]
@@ -129,6 +111,17 @@ impl Driver {
         }
     }
 
+    /// Standard output and error so far.
+    pub(super) fn output(&self) -> (Vec<u8>, Vec<u8>) {
+        match self {
+            Self::Process(driver) => {
+                let process = &driver.state.process;
+                (process.stdout().to_vec(), process.stderr().to_vec())
+            }
+            Self::Bare(driver) => (driver.console().to_vec(), Vec::new()),
+        }
+    }
+
     /// System calls and traps of the run.
     pub(super) fn counts(&self) -> (u64, u64) {
         match self {
@@ -137,10 +130,6 @@ impl Driver {
         }
     }
 }
-
-/// Ample for one breakpoint's exit, also where VMs are nested (30 to 80 us were measured) or the CPU
-/// is emulated on a busy host.
-pub(super) const HIT_ALLOWANCE: Duration = Duration::from_micros(300);
 
 /// Steps `driver` until it stops or its time is over.
 pub(super) fn drive(
@@ -187,22 +176,6 @@ pub(super) fn out_of_time(hw: &mut Hardware) -> Result<Outcome, MachineError> {
     let halted =
         hw.parts.irqchip && hw.vcpu.fd().mp_state()?.mp_state == kvm_bindings::KVM_MP_STATE_HALTED;
     Ok(if halted { Outcome::Halted } else { Outcome::TimedOut })
-}
-
-/// What a run's outcome tells of where its vCPU stopped. A crash is reported by a stub's OUT or
-/// by the guest's own; everything else, a triple fault among it, can stop it anywhere.
-pub(super) fn ending(outcome: &Outcome) -> Ending {
-    match outcome {
-        Outcome::Exited { .. } => Ending::Asked,
-        Outcome::Crashed(fault) if fault.vector != Some(exception::DOUBLE_FAULT) => {
-            Ending::Reported
-        }
-        Outcome::Crashed(_)
-        | Outcome::Halted
-        | Outcome::TimedOut
-        | Outcome::OutOfMemory
-        | Outcome::Unsupported(_) => Ending::Interrupted,
-    }
 }
 
 /// The error of a machine whose driver and snapshot are of different kinds of guest.

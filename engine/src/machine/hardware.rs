@@ -1,6 +1,6 @@
 //! The pieces of one VM, made and dropped in the right order. Never interprets an exit.
 
-use super::MachineError;
+use super::error::MachineError;
 use crate::host;
 use crate::kvm::{DIRTY_RING_ENTRIES_MAX, KvmError, System, Vm};
 use crate::memory::{GuestMemory, SlotSpec};

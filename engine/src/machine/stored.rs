@@ -2,7 +2,8 @@
 //!
 //! A file may claim anything of the guest, which is hostile anyhow; nothing of the host.
 
-use super::{GuestState, ProcessState};
+use super::guest_state::GuestState;
+use super::process::state::ProcessState;
 use crate::address::{Gpa, PAGE_SIZE, Pfn};
 use crate::guest::process::trap;
 use crate::memory::SlotSpec;

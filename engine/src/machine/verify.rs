@@ -2,9 +2,13 @@
 //!
 //! Never repairs what it finds.
 
-use super::driver::other_kind;
+use super::driver::{Driver, other_kind};
+use super::error::MachineError;
+use super::flow::Flow;
+use super::guest_state::GuestState;
 use super::hardware::Hardware;
-use super::{Driver, Flow, GuestState, Machine, MachineError, Readiness};
+use super::readiness::Readiness;
+use super::run::Machine;
 use crate::address::Pfn;
 use crate::exit::Exit;
 use crate::guest::process::trap;

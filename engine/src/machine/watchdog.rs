@@ -11,6 +11,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// Ample for one breakpoint's exit, also where VMs are nested (30 to 80 us were measured) or the CPU
+/// is emulated on a busy host.
+pub(super) const HIT_ALLOWANCE: Duration = Duration::from_micros(300);
+
 /// How often the thread looks while a run has a deadline; a time-out is late by at most this.
 const TICK: Duration = Duration::from_millis(2);
 /// How many ticks lie between the kicks of a watchdog that polls.

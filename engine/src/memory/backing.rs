@@ -3,7 +3,7 @@
 //! Machines map them copy-on-write; the rewind copies from a shared read-only mapping of the
 //! same bytes. Never knows what a page means.
 
-use super::Page;
+use super::page::{Page, ZERO_PAGE};
 use crate::address::{PAGE_SIZE, Pfn};
 use memmap2::{Mmap, MmapOptions};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -194,7 +194,7 @@ impl PageFileBuilder {
             let gap = pfn.0.saturating_sub(next);
             if pfn.0 >= next && gap <= GAP_PAGES_MERGED && last.pages < u32::MAX / 2 {
                 for _ in 0..gap {
-                    self.file.write_all(&super::ZERO_PAGE)?;
+                    self.file.write_all(&ZERO_PAGE)?;
                 }
                 self.file.write_all(bytes)?;
                 self.written += (gap + 1) * PAGE_SIZE as u64;

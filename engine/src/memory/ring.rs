@@ -1,94 +1,11 @@
-//! The guest's writes as a dirty ring tells them: which pages are dirty, each once.
-//!
-//! A page can have more than one entry: KVM adds one whenever it makes a page writable, and it
-//! forgets that a page is when the host moves it, or when it is short of page tables. Never decides
-//! when pages are protected again.
+//! A dirty ring, and what became of it. Never takes an entry out.
 
-use super::{GuestMemory, Slot};
-use crate::kvm::{DirtyPage, DirtyRing, KvmError};
+use crate::kvm::DirtyRing;
 
 /// A ring, and what became of it.
 #[derive(Debug)]
 pub(super) struct RingLog {
-    ring: DirtyRing,
+    pub(super) ring: DirtyRing,
     /// Times that it was full since somebody asked.
-    full: u64,
-}
-
-impl GuestMemory {
-    /// Takes the guest's writes from `ring`, which is the ring of the VM's vCPU, from now on.
-    pub fn use_dirty_ring(&mut self, ring: DirtyRing) {
-        self.ring = Some(RingLog { ring, full: 0 });
-    }
-
-    /// How many entries the dirty ring has, if the guest's writes come from one.
-    #[must_use]
-    pub fn dirty_ring_entries(&self) -> Option<u32> {
-        self.ring.as_ref().map(|log| log.ring.entries())
-    }
-
-    /// Takes the new entries out of the dirty ring, where there is one; their pages stay writable.
-    ///
-    /// # Errors
-    /// An entry is of a page that is in no slot.
-    #[inline]
-    pub fn harvest(&mut self) -> Result<(), KvmError> {
-        let Self { slots, ring: Some(RingLog { ring, .. }), .. } = self else { return Ok(()) };
-        while let Some(DirtyPage { slot, index }) = ring.take() {
-            let (word, bit) = ((index / 64) as usize, 1 << (index % 64));
-            let found = slots.get_mut(slot as usize);
-            let Some(Slot { log, dirty, .. }) = found.filter(|slot| slot.has(index)) else {
-                return Err(KvmError::DirtyPage { slot, index });
-            };
-            if log.words[word] & bit == 0 {
-                log.words[word] |= bit;
-                dirty.push(index as u32);
-            }
-        }
-        Ok(())
-    }
-
-    /// The pages of slot `slot` that were dirty at a harvest since
-    /// [`forget_dirty_pages`](Self::forget_dirty_pages), in the order in which they became so.
-    #[must_use]
-    #[inline]
-    pub fn dirty_pages(&self, slot: usize) -> &[u32] {
-        &self.slots[slot].dirty
-    }
-
-    /// Makes room in a ring that was full in the middle of a run. The pages stay dirty, and are
-    /// protected: the guest's next write to each takes an entry again.
-    ///
-    /// # Errors
-    /// KVM refused to take the entries back, or told of a page that is in no slot.
-    pub fn drain_dirty_ring(&mut self) -> Result<(), KvmError> {
-        self.harvest()?;
-        if let Some(log) = &mut self.ring {
-            log.full += 1;
-            log.ring.give_back(&self.vm)?;
-        }
-        Ok(())
-    }
-
-    /// How often the ring was full since the last call.
-    pub fn take_ring_full(&mut self) -> u64 {
-        self.ring.as_mut().map_or(0, |log| std::mem::take(&mut log.full))
-    }
-
-    /// Protects every page that is dirty, and forgets that it was. For a moment at which all of
-    /// them have been put back.
-    ///
-    /// # Errors
-    /// KVM refused to take the entries back.
-    pub fn forget_dirty_pages(&mut self) -> Result<(), KvmError> {
-        if let Some(log) = &mut self.ring {
-            log.ring.give_back(&self.vm)?;
-        }
-        for slot in &mut self.slots {
-            for index in slot.dirty.drain(..) {
-                slot.log.words[index as usize / 64] = 0;
-            }
-        }
-        Ok(())
-    }
+    pub(super) full: u64,
 }

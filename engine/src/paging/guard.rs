@@ -4,12 +4,8 @@
 //!
 //! Decides only which entries may be writable right now. Never copies a page.
 
-use super::{ADDRESS_MASK, PRESENT, WRITABLE};
-use crate::address::{Gpa, Pfn};
-
-/// A software bit (Intel SDM vol. 3, 4.5: bits 9 to 11 are ignored by the CPU): the program may
-/// write the page, and the guard has not seen it do so.
-pub const GUARDED: u64 = 1 << 9;
+use super::entry::{GUARDED, PRESENT, WRITABLE, frame_of};
+use crate::address::Pfn;
 
 /// Which frames may be written without being seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,21 +76,10 @@ impl Guard {
     }
 }
 
-/// Whether the program may write through `entry`, seen or not.
-#[must_use]
-pub const fn may_write(entry: u64) -> bool {
-    entry & (WRITABLE | GUARDED) != 0
-}
-
-/// The frame that `entry` leads to.
-#[must_use]
-pub fn frame_of(entry: u64) -> Pfn {
-    Pfn::from(Gpa(entry & ADDRESS_MASK))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::paging::entry::may_write;
 
     const ENTRY: u64 = 0x7000 | PRESENT | WRITABLE;
 

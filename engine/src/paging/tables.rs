@@ -1,4 +1,4 @@
-//! The page tables of a process guest, and the frames behind them.
+//! The page tables of a process guest.
 //!
 //! Two things make them more than a tree of entries.
 //!
@@ -12,93 +12,17 @@
 //! *A rewind undoes entries, not pages.* Every change is logged with the value before it, and
 //! undone in reverse. Tables are therefore written unmarked, and lie in a slot without dirty log.
 
-use super::guard::Guard;
-use super::{
-    ACCESSED, ADDRESS_MASK, DIRTY, ENTRIES, ENTRY_BYTES, INDEX_BITS, LEVELS, NO_EXECUTE, PRESENT,
-    USER, WRITABLE, entry_of,
+use super::entry::{
+    ACCESSED, ADDRESS_MASK, ENTRIES, ENTRY_BYTES, INDEX_BITS, LEVELS, PRESENT, USER, WRITABLE,
+    entry_of, frame_of,
 };
+use super::error::TablesError;
+use super::frames::Frames;
+use super::guard::Guard;
 use crate::address::{Gpa, Gva, PAGE_SHIFT, PAGE_SIZE, Pfn};
-use crate::memory::{GuestMemory, OutOfRam};
+use crate::memory::GuestMemory;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-
-/// What page tables could not do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TablesError {
-    /// There is no frame left for a page or for a table.
-    #[error("no free frame is left")]
-    Full,
-    /// A table or a page is outside of RAM. This module builds none there: a snapshot file said so.
-    #[error("page tables lead outside of RAM")]
-    OutOfRam(#[from] OutOfRam),
-    /// Pages were to be opened or closed in tables that have no guard.
-    #[error("the page tables do not guard their pages")]
-    NotGuarded,
-}
-
-/// Free physical pages: those never used yet, which are zero, and those given back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Frames {
-    next: u64,
-    end: u64,
-    free: Vec<u64>,
-}
-
-impl Frames {
-    /// The pages `first..end`, all zero.
-    #[must_use]
-    pub fn new(first: Pfn, end: Pfn) -> Self {
-        Self { next: first.0, end: end.0.max(first.0), free: Vec::new() }
-    }
-
-    /// Number of free pages.
-    #[must_use]
-    pub fn available(&self) -> u64 {
-        self.end.saturating_sub(self.next) + self.free.len() as u64
-    }
-
-    /// Whether every free page is one of `pages`, and there are no more than those.
-    fn lies_in(&self, pages: &Range<u64>) -> bool {
-        let free = self.end.saturating_sub(self.next).saturating_add(self.free.len() as u64);
-        (self.next >= self.end || pages.start <= self.next && self.end <= pages.end)
-            && free <= pages.end.saturating_sub(pages.start)
-            && self.free.iter().all(|pfn| pages.contains(pfn))
-    }
-
-    /// Takes a zeroed page.
-    fn take(&mut self, memory: &mut GuestMemory) -> Result<Pfn, TablesError> {
-        if let Some(used) = self.free.pop() {
-            memory.zero(Pfn(used).gpa(), PAGE_SIZE)?;
-            return Ok(Pfn(used));
-        }
-        if self.next >= self.end {
-            return Err(TablesError::Full);
-        }
-        self.next += 1;
-        Ok(Pfn(self.next - 1))
-    }
-
-    /// A page never used yet, which is zero, without a mark.
-    fn take_unmarked(&mut self, memory: &mut GuestMemory) -> Result<Pfn, TablesError> {
-        if self.next >= self.end {
-            return Err(TablesError::Full);
-        }
-        self.next += 1;
-        let pfn = Pfn(self.next - 1);
-        memory.write_unmarked(pfn.gpa(), &crate::memory::ZERO_PAGE)?;
-        Ok(pfn)
-    }
-
-    fn give_back(&mut self, pfn: Pfn) {
-        self.free.push(pfn.0);
-    }
-
-    fn rewind_to(&mut self, then: &Self) {
-        self.next = then.next;
-        self.end = then.end;
-        self.free.clone_from(&then.free);
-    }
-}
 
 /// Four-level tables of one address space.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -390,7 +314,7 @@ impl Tables {
         for_this_run: bool,
     ) -> Result<(), TablesError> {
         let guard = self.guard.as_mut().ok_or(TablesError::NotGuarded)?;
-        let pfn = super::frame_of(entry);
+        let pfn = frame_of(entry);
         if for_this_run {
             memory.mark(pfn.gpa(), PAGE_SIZE)?;
             guard.open_for_run(pfn);
@@ -418,7 +342,7 @@ impl Tables {
     ) -> Result<bool, TablesError> {
         for (slot, _) in &self.log {
             let entry = memory.read_u64(*slot)?;
-            if entry & PRESENT != 0 && !is_so(super::frame_of(entry)) {
+            if entry & PRESENT != 0 && !is_so(frame_of(entry)) {
                 return Ok(false);
             }
         }
@@ -448,7 +372,7 @@ impl Tables {
     pub fn close(&mut self, memory: &mut GuestMemory, slot: Gpa) -> Result<(), TablesError> {
         let entry = memory.read_u64(slot)?;
         let guard = self.guard.as_mut().ok_or(TablesError::NotGuarded)?;
-        guard.close(super::frame_of(entry));
+        guard.close(frame_of(entry));
         memory.write_unmarked(slot, &guard.filter(entry).to_le_bytes())?;
         self.stale.push(slot);
         Ok(())
@@ -488,26 +412,4 @@ const fn next_of(at: Gva, level: u32) -> Option<Gva> {
         Some(next) if next > at.0 => Some(Gva(next)),
         _ => None,
     }
-}
-
-/// The address of the entry for `at` in the page table at `table`.
-#[must_use]
-pub const fn entry_in(table: Gpa, at: Gva) -> Gpa {
-    entry_of(table, at, 0)
-}
-
-/// A leaf entry for `frame` with accessed and dirty set beforehand.
-#[must_use]
-pub(crate) fn leaf_entry(frame: Gpa, writable: bool, executable: bool, user: bool) -> u64 {
-    let mut entry = frame.0 | PRESENT | ACCESSED | DIRTY;
-    if writable {
-        entry |= WRITABLE;
-    }
-    if user {
-        entry |= USER;
-    }
-    if !executable {
-        entry |= NO_EXECUTE;
-    }
-    entry
 }

@@ -4,7 +4,8 @@
 //! Never puts anything back: `CpuState::load` and `state::rewind` walk this list. Every rule is
 //! held against the truth by `Machine::verify`, which compares all classes whatever a rule says.
 
-use super::{CpuState, Reach};
+use super::cpu::CpuState;
+use super::reach::Reach;
 
 /// A class of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,37 +2,12 @@
 //!
 //! Never goes by a rule about what can have changed: it is how the rules are kept honest.
 
+use super::cpu::{CpuState, IrqchipState};
+use super::difference::Difference;
+use super::msr::runs_by_itself;
 use super::xsave::compare_xsave;
-use super::{CpuState, IrqchipState, runs_by_itself};
 use crate::kvm::irqchip_bytes;
 use kvm_bindings as k;
-use serde::Serialize;
-
-/// One field that differs from the snapshot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Difference {
-    /// Which field, such as `regs.rax` or `page 0x1000`.
-    pub field: String,
-    /// What the snapshot has.
-    pub expected: String,
-    /// What the machine has.
-    pub found: String,
-}
-
-impl Difference {
-    /// A difference between two values that print in hexadecimal.
-    pub fn new(
-        field: impl Into<String>,
-        expected: impl std::fmt::Debug,
-        found: impl std::fmt::Debug,
-    ) -> Self {
-        Self {
-            field: field.into(),
-            expected: format!("{expected:x?}"),
-            found: format!("{found:x?}"),
-        }
-    }
-}
 
 impl CpuState {
     /// Names every difference between this state and `now`. Not compared, because they run by

@@ -6,7 +6,9 @@
 //! (`KVM_CAP_SYNC_REGS`) are loaded last of all, by the next `KVM_RUN`.
 
 use super::classes::{Class, ORDER, Rule, RunFacts};
-use super::{CpuState, MSR_TSC, Parts, Reach, runs_by_itself};
+use super::cpu::{CpuState, Parts};
+use super::msr::{self, runs_by_itself};
+use super::reach::Reach;
 use crate::arch::control::{CR0_PG, CR4_TSD};
 use crate::kvm::{KvmError, Vm};
 use crate::vcpu::Vcpu;
@@ -147,7 +149,7 @@ impl Prepared {
 fn msr_entries(state: &CpuState, parts: &Parts) -> Vec<k::kvm_msr_entry> {
     // A host that lacks some of a program's has loaded the rest.
     let has = |index| parts.msrs.contains(&index);
-    let timeline = has(MSR_TSC).then_some((MSR_TSC, 0));
+    let timeline = has(msr::TSC).then_some((msr::TSC, 0));
     let rest =
         state.msrs.iter().filter(|&&(index, _)| has(index) && !runs_by_itself(index)).copied();
     let entry = |(index, data)| k::kvm_msr_entry { index, data, ..Default::default() };

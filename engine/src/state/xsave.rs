@@ -3,7 +3,8 @@
 //! Never assumes a component's place: Intel and AMD differ (AVX-512's are 256 bytes lower on AMD,
 //! which never had MPX), so that CPUID leaf 0xD is asked (Intel SDM vol. 1, 13.2).
 
-use super::{CpuState, Difference};
+use super::cpu::CpuState;
+use super::difference::Difference;
 pub use crate::xsave::XSTATE_BV_AT;
 use crate::xsave::{HEADER_END, set_xstate_bv, xstate_bv};
 pub(crate) use crate::xsave::{LEGACY, LEGACY_BYTES, keep_components};
@@ -77,6 +78,13 @@ fn place(cpuid: &[k::kvm_cpuid_entry2], number: u32) -> Option<Range<usize>> {
 }
 
 impl CpuState {
+    /// XCR0 as captured.
+    #[must_use]
+    pub fn xcr0(&self) -> u64 {
+        // Without XSAVE there is x87, which cannot be turned off.
+        xcr0(&self.xcrs).unwrap_or(1)
+    }
+
     /// The XSAVE area as KVM takes it: without components that the guest's own XCR0 does not
     /// enable, and with PKRU where the VM has it (`pkru`), because KVM would leave the one that a
     /// run has written.

@@ -6,7 +6,7 @@
 use crate::kvm::KvmError;
 use crate::linux::abi::registers::Registers;
 use crate::linux::cpu::{Cpu, ExtendedLayout};
-use crate::machine::MachineError;
+use crate::machine::error::MachineError;
 use crate::state::{
     LEGACY, LEGACY_BYTES, XSAVE_BYTES, XSTATE_BV_AT, keep_components, xcr0, xsave_bytes,
     xsave_from, xsave_layout,

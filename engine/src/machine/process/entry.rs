@@ -2,21 +2,22 @@
 //!
 //! Never answers an exit.
 
-use super::preempt::Slices;
-use super::{ProcessDriver, ProcessState, Served};
+use super::driver::{ProcessDriver, RESUME_BYTES, Slices};
+use super::registers::stand_at;
+use super::served::Served;
+use super::state::ProcessState;
 use crate::exit::Exit;
-use crate::guest::process::{rewrite, trap};
+use crate::guest::process::rewrite;
+use crate::guest::process::trap;
+use crate::machine::error::MachineError;
+use crate::machine::flow::Flow;
 use crate::machine::hardware::Hardware;
-use crate::machine::{Flow, MachineError};
 use crate::state::{CpuState, XSAVE_BYTES, keep_components};
-use kvm_bindings::{kvm_regs, kvm_sregs};
+use kvm_bindings::kvm_regs;
 
 /// What is left to rewrite does not become less.
 const NO_PROGRESS: MachineError =
     MachineError::Invariant("each call of the rewriting stub takes some of the entries left");
-
-/// RAX, RDX and RIP, as the trampoline loads them.
-pub(super) const RESUME_BYTES: usize = 24;
 
 impl ProcessDriver {
     /// Sets the registers so that the next run goes on in the program as `regs` say; through the
@@ -151,15 +152,4 @@ fn run_rewrite(hw: &mut Hardware) -> Result<(), MachineError> {
         }
     }
     Err(MachineError::Stub { exit: Exit::Interrupted.unsupported(0) })
-}
-
-/// Puts the vCPU at `regs` in the program; CS and SS too, where an exit left the stub's.
-pub(super) fn stand_at(hw: &mut Hardware, regs: kvm_regs) {
-    *hw.vcpu.regs_mut() = regs;
-    if hw.vcpu.sregs().cs.selector != trap::USER_CS || hw.vcpu.sregs().ss.selector != trap::USER_SS
-    {
-        let sregs: &mut kvm_sregs = hw.vcpu.sregs_mut();
-        sregs.cs = trap::user_cs();
-        sregs.ss = trap::user_ss();
-    }
 }

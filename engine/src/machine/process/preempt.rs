@@ -6,8 +6,14 @@
 //! goes on: that is `linux`.
 
 use super::cpu::ProgramCpu;
-use super::{Flow, Hardware, MachineError, ProcessDriver, ProcessState, Served, served, trap};
+use super::driver::{ProcessDriver, Slices};
+use super::served::{Served, served};
+use super::state::ProcessState;
 use crate::guest::process::pages::ProcessPages;
+use crate::guest::process::trap;
+use crate::machine::error::MachineError;
+use crate::machine::flow::Flow;
+use crate::machine::hardware::Hardware;
 use crate::machine::watchdog::Watchdog;
 use std::time::{Duration, Instant};
 
@@ -17,17 +23,6 @@ const FIRST_PART: u32 = 8;
 const FIRST_MAX: Duration = Duration::from_millis(500);
 /// The slices behind one that was used up.
 const NEXT: Duration = Duration::from_millis(4);
-
-/// The slices of a run.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::machine) struct Slices {
-    /// The present one.
-    length: Duration,
-    /// System calls that had been made when it began.
-    system_calls: u64,
-    /// Those that were used up.
-    pub(in crate::machine) preemptions: u64,
-}
 
 impl ProcessDriver {
     /// Starts the limit of a run, and its first slice.

@@ -4,7 +4,8 @@
 //! a file has one possible form for the same contents, and every other form is refused by what is
 //! wrong with it. Never knows what a section means.
 
-use super::{FileError, Problem, io_error};
+use super::error::{FileError, Problem, io_error};
+use super::version::{MAGIC, VERSION};
 use crate::address::PAGE_SIZE;
 use crate::memory::{Extent, PageFile, SharedBytes, SlotSpec, check_layout, map_shared};
 use serde::de::DeserializeOwned;
@@ -15,11 +16,6 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-/// First bytes of every snapshot file. The line ending shows a transfer that translated it.
-pub const MAGIC: [u8; 8] = *b"DEJAVM\r\n";
-/// The format's version; any change of the layout or of a section's contents raises it. `shapes/`
-/// has the contents of this version, and a test fails where the types differ from them.
-pub const VERSION: u32 = 5;
 /// Bytes before the header: magic, version, header length, header checksum, checksum of these.
 pub(super) const PREFIX_BYTES: usize = 24;
 /// The longest header that is read, in bytes. It holds the files that a process has written.

@@ -1,7 +1,7 @@
 //! Writes a file whole or not at all: a temporary file beside it, synced, renamed, and the folder
 //! synced. What a kill left of an earlier one is removed. Never replaces what is no file.
 
-use super::{FileError, io_error};
+use super::error::{FileError, io_error};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io;

@@ -1,15 +1,18 @@
 //! Page faults in a batch: first writes, pages that are mapped lazily, and bad addresses.
 //!
-//! Never decides which addresses are valid: that is `linux`.
+//! Never decides which addresses are valid: that is `guest::process`.
 
-use super::super::{CallContext, Exception};
-use super::{BatchParts, BatchRun, NO_POINT, Next};
+use super::parts::BatchParts;
+use super::run::{BatchRun, NO_POINT, Next};
 use crate::address::{Gpa, Gva};
 use crate::guest::process::pages::ProcessPages;
 use crate::linux::abi::syscall::FaultAction;
 use crate::linux::mm::user_memory::UserMemory;
+use crate::machine::error::MachineError;
+use crate::machine::flow::{Flow, Stop};
+use crate::machine::process::driver::CallContext;
+use crate::machine::process::exception::Exception;
 use crate::machine::process::fault::of_page;
-use crate::machine::{Flow, MachineError, Stop};
 use crate::outcome::{Access, Fault, Outcome};
 use crate::paging::{GUARDED, PRESENT, WRITABLE, frame_of};
 use kvm_bindings::kvm_regs;

@@ -73,7 +73,7 @@ pub(crate) fn assert_recorded<T: DeserializeOwned>(name: &str) {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("src/snapshot/file/shapes")
         .join(format!("{name}.txt"));
-    let version = super::VERSION;
+    let version = super::version::VERSION;
     let now = shape_of::<T>().text(version, name);
     let recorded = std::fs::read_to_string(&path).unwrap_or_default();
     let change = change(&recorded, &now);
@@ -88,13 +88,13 @@ pub(crate) fn assert_recorded<T: DeserializeOwned>(name: &str) {
         Change::Shape => panic!(
             "what a snapshot file holds in its part `{name}` has changed, and the format's VERSION \
              is still {version}: older files would be read wrongly. Raise VERSION in \
-             snapshot/file/header.rs, say in docs/snapshot-format.md what the version before did \
+             snapshot/file/version.rs, say in docs/snapshot-format.md what the version before did \
              not have, and record the new shape: {RECORD}\n{place} ({file})"
         ),
         Change::Names => panic!(
             "names in a snapshot file's part `{name}` have changed. If each field and variant \
              still means what it did, record them: {RECORD}\nIf one now means something else, \
-             raise VERSION in snapshot/file/header.rs first.\n{place} ({file})"
+             raise VERSION in snapshot/file/version.rs first.\n{place} ({file})"
         ),
         Change::Version => panic!(
             "the format's VERSION is now {version}: record the shape of a snapshot file's part \

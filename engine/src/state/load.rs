@@ -1,109 +1,15 @@
-//! Everything of a VM that is not memory: capture, restore, compare, in one ordered list whose
-//! constraints have their reasons beside them.
+//! Captures the state of a vCPU, and loads it into one that never ran.
 //!
-//! Never decides what a rewind may leave out: each class has its rule beside it in `classes`.
+//! Never puts anything back after a run: that is `rewind`'s.
 
-mod classes;
-mod compare;
-mod rewind;
-mod xsave;
-
-pub use classes::{Class, ClassRules, Ending, ORDER, Rule, RunFacts};
-pub use compare::Difference;
-pub use rewind::{Prepared, RewindMode};
-pub(crate) use xsave::{
-    LEGACY, LEGACY_BYTES, keep_components, supported_xcr0, xcr0, xsave_bytes, xsave_from,
-};
-pub use xsave::{XSAVE_BYTES, XSTATE_BV_AT, has_pkru, lies_elsewhere, xsave_layout};
-
+use super::classes::{Class, ORDER};
+use super::cpu::{CpuState, IrqchipState, Parts};
+use super::msr;
+use super::reach::Reach;
+use super::xsave::xsave_bytes;
 use crate::kvm::{KvmError, VcpuFd, Vm};
 use crate::vcpu::Vcpu;
 use kvm_bindings as k;
-use serde::{Deserialize, Serialize};
-
-/// IA32_TIME_STAMP_COUNTER: runs by itself, so that its value is neither compared nor rewound.
-/// That a guest has not moved it shows in IA32_TSC_ADJUST, which moves with it.
-const MSR_TSC: u32 = 0x10;
-/// IA32_TSC_DEADLINE: needs a configured local APIC, and is 0 once it has fired.
-const MSR_TSC_DEADLINE: u32 = 0x6e0;
-/// IA32_MPERF, IA32_APERF: run by themselves.
-const MSR_MPERF: u32 = 0xe7;
-const MSR_APERF: u32 = 0xe8;
-/// Hyper-V's VP_RUNTIME and TIME_REF_COUNT, which KVM emulates: clocks.
-const MSR_HV_CLOCKS: [u32; 2] = [0x4000_0010, 0x4000_0020];
-
-/// How far a guest reaches into the CPU, which decides which of its MSRs a host may lack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Code at CPL 3, behind the engine's own gate: RDMSR and WRMSR fault.
-    Program,
-    /// Code at CPL 0, which can read and write any MSR that there is.
-    Kernel,
-}
-
-impl Reach {
-    /// Whether a guest can tell that its CPU lacks the MSR `index`.
-    #[must_use]
-    pub fn notices(self, index: u32) -> bool {
-        self == Self::Kernel || REACH_CPL_3.contains(&index)
-    }
-}
-
-/// The MSRs that decide what an instruction at CPL 3 does (Intel SDM vol. 4, table 2-2; AMD APM
-/// vol. 2, appendix A). FS and GS bases and EFER are special registers.
-const REACH_CPL_3: [u32; 9] = [
-    0x174,       // SYSENTER_CS
-    0x175,       // SYSENTER_ESP
-    0x176,       // SYSENTER_EIP
-    0x140,       // MISC_FEATURES_ENABLES: CPUID faults
-    0xc000_0081, // STAR
-    0xc000_0082, // LSTAR
-    0xc000_0083, // CSTAR
-    0xc000_0084, // FMASK
-    0xc000_0103, // TSC_AUX, which RDTSCP and RDPID read
-];
-
-/// MSRs that cannot be compared, each because it changes by itself.
-#[must_use]
-pub fn runs_by_itself(index: u32) -> bool {
-    matches!(index, MSR_TSC | MSR_MPERF | MSR_APERF) || MSR_HV_CLOCKS.contains(&index)
-}
-
-/// The CPU's and the in-kernel devices' state.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct CpuState {
-    /// General registers, RIP, RFLAGS.
-    pub regs: k::kvm_regs,
-    /// Segments, descriptor tables, control registers, EFER, APIC base.
-    pub sregs: k::kvm_sregs,
-    /// Pending exceptions, interrupts, NMIs, shadows.
-    pub events: k::kvm_vcpu_events,
-    /// DR0 to DR7.
-    pub debug_regs: k::kvm_debugregs,
-    /// XCR0.
-    pub xcrs: k::kvm_xcrs,
-    /// The XSAVE area in standard format, [`XSAVE_BYTES`] long.
-    pub xsave: Vec<u8>,
-    /// The MSRs that this host lets be both read and written, in index-list order.
-    pub msrs: Vec<(u32, u64)>,
-    /// Running, halted, waiting...
-    pub mp_state: k::kvm_mp_state,
-    /// What the in-kernel interrupt controllers and timer hold, where the VM has them.
-    pub irqchip: Option<IrqchipState>,
-    /// CPUID as the guest sees it.
-    pub cpuid: Vec<k::kvm_cpuid_entry2>,
-}
-
-/// The state behind `KVM_CREATE_IRQCHIP` and `KVM_CREATE_PIT2`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct IrqchipState {
-    /// The local APIC.
-    pub lapic: k::kvm_lapic_state,
-    /// Master PIC, slave PIC, IOAPIC.
-    pub chips: [k::kvm_irqchip; 3],
-    /// The 8254, where the VM has one.
-    pub pit: Option<k::kvm_pit_state2>,
-}
 
 impl CpuState {
     /// Captures the state. Finishes a half-done I/O access first, so that what is saved is a
@@ -119,7 +25,7 @@ impl CpuState {
         let mp_state = if parts.irqchip { fd.mp_state()? } else { k::kvm_mp_state::default() };
         let mut msrs = fd.msrs(&parts.msrs)?;
         // The TSC deadline last, so that a restore in this order finds the TSC already set.
-        msrs.sort_by_key(|&(index, _)| index == MSR_TSC_DEADLINE);
+        msrs.sort_by_key(|&(index, _)| index == msr::TSC_DEADLINE);
         Ok(Self {
             regs: fd.regs()?,
             sregs: fd.sregs()?,
@@ -180,17 +86,10 @@ impl CpuState {
 
     /// The events as KVM takes them in a VM with these parts: a triple fault that is not pending
     /// is said to be none wherever that can be said, and is not mentioned elsewhere.
-    fn loadable_events(&self, parts: &Parts) -> k::kvm_vcpu_events {
+    pub(super) fn loadable_events(&self, parts: &Parts) -> k::kvm_vcpu_events {
         let others = self.events.flags & !k::KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
         let said = u32::from(parts.triple_fault) * k::KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
         k::kvm_vcpu_events { flags: others | said, ..self.events }
-    }
-
-    /// XCR0 as captured.
-    #[must_use]
-    pub fn xcr0(&self) -> u64 {
-        // Without XSAVE there is x87, which cannot be turned off.
-        xcr0(&self.xcrs).unwrap_or(1)
     }
 }
 
@@ -215,21 +114,6 @@ fn load_msrs(fd: &mut VcpuFd, msrs: &[(u32, u64)], reach: Reach) -> Result<Vec<u
             Err(error) => return Err(error),
         }
     }
-}
-
-/// Which parts of the state a VM has.
-#[derive(Clone, Debug, Default)]
-pub struct Parts {
-    /// The MSRs to keep: see [`savable_msrs`].
-    pub msrs: Vec<u32>,
-    /// Whether the interrupt controllers are in the kernel.
-    pub irqchip: bool,
-    /// Whether the PIT is.
-    pub pit: bool,
-    /// Whether a vCPU has protection keys: see [`has_pkru`].
-    pub pkru: bool,
-    /// Whether a pending triple fault is among the events (`KVM_CAP_X86_TRIPLE_FAULT_EVENT`).
-    pub triple_fault: bool,
 }
 
 /// The MSRs of `candidates` that this vCPU lets be read and written back. Some of the kernel's
@@ -264,30 +148,11 @@ impl IrqchipState {
         })
     }
 
-    fn restore_pit(&self, vm: &Vm) -> Result<(), KvmError> {
+    pub(super) fn restore_pit(&self, vm: &Vm) -> Result<(), KvmError> {
         self.pit.iter().try_for_each(|pit| vm.set_pit(pit))
     }
 
-    fn restore_chips(&self, vm: &Vm) -> Result<(), KvmError> {
+    pub(super) fn restore_chips(&self, vm: &Vm) -> Result<(), KvmError> {
         self.chips.iter().try_for_each(|chip| vm.set_irqchip(chip))
-    }
-}
-
-#[cfg(test)]
-impl CpuState {
-    /// All zeros, without MSRs and irqchip.
-    fn empty() -> Self {
-        Self {
-            regs: k::kvm_regs::default(),
-            sregs: k::kvm_sregs::default(),
-            events: k::kvm_vcpu_events::default(),
-            debug_regs: k::kvm_debugregs::default(),
-            xcrs: k::kvm_xcrs::default(),
-            xsave: Vec::new(),
-            msrs: Vec::new(),
-            mp_state: k::kvm_mp_state::default(),
-            irqchip: None,
-            cpuid: Vec::new(),
-        }
     }
 }

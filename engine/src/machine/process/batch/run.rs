@@ -1,0 +1,347 @@
+//! The exits of a batch that are left, and what they mean.
+//!
+//! Never believes the agent's memory, which the program can write to, without its checks.
+
+use super::parts::{self, BatchParts, mark_hot, undo};
+use crate::arch::exception as vector;
+use crate::guest::process::agent::{Agent, AgentExit};
+use crate::machine::batch::{Batch, BatchOptions, BatchReport};
+use crate::machine::ending::ending;
+use crate::machine::error::MachineError;
+use crate::machine::flow::{Flow, Stop};
+use crate::machine::process::driver::ProcessDriver;
+use crate::machine::process::exception::{Exception, Taken, take_exception};
+use crate::machine::process::exits::{ProgramExit, next_exit, poked};
+use crate::machine::process::state::ProcessState;
+use crate::machine::watchdog::HIT_ALLOWANCE;
+use crate::outcome::{Fault, Outcome};
+use crate::state::Ending;
+use std::time::Instant;
+
+/// A run stopped where only a boot does.
+pub(super) const NO_POINT: MachineError =
+    MachineError::Invariant("no run has a snapshot point, only a boot");
+
+/// Whether a batch goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Go,
+    Over,
+}
+
+/// One batch under way.
+pub(super) struct BatchRun<'a, 'm> {
+    pub(super) driver: &'a mut ProcessDriver,
+    pub(super) agent: Box<Agent>,
+    pub(super) parts: BatchParts<'m>,
+    pub(super) batch: &'a Batch,
+    pub(super) options: BatchOptions,
+    pub(super) report: &'a mut BatchReport,
+    /// The run whose input the process has on the host's side.
+    pub(super) input_of: Option<usize>,
+    /// The run that the watchdog's limit is for.
+    pub(super) timed: usize,
+    /// Breakpoints and first writes since that limit was set: their time is not the guest's.
+    pub(super) interruptions: u32,
+    /// A kick found the agent's memory in the middle of a change.
+    pub(super) in_doubt: bool,
+}
+
+impl BatchRun<'_, '_> {
+    pub(super) fn run(&mut self) -> Result<(), MachineError> {
+        let memory = &mut self.parts.hw.memory;
+        let ProcessDriver { state, breakpoints, .. } = &mut *self.driver;
+        let ProcessState { process, tables, crash_points, .. } = state;
+        let is_taken = |at| breakpoints.is_at(at) || crash_points.contains(&at);
+        self.agent.replace_calls(memory, tables, process, &is_taken)?;
+        self.agent.load(memory, self.batch.inputs())?;
+        self.enter(self.agent.batch_entry())?;
+        self.time(0);
+        loop {
+            self.report.exits += 1;
+            if self.step()? == Next::Over {
+                return Ok(());
+            }
+        }
+    }
+
+    fn enter(&mut self, rip: u64) -> Result<(), MachineError> {
+        parts::enter(self.driver, &self.agent, &mut self.parts, rip)
+    }
+
+    fn step(&mut self) -> Result<Next, MachineError> {
+        let exit = next_exit(self.parts.hw)?;
+        if !matches!(exit, ProgramExit::Interrupted) {
+            self.driver.stale.clear();
+        }
+        match exit {
+            ProgramExit::Interrupted => self.interrupted(),
+            ProgramExit::Gate(rip) => match self.agent.exit_at(rip) {
+                Some(exit) => self.agent_exit(exit),
+                None => self.ended(Outcome::Unsupported(poked(rip))),
+            },
+            ProgramExit::Trap(vector) => self.trap(vector),
+            ProgramExit::Other(what) => self.ended(Outcome::Unsupported(what)),
+        }
+    }
+
+    fn agent_exit(&mut self, exit: AgentExit) -> Result<Next, MachineError> {
+        match exit {
+            AgentExit::SystemCall => self.system_call(),
+            AgentExit::Done | AgentExit::Touched | AgentExit::Segments => {
+                let Some(index) = self.index() else { return self.lost() };
+                // At least one run is over, or the program has jumped here by itself.
+                if index == self.report.runs.len() {
+                    return self.lost();
+                }
+                self.fill(index)?;
+                if exit == AgentExit::Done && index < self.batch.len() {
+                    return self.lost();
+                }
+                // Segments are the snapshot's again from here on, and are noted anew.
+                let is_new = exit == AgentExit::Segments;
+                let entry =
+                    if is_new { self.agent.batch_entry() } else { self.agent.reset_entry() };
+                self.between(index, entry, Ending::Asked)
+            }
+            AgentExit::Idle | AgentExit::Scribbled => self.lost(),
+        }
+    }
+
+    /// The run that is under way or, between two, the next one.
+    fn index(&self) -> Option<usize> {
+        let possible = self.report.runs.len()..=self.batch.len();
+        self.agent.progress(&self.parts.hw.memory).filter(|index| possible.contains(index))
+    }
+
+    /// The run that is under way; the ones before it are told.
+    pub(super) fn current(&mut self) -> Result<Option<usize>, MachineError> {
+        let Some(index) = self.index().filter(|index| *index < self.batch.len()) else {
+            return Ok(None);
+        };
+        self.fill(index)?;
+        if index != self.timed {
+            self.time(index);
+        }
+        Ok(Some(index))
+    }
+
+    /// Starts the limit of run `index`.
+    fn time(&mut self, index: usize) {
+        self.timed = index;
+        self.interruptions = 0;
+        self.parts.watchdog.arm(Instant::now(), self.options.limit);
+    }
+
+    /// Tells the runs before `index`, which ended by themselves.
+    fn fill(&mut self, index: usize) -> Result<(), MachineError> {
+        for run in self.report.runs.len()..index {
+            let status = self.agent.status(&self.parts.hw.memory, run)?;
+            self.report.runs.push(Some(Outcome::Exited { status }));
+            self.report.by_host.push(false);
+        }
+        Ok(())
+    }
+
+    /// The present run is over, seen by the host.
+    pub(super) fn ended(&mut self, outcome: Outcome) -> Result<Next, MachineError> {
+        // Alone the program would have been somewhere else.
+        let is_moved = |fault: &Fault| self.agent.is_moved_code(fault.rip);
+        match &outcome {
+            Outcome::Crashed(fault) if is_moved(fault) => self.over(None),
+            _ => self.over(Some(outcome)),
+        }
+    }
+
+    /// The present run is over, `None` if only a run of its own can tell how.
+    pub(super) fn over(&mut self, outcome: Option<Outcome>) -> Result<Next, MachineError> {
+        let Some(index) = self.current()? else { return self.lost() };
+        let ending = outcome.as_ref().map_or(Ending::Interrupted, ending);
+        self.report.runs.push(outcome);
+        self.report.by_host.push(true);
+        let next = index + 1;
+        self.agent.set_index(&mut self.parts.hw.memory, next)?;
+        self.between(next, self.agent.reset_entry(), ending)
+    }
+
+    /// Between two runs, `next` being the second: undoes what the host did in the first, and goes
+    /// on in the agent at `entry`.
+    fn between(&mut self, next: usize, entry: u64, ending: Ending) -> Result<Next, MachineError> {
+        let is_last = next >= self.batch.len();
+        if is_last {
+            self.agent.audit(
+                &mut self.parts.hw.memory,
+                &mut self.driver.state.tables,
+                &self.parts.snapshot.pages,
+            )?;
+        }
+        undo(self.driver, &mut self.agent, &mut self.parts, ending)?;
+        self.input_of = None;
+        let is_finding = !matches!(self.report.runs.last(), Some(Some(Outcome::Exited { .. })))
+            || self.report.hits.last().is_some_and(|(run, _)| *run as usize + 1 == next);
+        if is_last || self.options.stop_at_finding && is_finding {
+            return self.finish();
+        }
+        self.time(next);
+        self.enter(entry)?;
+        Ok(Next::Go)
+    }
+
+    /// Checks that what is told can be believed.
+    fn finish(&mut self) -> Result<Next, MachineError> {
+        let runs = self.report.runs.iter().zip(&self.report.by_host);
+        // All of these are exits (`fill`); one that were none would be missing in the agent's hash.
+        let statuses = runs.filter(|(_, by_host)| !**by_host).filter_map(|(run, _)| match run {
+            Some(Outcome::Exited { status }) => Some(*status),
+            Some(_) | None => None,
+        });
+        if self.agent.is_whole(&self.parts.hw.memory, statuses) {
+            return Ok(Next::Over);
+        }
+        let ended = self.report.runs.iter_mut().zip(&self.report.by_host);
+        ended.filter(|(_, by_host)| !**by_host).for_each(|(run, _)| *run = None);
+        self.lost()
+    }
+
+    /// The program has written to the agent's memory, or jumped into its code: nothing it says is
+    /// believed any more. All that the program can write of it is made anew for the next batch.
+    pub(super) fn lost(&mut self) -> Result<Next, MachineError> {
+        self.report.is_distrusted = true;
+        self.report.runs.resize(self.batch.len(), None);
+        self.report.by_host.resize(self.batch.len(), false);
+        mark_hot(&self.agent, &mut self.parts)?;
+        undo(self.driver, &mut self.agent, &mut self.parts, Ending::Interrupted)?;
+        Ok(Next::Over)
+    }
+
+    fn interrupted(&mut self) -> Result<Next, MachineError> {
+        self.parts.hw.vcpu.clear_kick();
+        let allowance = HIT_ALLOWANCE.saturating_mul(self.interruptions);
+        if !self.parts.watchdog.expired(allowance) {
+            return Ok(Next::Go);
+        }
+        let Some(index) = self.index() else {
+            // The agent may be just changing its memory. It does not take long.
+            if std::mem::replace(&mut self.in_doubt, true) {
+                return self.lost();
+            }
+            self.parts.watchdog.arm(Instant::now(), self.options.limit);
+            return Ok(Next::Go);
+        };
+        self.in_doubt = false;
+        if index == self.timed && index < self.batch.len() {
+            // Alone it has time slices.
+            if self.driver.state.process.has_slices() {
+                return self.over(None);
+            }
+            return self.ended(Outcome::TimedOut);
+        }
+        self.fill(index)?;
+        self.time(index);
+        Ok(Next::Go)
+    }
+
+    pub(super) fn system_call(&mut self) -> Result<Next, MachineError> {
+        let Some(index) = self.current()? else { return self.lost() };
+        let BatchParts { hw, .. } = &mut self.parts;
+        if !self.agent.import(&hw.memory, &mut self.driver.state.process) {
+            return self.lost();
+        }
+        if self.input_of != Some(index) {
+            self.input_of = Some(index);
+            self.driver.state.process.set_input(self.batch.input(index));
+        }
+        self.agent.set_touched(&mut hw.memory, true)?;
+        let regs = *hw.vcpu.regs();
+        self.agent.note_call(regs.rax, regs.rcx);
+        match self.driver.system_call(hw)? {
+            Flow::Stop(Stop::Ended(outcome)) => self.ended(outcome),
+            Flow::Stop(Stop::Snapshot) => Err(NO_POINT),
+            Flow::Continue | Flow::Interrupted => {
+                if !self.goes_on_elsewhere() {
+                    return self.over(None);
+                }
+                let ProcessState { process, tables, .. } = &self.driver.state;
+                let memory = &mut self.parts.hw.memory;
+                if self.agent.collides(regs.rax, memory, tables, process) {
+                    return self.over(None);
+                }
+                self.agent.export(memory, &self.driver.state.process)?;
+                Ok(Next::Go)
+            }
+        }
+    }
+
+    /// Whether a program that goes on in a handler, behind one or in another thread can do so in a
+    /// batch; if so it does, in place of code that is replaced.
+    pub(super) fn goes_on_elsewhere(&mut self) -> bool {
+        let Some((done, at)) = self.driver.elsewhere.take() else { return true };
+        // The instruction of a call that is made again may be one that is replaced.
+        let rip = self.agent.in_place_of(at).filter(|_| !done.is_again);
+        let regs = self.parts.hw.vcpu.regs_mut();
+        match rip {
+            Some(rip) if rip == at => true,
+            // The stub that rewrites page-table entries comes first, and has taken `at` along.
+            Some(_) if regs.rip != at => false,
+            Some(rip) => {
+                regs.rip = rip;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn trap(&mut self, vector: u8) -> Result<Next, MachineError> {
+        let exception = match take_exception(self.parts.hw, vector)? {
+            Taken::Exception(exception) => exception,
+            Taken::Unsupported(what) => return self.ended(Outcome::Unsupported(what)),
+        };
+        if vector == vector::PAGE_FAULT {
+            return self.page_fault(&exception);
+        }
+        let rip = exception.frame.rip;
+        if self.agent.contains(rip) {
+            // The shim runs with the program's rights, and its flags are restored by it.
+            return self.agent_trap(&exception);
+        }
+        let Some(index) = self.current()? else { return self.lost() };
+        // A handler would see where that is.
+        if self.agent.is_moved_code(rip) {
+            return self.over(None);
+        }
+        let BatchParts { hw, patches, .. } = &mut self.parts;
+        match self.driver.exception(hw, patches, &exception)? {
+            Flow::Stop(Stop::Ended(outcome)) => return self.ended(outcome),
+            Flow::Stop(Stop::Snapshot) => return Err(NO_POINT),
+            Flow::Continue | Flow::Interrupted => {}
+        }
+        if self.driver.elsewhere.is_some() {
+            self.agent.set_touched(&mut self.parts.hw.memory, true)?;
+            if !self.goes_on_elsewhere() {
+                return self.over(None);
+            }
+        }
+        let hits = self.driver.hits.drain(..).map(|block| (index as u32, block));
+        self.report.hits.extend(hits);
+        self.interruptions += 1;
+        if self.options.stop_at_finding {
+            self.agent.set_touched(&mut self.parts.hw.memory, true)?;
+        }
+        Ok(Next::Go)
+    }
+
+    /// An exception in the agent's own code that is no page fault.
+    fn agent_trap(&mut self, exception: &Exception) -> Result<Next, MachineError> {
+        let in_shim = self.agent.in_shim(exception.frame.rip);
+        match exception.vector {
+            // An address that is not canonical faults so (Intel SDM vol. 1, 3.3.7.1).
+            vector::GENERAL_PROTECTION if in_shim => self.take_over(&exception.back),
+            // The program steps itself: alone its first step is after the system call.
+            vector::DEBUG if in_shim => {
+                self.driver.debug_exception = true;
+                self.over(None)
+            }
+            _ => self.lost(),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! A process guest in a machine: what its driver knows, and where its memory is.
+//!
+//! Never answers an exit: `answer` does.
+
+use super::cpu::Done;
+use super::state::{ProcessPoint, ProcessState};
+use crate::address::{Gpa, Gva};
+use crate::coverage::Breakpoints;
+use crate::guest::process::agent::Agent;
+use crate::linux::cpu::ExtendedLayout;
+use crate::linux::process::Process;
+use crate::machine::hardware::Hardware;
+use crate::memory::GuestMemory;
+use crate::paging::{ADDRESS_MASK, PRESENT, Tables};
+use std::cell::OnceCell;
+use std::time::Duration;
+
+/// RAX, RDX and RIP, as the trampoline loads them.
+pub(super) const RESUME_BYTES: usize = 24;
+
+/// A process guest in a machine.
+#[derive(Debug)]
+pub struct ProcessDriver {
+    pub(in crate::machine) state: ProcessState,
+    /// Where to stop, until it has been reached.
+    pub(super) point: Option<(ProcessPoint, u8)>,
+    /// The program looked at its input before its snapshot point.
+    pub(in crate::machine) saw_input: bool,
+    /// Coverage.
+    pub(in crate::machine) breakpoints: Breakpoints,
+    /// Blocks that this run reached for the first time.
+    pub(in crate::machine) hits: Vec<u32>,
+    /// System calls of this run.
+    pub(in crate::machine) system_calls: u64,
+    /// Faults and breakpoints of this run.
+    pub(in crate::machine) traps: u64,
+    /// Whether this run took a #DB, which leaves its cause in DR6.
+    pub(in crate::machine) debug_exception: bool,
+    /// What the last system call or fault did, and where the program goes on, if that is in a
+    /// handler, behind one, or in another thread.
+    pub(super) elsewhere: Option<(Done, u64)>,
+    /// Page-table entries that the guest was told to write, until an exit shows that it has.
+    pub(super) stale: Vec<Gpa>,
+    /// What runs batches, once there was one.
+    pub(super) agent: Option<Box<Agent>>,
+    /// The machine stands under the agent's page tables.
+    pub(super) under_agent: bool,
+    /// The snapshot's bytes where each run's entry is written.
+    pub(super) resume: [u8; RESUME_BYTES],
+    /// What the program has of extended state, once that was asked for.
+    pub(super) extended: OnceCell<ExtendedLayout>,
+    /// The run's time slices.
+    pub(in crate::machine) slices: Slices,
+}
+
+/// The slices of a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::machine) struct Slices {
+    /// The present one.
+    pub(super) length: Duration,
+    /// System calls that had been made when it began.
+    pub(super) system_calls: u64,
+    /// Those that were used up.
+    pub(in crate::machine) preemptions: u64,
+}
+
+/// Borrows of what a system call needs.
+pub(super) struct CallContext<'a> {
+    pub(super) process: &'a mut Process,
+    pub(super) tables: &'a mut Tables,
+    pub(super) memory: &'a mut GuestMemory,
+}
+
+impl ProcessDriver {
+    pub(in crate::machine) fn new(state: ProcessState) -> Self {
+        Self {
+            state,
+            point: None,
+            saw_input: false,
+            breakpoints: Breakpoints::default(),
+            hits: Vec::new(),
+            system_calls: 0,
+            traps: 0,
+            debug_exception: false,
+            elsewhere: None,
+            stale: Vec::new(),
+            agent: None,
+            under_agent: false,
+            resume: [0; RESUME_BYTES],
+            extended: OnceCell::new(),
+            slices: Slices::default(),
+        }
+    }
+
+    /// Where `at` lies in guest-physical memory.
+    pub(in crate::machine) fn translate(&self, hw: &Hardware, at: u64) -> Option<Gpa> {
+        let (_, entry) = self.state.tables.leaf(&hw.memory, Gva(at))?;
+        (entry & PRESENT != 0)
+            .then(|| Gpa(entry & ADDRESS_MASK).wrapping_add(Gva(at).page_offset() as u64))
+    }
+
+    /// What a call needs, borrowed apart.
+    pub(super) fn split<'a>(&'a mut self, hw: &'a mut Hardware) -> CallContext<'a> {
+        CallContext {
+            process: &mut self.state.process,
+            tables: &mut self.state.tables,
+            memory: &mut hw.memory,
+        }
+    }
+}
