@@ -160,7 +160,10 @@ fn raises_sigbus_beyond_the_end_of_a_file() {
 
 #[test]
 fn brings_in_a_large_file_around_the_fault() {
-    let input: Vec<u8> = (0..20u32 << 20).map(|i| (i >> 12) as u8).collect();
+    let mut input = vec![0; 20 << 20];
+    for (number, page) in input.chunks_mut(PAGE as usize).enumerate() {
+        page.fill(number as u8);
+    }
     let mut guest = Guest::load(&ProcessSpec::new("/bin/true"), &input);
     let len = input.len() as u64;
     let at = guest.ok(libc::SYS_mmap, [0, len, 3, libc::MAP_PRIVATE as u64, 0, 0]);
