@@ -1,13 +1,16 @@
-//! mmap.
+//! `mmap` and `munmap`: where a mapping goes, what it shows, and who sees what is written to it.
 
 use crate::address::Gva;
 use crate::linux::abi::syscall::FaultAction;
 use crate::linux::loader::spec::ProcessSpec;
 use crate::linux::mm::bounds::ENGINE_RESERVE;
 use crate::linux::mm::user_memory::UserMemory;
-use crate::linux::tests::mock::memory::*;
+use crate::linux::tests::mock::memory::{ANONYMOUS, FIXED, READ_WRITE, SHARED};
 use crate::linux::tests::mock::{Guest, PAGE};
 use crate::outcome::{Access, Signal};
+
+const PRIVATE: u64 = libc::MAP_PRIVATE as u64;
+const SHARED_FILE: u64 = libc::MAP_SHARED as u64;
 
 #[test]
 fn maps_downwards_from_linuxs_base() {
@@ -126,4 +129,121 @@ fn writes_through_a_shared_mapping_reach_the_file() {
     guest.process.rewind_to(&snapshot);
     assert_eq!(guest.process.same_as(&snapshot), Vec::<String>::new());
     assert!(guest.mem.is_sound());
+}
+
+#[test]
+fn a_free_address_that_is_wished_for_is_taken_and_another_is_not() {
+    let mut guest = Guest::simple();
+    let wish = 0x1234_5000;
+    assert_eq!(guest.map(wish + 1, 1, READ_WRITE, ANONYMOUS), wish, "rounded down");
+    assert_ne!(guest.map(wish, 1, READ_WRITE, ANONYMOUS), wish);
+    let low = guest.map(0, 1, READ_WRITE, ANONYMOUS | libc::MAP_32BIT as u64);
+    assert!((0x4000_0000..0x8000_0000).contains(&low), "{low:#x}");
+}
+
+#[test]
+fn a_private_mapping_of_a_file_keeps_what_is_written_to_itself() {
+    let mut guest = Guest::simple();
+    let fd = guest.make("/tmp/f", "0123456789");
+    let at = guest.ok(libc::SYS_mmap, [0, 5, READ_WRITE, PRIVATE, fd, 0]);
+    assert_eq!(guest.get(at, 12), b"0123456789\0\0", "whole pages, zeros beyond the end");
+    guest.mem.write(Gva(at), b"mine").unwrap();
+    assert_eq!(guest.contents(fd), "0123456789");
+    guest.ok(libc::SYS_close, [fd]);
+    assert_eq!(guest.get(at, 6), b"mine45", "it needs no descriptor");
+}
+
+#[test]
+fn a_mapping_starts_at_its_offset_in_the_file() {
+    let mut guest = Guest::simple();
+    let fd = guest.make("/tmp/f", "start");
+    let text = guest.put(0, b"second page");
+    guest.ok(libc::SYS_pwrite64, [fd, text, 11, PAGE]);
+    let at = guest.ok(libc::SYS_mmap, [0, PAGE, 1, PRIVATE, fd, PAGE]);
+    assert_eq!(guest.get(at, 11), b"second page");
+    guest.fails(&[
+        (libc::SYS_mmap, &[0, PAGE, 1, PRIVATE, fd, 1], libc::EINVAL),
+        (libc::SYS_mmap, &[0, PAGE, 1, PRIVATE, fd, -(PAGE as i64) as u64], libc::EOVERFLOW),
+    ]);
+}
+
+#[test]
+fn what_is_mapped_must_be_open_for_it() {
+    let mut guest = Guest::simple();
+    guest.make("/tmp/f", "text");
+    let reader = guest.open("/tmp/f", libc::O_RDONLY);
+    let writer = guest.open("/tmp/f", libc::O_WRONLY);
+    let path_only = guest.open("/tmp/f", libc::O_PATH);
+    let folder = guest.open("/tmp", libc::O_DIRECTORY);
+    let [pipe, _] = guest.pipe(0);
+    let (validated, sync) = (libc::MAP_SHARED_VALIDATE as u64, libc::MAP_SYNC as u64);
+    guest.fails(&[
+        (libc::SYS_mmap, &[0, PAGE, 1, PRIVATE, writer, 0], libc::EACCES),
+        (libc::SYS_mmap, &[0, PAGE, 3, SHARED_FILE, reader, 0], libc::EACCES),
+        (libc::SYS_mmap, &[0, PAGE, 1, PRIVATE, path_only, 0], libc::EBADF),
+        (libc::SYS_mmap, &[0, PAGE, 1, PRIVATE, folder, 0], libc::ENODEV),
+        (libc::SYS_mmap, &[0, PAGE, 1, PRIVATE, pipe, 0], libc::ENODEV),
+        (libc::SYS_mmap, &[0, PAGE, 1, 0, reader, 0], libc::EINVAL),
+        (libc::SYS_mmap, &[0, PAGE, 1, validated | sync, reader, 0], libc::EOPNOTSUPP),
+    ]);
+    let private = guest.ok(libc::SYS_mmap, [0, PAGE, READ_WRITE, PRIVATE, reader, 0]);
+    guest.mem.write(Gva(private), b"mine").unwrap();
+    guest.ok(libc::SYS_mmap, [0, PAGE, 1, validated, reader, 0]);
+}
+
+#[test]
+fn a_mapping_of_zero_bytes_from_the_device_is_anonymous() {
+    let mut guest = Guest::simple();
+    let fd = guest.open("/dev/zero", libc::O_RDWR);
+    let at = guest.ok(libc::SYS_mmap, [0, PAGE, READ_WRITE, PRIVATE, fd, 0]);
+    assert_eq!(guest.word(at), 0);
+    guest.mem.write(Gva(at), b"mine").unwrap();
+    let other = guest.ok(libc::SYS_mmap, [0, PAGE, READ_WRITE, PRIVATE, fd, 0]);
+    assert_eq!(guest.word(other), 0);
+}
+
+#[test]
+fn unmapping_takes_whole_pages_and_cuts_what_it_meets() {
+    let mut guest = Guest::simple();
+    let at = guest.map(0, 4, READ_WRITE, ANONYMOUS);
+    guest.ok(libc::SYS_munmap, [at + PAGE, 1]);
+    assert_eq!(guest.fault(at + PAGE, Access::Read), FaultAction::Signal(Signal::SEGV));
+    for kept in [0, 2, 3] {
+        assert!(guest.mem.allows(Gva(at + kept * PAGE), Access::Write));
+    }
+    guest.ok(libc::SYS_munmap, [at, 4 * PAGE]);
+    guest.ok(libc::SYS_munmap, [at, 4 * PAGE]);
+    guest.fails(&[
+        (libc::SYS_munmap, &[at, 0], libc::EINVAL),
+        (libc::SYS_munmap, &[at + 1, PAGE], libc::EINVAL),
+        (libc::SYS_munmap, &[at, u64::MAX], libc::EINVAL),
+        (libc::SYS_munmap, &[-(PAGE as i64) as u64, PAGE], libc::EINVAL),
+    ]);
+}
+
+#[test]
+fn a_length_from_a_broken_header_is_refused_and_a_reservation_is_not() {
+    let mut guest = Guest::simple();
+    let huge = 17 << 30;
+    guest.err(libc::SYS_mmap, [0, huge, READ_WRITE, ANONYMOUS, u64::MAX, 0], libc::ENOMEM);
+    let reserve = ANONYMOUS | libc::MAP_NORESERVE as u64;
+    guest.ok(libc::SYS_mmap, [0, huge, READ_WRITE, reserve, u64::MAX, 0]);
+    guest.ok(libc::SYS_mmap, [0, huge, 0, ANONYMOUS, u64::MAX, 0]);
+}
+
+#[test]
+fn a_rewind_takes_back_mappings_and_the_images_in_them() {
+    let mut guest = Guest::simple();
+    let fd = guest.open("/bin/true", libc::O_RDONLY);
+    guest.undoes("mapping", |guest| guest.map(0, 1, READ_WRITE, ANONYMOUS));
+    guest.undoes("mapping", |guest| guest.ok(libc::SYS_munmap, [guest.scratch, PAGE]));
+    guest.undoes("mapping", |guest| {
+        guest.map(guest.scratch, 1, READ_WRITE, SHARED | libc::MAP_FIXED as u64)
+    });
+    let images = guest.process.images().len();
+    guest.undoes("mapped images", |guest| {
+        guest.ok(libc::SYS_mmap, [0, PAGE, 1, PRIVATE, fd, 0]);
+        assert_eq!(guest.process.images().len(), images + 1);
+    });
+    assert_eq!(guest.process.images().len(), images);
 }

@@ -1,10 +1,10 @@
-//! Page faults.
+//! Page faults: what they bring in, what they grow, and what they end in.
 
 use crate::address::Gva;
 use crate::linux::abi::syscall::{FaultAction, SyscallAction};
 use crate::linux::loader::spec::ProcessSpec;
 use crate::linux::mm::user_memory::UserMemory;
-use crate::linux::tests::mock::memory::*;
+use crate::linux::tests::mock::memory::{ANONYMOUS, FIXED, READ_WRITE};
 use crate::linux::tests::mock::{Guest, PAGE};
 use crate::outcome::{Access, Signal};
 
