@@ -1,6 +1,9 @@
-//! Capabilities.
+//! `capget` and `capset`: nothing is there to be had or given up.
 
-use crate::linux::tests::mock::Guest;
+use crate::linux::tests::mock::{Guest, NOWHERE, PAGE};
+
+const VERSION_2: u32 = 0x2007_1026;
+const VERSION_3: u32 = 0x2008_0522;
 
 #[test]
 fn has_no_capabilities_and_gains_none() {
@@ -36,4 +39,42 @@ fn has_no_capabilities_and_gains_none() {
     assert_eq!(guest.ok(libc::SYS_prctl, [bounding, 40]), 1);
     guest.err(libc::SYS_prctl, [bounding, 41], libc::EINVAL);
     guest.ok(libc::SYS_capget, [header, 0]);
+}
+
+#[test]
+fn capabilities_are_asked_of_the_process_and_of_its_threads() {
+    let mut guest = Guest::simple();
+    guest.spawn(0);
+    let sets = guest.at(4);
+    for (version, thread) in [(VERSION_2, 0), (VERSION_3, 1000), (VERSION_3, 1001)] {
+        guest.put(4 * PAGE, &[0xff; 24]);
+        let header = guest.words(0, &[u64::from(version) | thread << 32]);
+        guest.ok(libc::SYS_capget, [header, sets]);
+        assert_eq!(guest.get(sets, 24), [0; 24]);
+    }
+}
+
+#[test]
+fn a_header_and_sets_that_are_nowhere_are_faults() {
+    let mut guest = Guest::simple();
+    let (header, sets) = (guest.words(0, &[VERSION_3.into()]), guest.at(4));
+    guest.fails(&[
+        (libc::SYS_capget, &[NOWHERE, sets], libc::EFAULT),
+        (libc::SYS_capget, &[header, NOWHERE], libc::EFAULT),
+        (libc::SYS_capset, &[NOWHERE, sets], libc::EFAULT),
+        (libc::SYS_capset, &[header, NOWHERE], libc::EFAULT),
+    ]);
+}
+
+#[test]
+fn a_version_that_does_not_exist_is_answered_with_the_newest() {
+    let mut guest = Guest::simple();
+    let (header, sets) = (guest.words(0, &[0]), guest.at(4));
+    for nr in [libc::SYS_capget, libc::SYS_capset] {
+        guest.words(0, &[7]);
+        guest.err(nr, [header, sets], libc::EINVAL);
+        assert_eq!(guest.half(header), VERSION_3);
+    }
+    guest.words(0, &[7]);
+    assert_eq!(guest.ok(libc::SYS_capget, [header, 0]), 0, "how a program asks for it");
 }

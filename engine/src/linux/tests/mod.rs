@@ -24,6 +24,7 @@ mod pipe;
 mod poll;
 mod residency;
 mod rewinding;
+mod scheduling;
 mod signal;
 mod socket;
 mod stat;
