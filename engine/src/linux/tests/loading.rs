@@ -8,6 +8,7 @@ use crate::linux::tests::mock::{Guest, PAGE, Pages};
 use crate::outcome::Access;
 use proptest::prelude::*;
 use std::path::Path;
+use std::sync::LazyLock;
 
 fn error(path: &Path) -> LoadError {
     Process::load(&ProcessSpec::new(path), b"", &mut Pages::default()).unwrap_err()
@@ -164,7 +165,7 @@ fn refuses_arguments_that_do_not_fit() {
 
 #[test]
 fn says_that_memory_is_too_small() {
-    let mut mem = Pages { frames_max: 8, ..Pages::default() };
+    let mut mem = Pages::of_frames(8);
     let failed = Process::load(&ProcessSpec::new("/bin/true"), b"", &mut mem).unwrap_err();
     assert!(matches!(failed, LoadError::OutOfMemory { .. }));
 }
@@ -207,7 +208,8 @@ proptest! {
         changes in prop::collection::vec((0usize..1024, any::<u8>()), 1..8),
         words in prop::collection::vec((0usize..128, any::<u64>()), 0..2),
     ) {
-        let mut bytes = std::fs::read("/bin/true").unwrap();
+        static PROGRAM: LazyLock<Vec<u8>> = LazyLock::new(|| std::fs::read("/bin/true").unwrap());
+        let mut bytes = PROGRAM.clone();
         for (at, byte) in changes {
             // The interpreter's path must not lead to arbitrary files of the host.
             bytes[at % 0x318] = byte;
@@ -217,7 +219,7 @@ proptest! {
             bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
         }
         let program = file(&bytes);
-        let mut mem = Pages { frames_max: 4096, ..Pages::default() };
+        let mut mem = Pages::of_frames(4096);
         let _ = Process::load(&ProcessSpec::new(program.path()), b"", &mut mem);
     }
 }
