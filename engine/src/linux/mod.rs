@@ -60,7 +60,7 @@
 //! | `futex` | futex |
 //! | `time` | clock_*, gettimeofday, time, times, getrusage, nanosleep |
 //! | `timer` | alarm, setitimer, getitimer, timer_* |
-//! | `identity` | who and where the process is: get*id, uname, sysinfo, prctl, arch_prctl, getrandom, rlimits |
+//! | `identity` | who and where the process is: get*id, setuid, setgid, uname, sysinfo, prctl, arch_prctl, getrandom, rlimits |
 //! | `scheduling` | sched_*, getcpu, getpriority, get_mempolicy |
 //! | `capability` | capget, capset |
 //!

@@ -1,8 +1,7 @@
-//! What the process may do: a user's ids, and no capability. Nothing here can be gained or lost.
+//! What the process may do: it has no capability, and can gain none.
 
 use crate::address::Gva;
 use crate::linux::abi::errno::{EINVAL, EPERM, ESRCH};
-use crate::linux::abi::ids::USER_ID;
 use crate::linux::mm::user_memory::UserMemory;
 use crate::linux::process::Process;
 use crate::linux::sched::stop::{SyscallResult, SyscallStop};
@@ -21,47 +20,6 @@ pub(crate) fn in_bounding_set(capability: u64) -> SyscallResult {
 }
 
 impl Process {
-    pub(crate) fn sys_setuid(&self, id: u64) -> SyscallResult {
-        self.set_id(id)
-    }
-
-    pub(crate) fn sys_setgid(&self, id: u64) -> SyscallResult {
-        self.set_id(id)
-    }
-
-    pub(crate) fn sys_getresuid(
-        &mut self,
-        real: Gva,
-        effective: Gva,
-        saved: Gva,
-        mem: &mut dyn UserMemory,
-    ) -> SyscallResult {
-        self.get_ids([real, effective, saved], mem)
-    }
-
-    pub(crate) fn sys_getresgid(
-        &mut self,
-        real: Gva,
-        effective: Gva,
-        saved: Gva,
-        mem: &mut dyn UserMemory,
-    ) -> SyscallResult {
-        self.get_ids([real, effective, saved], mem)
-    }
-
-    /// `setuid`, `setgid`: to what it is already.
-    fn set_id(&self, id: u64) -> SyscallResult {
-        if id as u32 == USER_ID { Ok(0) } else { Err(EPERM.into()) }
-    }
-
-    /// `getresuid`, `getresgid`: the same three times.
-    fn get_ids(&mut self, ids_at: [Gva; 3], mem: &mut dyn UserMemory) -> SyscallResult {
-        for at in ids_at {
-            self.user(mem).write(at, &USER_ID.to_le_bytes())?;
-        }
-        Ok(0)
-    }
-
     /// `capget`.
     pub(crate) fn sys_capget(
         &mut self,

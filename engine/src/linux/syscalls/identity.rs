@@ -63,6 +63,47 @@ impl Process {
         Ok(u64::from(USER_ID))
     }
 
+    pub(crate) fn sys_setuid(&self, id: u64) -> SyscallResult {
+        self.set_id(id)
+    }
+
+    pub(crate) fn sys_setgid(&self, id: u64) -> SyscallResult {
+        self.set_id(id)
+    }
+
+    pub(crate) fn sys_getresuid(
+        &mut self,
+        real: Gva,
+        effective: Gva,
+        saved: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.get_ids([real, effective, saved], mem)
+    }
+
+    pub(crate) fn sys_getresgid(
+        &mut self,
+        real: Gva,
+        effective: Gva,
+        saved: Gva,
+        mem: &mut dyn UserMemory,
+    ) -> SyscallResult {
+        self.get_ids([real, effective, saved], mem)
+    }
+
+    /// `setuid`, `setgid`: to what it is already.
+    fn set_id(&self, id: u64) -> SyscallResult {
+        if id as u32 == USER_ID { Ok(0) } else { Err(EPERM.into()) }
+    }
+
+    /// `getresuid`, `getresgid`: the same three times.
+    fn get_ids(&mut self, ids_at: [Gva; 3], mem: &mut dyn UserMemory) -> SyscallResult {
+        for at in ids_at {
+            self.user(mem).write(at, &USER_ID.to_le_bytes())?;
+        }
+        Ok(0)
+    }
+
     /// `getgroups`: none beside its own.
     pub(crate) fn sys_getgroups(&self) -> SyscallResult {
         Ok(0)
