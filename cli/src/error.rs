@@ -197,16 +197,7 @@ impl CliError {
 
     /// The line for people, with every source that says something new.
     pub fn line(&self) -> String {
-        let mut line = format!("dejavm: {self}");
-        let mut source = self.source();
-        while let Some(error) = source {
-            let text = error.to_string();
-            // Some errors tell their source themselves.
-            if !line.contains(&text) {
-                line = line + ": " + &text;
-            }
-            source = error.source();
-        }
+        let mut line = format!("dejavm: {}", with_causes(self));
         if let Some(advice) = self.advice() {
             line = line + "; " + advice;
         }
@@ -229,6 +220,21 @@ impl CliError {
             _ => None,
         }
     }
+}
+
+/// An error and its causes in one line, each that says something new.
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let text = error.to_string();
+        // Some errors tell their source themselves.
+        if !line.contains(&text) {
+            line = line + ": " + &text;
+        }
+        source = error.source();
+    }
+    line
 }
 
 /// What to do about a campaign that cannot start.

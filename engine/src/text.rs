@@ -1,7 +1,8 @@
-//! Names that a file or a guest chose, in messages.
+//! Names that a file or a guest chose, in messages; and errors with what caused them.
 //!
 //! Never for what is looked up by the name.
 
+use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::path::Path;
 
@@ -23,9 +24,15 @@ pub fn one_line(name: &str) -> String {
     OneLine(name.as_ref()).to_string()
 }
 
+/// An error and its causes, each by its own text, for a place that has one line for them.
+pub fn with_causes(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |line, cause| line + ": " + &cause.to_string())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::OneLine;
+    use super::{OneLine, with_causes};
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt as _;
     use std::path::Path;
@@ -35,5 +42,12 @@ mod tests {
         let told = |bytes: &[u8]| OneLine(Path::new(OsStr::from_bytes(bytes))).to_string();
         assert_eq!(told("/tmp/ä b'c".as_bytes()), "/tmp/ä b'c");
         assert_eq!(told(b"/a\n\x1b[2Jb\x7f\xff"), "/a\\n\\u{1b}[2Jb\\u{7f}\u{fffd}");
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes() {
+        let source = nix::errno::Errno::ENOENT;
+        let error = crate::kvm::KvmError::Ioctl { call: "KVM_RUN", source };
+        assert_eq!(with_causes(&error), format!("KVM_RUN: {source}"));
     }
 }

@@ -3,7 +3,7 @@
 use crate::args::{CampaignRewind, Fuzz};
 use crate::blocks::Blocks;
 use crate::boot;
-use crate::error::CliError;
+use crate::error::{CliError, with_causes};
 use crate::exit_code::ExitCode;
 use crate::folder::{self, Folder, Source};
 use crate::guest::Resolved;
@@ -65,7 +65,7 @@ pub fn run(args: &Fuzz) -> Result<ExitCode, CliError> {
         && matches!(guest, Resolved::Process(_))
         && let Err(error) = target.use_batches()
     {
-        status.line(&format!("warning: one run to an entry: {error}"));
+        status.line(&format!("warning: one run to an entry: {}", with_causes(&error)));
     }
     match target.blocks_unseen() {
         0 => {}
@@ -140,7 +140,7 @@ fn machine(
             Ok(Kept::Changed(image)) => {
                 Some(format!("{} has changed since the snapshot", image.display()))
             }
-            Err(CliError::Snapshot(error)) => Some(error.to_string()),
+            Err(CliError::Snapshot(error)) => Some(with_causes(&error)),
             Err(error) => return Err(error),
         },
     };

@@ -3,7 +3,7 @@
 use crate::args::Inspect;
 use crate::boot;
 use crate::crash::{self, FrameFacts, Hex};
-use crate::error::CliError;
+use crate::error::{CliError, with_causes};
 use crate::exit_code::ExitCode;
 use crate::point;
 use crate::report;
@@ -60,7 +60,7 @@ pub fn run(args: &Inspect) -> Result<ExitCode, CliError> {
     let snapshot = MachineSnapshot::open(&args.file)?;
     let damage = match args.check.then(|| file::check_data(&args.file)) {
         None | Some(Ok(())) => None,
-        Some(Err(error @ FileError::Damaged { .. })) => Some(error.to_string()),
+        Some(Err(error @ FileError::Damaged { .. })) => Some(with_causes(&error)),
         Some(Err(error)) => return Err(error.into()),
     };
     let facts = Facts::new(&info, &snapshot, damage, args.check);

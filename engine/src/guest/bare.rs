@@ -59,11 +59,11 @@ pub struct BareSpec {
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// It does not fit.
-    #[error("the image does not fit into the guest's RAM: {0}")]
+    #[error("the image does not fit into the guest's RAM")]
     OutOfRam(#[from] OutOfRam),
     /// It is no ELF file, and no load address was given.
-    #[error("the image is no ELF file and no load address was given: {0}")]
-    NotElf(object::Error),
+    #[error("the image is no ELF file and no load address was given")]
+    NotElf(#[source] object::Error),
     /// A flat image needs an entry.
     #[error("a flat image needs an entry address")]
     NoEntry,

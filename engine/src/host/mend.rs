@@ -6,6 +6,7 @@ use super::facts::{Facts, Vendor};
 use super::probes::{Answer, Probe, Weight};
 use super::{Extension, extensions};
 use crate::kvm::KvmError;
+use crate::text::with_causes;
 use nix::errno::Errno;
 use serde::Serialize;
 use std::os::unix::fs::MetadataExt;
@@ -71,7 +72,7 @@ pub(super) fn not_opened(
         _ => "see dmesg for what KVM says".to_owned(),
     };
     Problem {
-        what: error.to_string(),
+        what: with_causes(error),
         costs: NOTHING_RUNS.to_owned(),
         mend: Some(mend),
         blocks: true,
@@ -125,7 +126,7 @@ fn nested_on(module: &str) -> String {
 pub(super) fn no_vm(error: &KvmError) -> Problem {
     let busy = matches!(error, KvmError::Ioctl { source: Errno::EBUSY, .. });
     let mend = busy.then(|| "end the other hypervisor: sudo modprobe -r vboxdrv".to_owned());
-    Problem { what: error.to_string(), costs: NOTHING_RUNS.to_owned(), mend, blocks: true }
+    Problem { what: with_causes(error), costs: NOTHING_RUNS.to_owned(), mend, blocks: true }
 }
 
 /// What extensions, probes and parameters tell.

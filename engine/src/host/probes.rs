@@ -5,6 +5,7 @@
 use super::rig::{KERNEL_CODE, ProbeError, Rig, Seen, USER_HOLE};
 use crate::guest::process::trap;
 use crate::kvm::System;
+use crate::text::with_causes;
 use kvm_bindings as k;
 use serde::Serialize;
 use std::time::Duration;
@@ -265,7 +266,7 @@ impl Question {
         let answer = match ask(system) {
             Ok(true) => Answer::Yes,
             Ok(false) => Answer::No,
-            Err(error) => Answer::Unknown(format!("probe failed: {error}")),
+            Err(error) => Answer::Unknown(format!("probe failed: {}", with_causes(&error))),
         };
         Probe { name, question, answer, weight, otherwise }
     }

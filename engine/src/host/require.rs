@@ -2,6 +2,7 @@
 
 use super::extensions::EXTENSIONS;
 use crate::kvm::{KvmError, System};
+use crate::text::with_causes;
 use kvm_bindings as k;
 use std::sync::OnceLock;
 
@@ -71,7 +72,10 @@ pub fn program_cpuid(system: &System) -> Result<Vec<k::kvm_cpuid_entry2>, KvmErr
             });
             cpuid.extend(seen);
         }
-        Err(error) => tracing::warn!(%error, "what CPUID tells a program could not be asked"),
+        Err(error) => {
+            let error = with_causes(&error);
+            tracing::warn!(error, "what CPUID tells a program could not be asked");
+        }
     }
     Ok(ASKED.get_or_init(|| cpuid).clone())
 }
@@ -85,7 +89,8 @@ pub fn fixed_xcr0(system: &System) -> Option<u64> {
         Ok(super::probes::X87_SSE) => None,
         Ok(fixed) => Some(fixed),
         Err(error) => {
-            tracing::warn!(%error, "what XGETBV tells a program could not be asked");
+            let error = with_causes(&error);
+            tracing::warn!(error, "what XGETBV tells a program could not be asked");
             None
         }
     })
