@@ -196,12 +196,12 @@ impl Target for GuestTarget {
         }
         let options = BatchOptions { limit: Some(self.limit), stop_at_finding: true };
         self.machine.run_batch(batch, options, report).map_err(TargetError::new)?;
-        let hit = report.hits.iter().map(|(run, _)| *run as usize).min();
+        let hit = report.hits.iter().map(|hit| hit.run as usize).min();
         let finished = |run: &&Option<Outcome>| matches!(run, Some(Outcome::Exited { .. }));
         let runs = report.runs.iter().take_while(finished).count().min(hit.unwrap_or(usize::MAX));
         pace.ran(report.runs.len(), report.duration);
         // `run` shall report them, of the same input.
-        let blocks: Vec<u32> = report.hits.iter().map(|(_, block)| *block).collect();
+        let blocks: Vec<u32> = report.hits.iter().map(|hit| hit.block).collect();
         if !blocks.is_empty() {
             self.machine.forget_blocks(&blocks);
             self.machine.arm_blocks(Arm::Unknown);

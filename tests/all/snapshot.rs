@@ -1,6 +1,6 @@
 //! Snapshot files: what is saved comes back in a fresh machine, and nothing damaged is loaded.
 
-use crate::support::{build_c, kvm, limit, machine, spec};
+use crate::support::{build_c, kvm, limit, machine, spec, with_causes};
 use dejavm_engine::linux::FileMapping;
 use dejavm_engine::machine::{GuestState, Machine, MachineError, MachineSnapshot};
 use dejavm_engine::outcome::Outcome;
@@ -75,7 +75,7 @@ fn a_changed_byte_is_noticed() {
         bytes[at] ^= 1;
         std::fs::write(&bad, &bytes).unwrap();
         assert!(MachineSnapshot::open(&bad).is_ok(), "{part}");
-        let error = file::check_data(&bad).unwrap_err().to_string();
+        let error = with_causes(&file::check_data(&bad).unwrap_err());
         assert!(error.contains("checksum") && error.contains(part), "{error}");
     }
 }
@@ -87,7 +87,7 @@ fn a_file_of_another_version_is_refused_by_its_number() {
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[8] = 1;
     std::fs::write(&path, &bytes).unwrap();
-    let error = MachineSnapshot::open(&path).unwrap_err().to_string();
+    let error = with_causes(&MachineSnapshot::open(&path).unwrap_err());
     let told = format!("version is 1, this program reads version {}", file::VERSION);
     assert!(error.contains(&told), "{error}");
 }

@@ -18,13 +18,19 @@ pub fn kvm() -> Option<System> {
     match System::open() {
         Ok(system) => Some(system),
         Err(error) if std::env::var_os("DEJAVM_REQUIRE_KVM").is_some_and(|v| v == "1") => {
-            panic!("DEJAVM_REQUIRE_KVM is set, and {error}")
+            panic!("DEJAVM_REQUIRE_KVM is set, and {}", with_causes(&error))
         }
         Err(error) => {
-            eprintln!("skipped: {error}");
+            eprintln!("skipped: {}", with_causes(&error));
             None
         }
     }
+}
+
+/// An error and its causes in one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |line, cause| line + ": " + &cause.to_string())
 }
 
 /// Ample for every guest here; a test that reaches it has failed.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum KvmError {
     /// The device node could not be opened.
-    #[error("open {}: {source}{}", path.display(), hint(*source))]
+    #[error("open {}{}", path.display(), hint(*source))]
     Open {
         /// The device node.
         path: PathBuf,
@@ -26,7 +26,7 @@ pub enum KvmError {
         found: i32,
     },
     /// A memory slot was refused.
-    #[error("KVM_SET_USER_MEMORY_REGION of slot {slot} at {at:#x}, {bytes} bytes: {source}")]
+    #[error("KVM_SET_USER_MEMORY_REGION of slot {slot} at {at:#x}, {bytes} bytes")]
     MemoryRegion {
         /// Slot number.
         slot: u32,
@@ -54,7 +54,7 @@ pub enum KvmError {
         index: u64,
     },
     /// Any other ioctl failed.
-    #[error("{call}: {source}")]
+    #[error("{call}")]
     Ioctl {
         /// The ioctl's name.
         call: &'static str,

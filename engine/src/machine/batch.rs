@@ -77,6 +77,15 @@ pub struct BatchOptions {
     pub stop_at_finding: bool,
 }
 
+/// A block that a run of a batch was the first to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockHit {
+    /// The run's number in the batch.
+    pub run: u32,
+    /// The block's number.
+    pub block: u32,
+}
+
 /// What the runs of a batch did. Made once and used again, so that a batch allocates nothing.
 #[derive(Clone, Debug, Default)]
 pub struct BatchReport {
@@ -85,8 +94,8 @@ pub struct BatchReport {
     /// memory, mapped something where the agent has code, or trapped in code of the agent's: such
     /// an input must have a run of its own.
     pub runs: Vec<Option<Outcome>>,
-    /// The blocks that were reached first, with the number of the run.
-    pub hits: Vec<(u32, u32)>,
+    /// The blocks that were reached first.
+    pub hits: Vec<BlockHit>,
     /// Returns of `KVM_RUN`.
     pub exits: u64,
     /// Wall-clock time of the batch.
@@ -101,7 +110,7 @@ pub struct BatchReport {
 impl BatchReport {
     /// The blocks that run `index` reached first.
     pub fn hits_of(&self, index: usize) -> impl Iterator<Item = u32> + '_ {
-        self.hits.iter().filter(move |(run, _)| *run as usize == index).map(|(_, block)| *block)
+        self.hits.iter().filter(move |hit| hit.run as usize == index).map(|hit| hit.block)
     }
 
     pub(super) fn clear(&mut self) {

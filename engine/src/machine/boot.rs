@@ -187,14 +187,13 @@ impl Boot {
         match stop? {
             Stop::Snapshot => Ok(Started::AtSnapshot(Box::new(self.take_snapshot()?))),
             Stop::Ended(outcome) => {
-                let (system_calls, traps) = self.driver.counts();
                 let (stdout, stderr) = self.driver.output();
                 let report = RunReport {
                     outcome,
                     regs: *self.hw.vcpu.regs(),
                     exits,
-                    system_calls,
-                    traps,
+                    system_calls: self.driver.system_calls(),
+                    traps: self.driver.traps(),
                     preemptions: self.driver.preemptions(),
                     duration: started.elapsed(),
                 };

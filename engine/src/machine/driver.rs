@@ -122,11 +122,19 @@ impl Driver {
         }
     }
 
-    /// System calls and traps of the run.
-    pub(super) fn counts(&self) -> (u64, u64) {
+    /// System calls of the run that were served.
+    pub(super) const fn system_calls(&self) -> u64 {
         match self {
-            Self::Process(driver) => (driver.system_calls, driver.traps),
-            Self::Bare(_) => (0, 0),
+            Self::Process(driver) => driver.system_calls,
+            Self::Bare(_) => 0,
+        }
+    }
+
+    /// Faults and breakpoints of the run.
+    pub(super) const fn traps(&self) -> u64 {
+        match self {
+            Self::Process(driver) => driver.traps,
+            Self::Bare(_) => 0,
         }
     }
 }

@@ -27,7 +27,7 @@ mod verify;
 mod watchdog;
 
 pub use crate::state::RewindMode;
-pub use batch::{Batch, BatchOptions, BatchPace, BatchReport};
+pub use batch::{Batch, BatchOptions, BatchPace, BatchReport, BlockHit};
 pub use boot::{Boot, Ended, Started};
 pub use error::MachineError;
 pub use guest_state::{GuestState, MachineSnapshot};

@@ -146,13 +146,12 @@ impl Machine {
             }
         };
         self.readiness = Readiness::Ran(ending(&outcome));
-        let (system_calls, traps) = self.driver.counts();
         Ok(RunReport {
             outcome,
             regs: *self.hw.vcpu.regs(),
             exits,
-            system_calls,
-            traps,
+            system_calls: self.driver.system_calls(),
+            traps: self.driver.traps(),
             preemptions: self.driver.preemptions(),
             duration: start.elapsed(),
         })

@@ -17,7 +17,7 @@ pub enum MemoryError {
         problem: &'static str,
     },
     /// The host could not map the memory.
-    #[error("map {bytes} bytes of guest memory: {source}")]
+    #[error("map {bytes} bytes of guest memory")]
     Map {
         /// Length.
         bytes: u64,
@@ -25,7 +25,7 @@ pub enum MemoryError {
         source: std::io::Error,
     },
     /// The memory could not be put together.
-    #[error("arrange guest memory: {0}")]
+    #[error("arrange guest memory")]
     Arrange(#[from] vm_memory::mmap::FromRangesError),
     /// A page is not where the rewind expects it.
     #[error("page {index} of memory slot {slot} cannot be put back: {problem}")]

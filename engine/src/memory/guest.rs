@@ -10,6 +10,7 @@ use super::pagemap;
 use super::ring::RingLog;
 use crate::address::{Gpa, PAGE_SIZE, Pfn};
 use crate::kvm::{DirtyBitmap, Vm};
+use crate::text::ErrorChain;
 use std::sync::Arc;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
@@ -297,7 +298,8 @@ impl Drop for GuestMemory {
                 self.vm.set_memory_region(number as u32, slot.spec.start.0, slot.host, 0, false)
             };
             if let Err(error) = gone {
-                tracing::warn!(%error, "a memory slot could not be deleted");
+                let error = ErrorChain(&error).to_string();
+                tracing::warn!(error, "a memory slot could not be deleted");
             }
         }
     }

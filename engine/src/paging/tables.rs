@@ -24,6 +24,14 @@ use crate::memory::GuestMemory;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
+/// An entry that was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Change {
+    slot: Gpa,
+    /// What it held before.
+    before: u64,
+}
+
 /// Four-level tables of one address space.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tables {
@@ -34,7 +42,7 @@ pub struct Tables {
     frames: Frames,
     /// Entries changed since the last mark, with their values before.
     #[serde(skip)]
-    log: Vec<(Gpa, u64)>,
+    log: Vec<Change>,
     /// Entries that the guest must write once more.
     #[serde(skip)]
     stale: Vec<Gpa>,
@@ -197,7 +205,7 @@ impl Tables {
             return Ok(());
         }
         memory.write_unmarked(slot, &entry.to_le_bytes())?;
-        self.log.push((slot, before));
+        self.log.push(Change { slot, before });
         if before & PRESENT != 0 {
             self.stale.push(slot);
         }
@@ -235,7 +243,7 @@ impl Tables {
         if self.log.is_empty() {
             return Ok(());
         }
-        while let Some((slot, before)) = self.log.pop() {
+        while let Some(Change { slot, before }) = self.log.pop() {
             let now = memory.read_u64(slot)?;
             let before = self.guarded(before);
             memory.write_unmarked(slot, &before.to_le_bytes())?;
@@ -328,7 +336,7 @@ impl Tables {
     /// Whether an entry was changed since the mark.
     #[must_use]
     pub fn is_changed(&self, slot: Gpa) -> bool {
-        self.log.iter().any(|(changed, _)| *changed == slot)
+        self.log.iter().any(|change| change.slot == slot)
     }
 
     /// Whether every frame that was mapped since the mark is as `is_so` says.
@@ -340,7 +348,7 @@ impl Tables {
         memory: &GuestMemory,
         is_so: impl Fn(Pfn) -> bool,
     ) -> Result<bool, TablesError> {
-        for (slot, _) in &self.log {
+        for Change { slot, .. } in &self.log {
             let entry = memory.read_u64(*slot)?;
             if entry & PRESENT != 0 && !is_so(frame_of(entry)) {
                 return Ok(false);
@@ -357,7 +365,7 @@ impl Tables {
     pub fn keep_mapped(&mut self, memory: &mut GuestMemory) -> Result<(), TablesError> {
         let guard = self.guard.as_mut().ok_or(TablesError::NotGuarded)?;
         guard.end_run();
-        for (slot, _) in self.log.drain(..) {
+        for Change { slot, .. } in self.log.drain(..) {
             let entry = memory.read_u64(slot)?;
             memory.write_unmarked(slot, &guard.filter(entry).to_le_bytes())?;
         }

@@ -4,7 +4,7 @@ use super::file::Pieces;
 use super::for_each_mutant;
 use super::tree::Tree;
 use crate::hostile::{noise, random_calls};
-use crate::support::{build_c, build_elf, kvm, limit, machine, rounds, spec};
+use crate::support::{build_c, build_elf, kvm, limit, machine, rounds, spec, with_causes};
 use dejavm_engine::guest::bare::BareSpec;
 use dejavm_engine::kvm::System;
 use dejavm_engine::machine::{
@@ -63,9 +63,9 @@ fn open(path: &Path) -> Result<MachineSnapshot, FileError> {
     assert!(used.bytes_max <= most, "{} bytes for a file of {bytes}", used.bytes_max);
     let opened = opened.unwrap();
     for result in [
-        opened.as_ref().map(drop).map_err(ToString::to_string),
-        file::check_data(path).map_err(|e| e.to_string()),
-        file::info(path).map(drop).map_err(|e| e.to_string()),
+        opened.as_ref().map(drop).map_err(|e| with_causes(e)),
+        file::check_data(path).map_err(|e| with_causes(&e)),
+        file::info(path).map(drop).map_err(|e| with_causes(&e)),
     ] {
         if let Err(text) = result {
             assert!(text.contains(path.to_str().unwrap()) && text.len() > 50, "{text}");
@@ -169,7 +169,7 @@ fn a_file_of_any_other_length_is_refused() {
         let file = fs::File::options().write(true).open(&path).unwrap();
         for more in [1, 4095, 4096, 1 << 30] {
             file.set_len(whole.len() as u64 + more).unwrap();
-            let error = MachineSnapshot::open(&path).unwrap_err().to_string();
+            let error = with_causes(&MachineSnapshot::open(&path).unwrap_err());
             assert!(error.contains("something was added"), "{error}");
         }
         for length in places(whole.len()).collect::<Vec<_>>().into_iter().rev() {
@@ -217,7 +217,7 @@ fn what_bounds_the_hosts_memory_is_not_believed() {
     ];
     for (field, value, wanted) in short {
         fs::write(&path, with(&pieces, field, value.clone())).unwrap();
-        let text = open(&path).expect_err(field).to_string();
+        let text = with_causes(&open(&path).expect_err(field));
         assert!(text.contains("guest") && text.contains(wanted), "{field}: {text}");
     }
 }
@@ -232,7 +232,7 @@ fn a_console_that_no_bare_guest_can_have_is_refused() {
     fs::write(&path, with(&pieces, "console.input", input(64))).unwrap();
     open(&path).unwrap();
     fs::write(&path, with(&pieces, "console.input", input(65))).unwrap();
-    let text = open(&path).unwrap_err().to_string();
+    let text = with_causes(&open(&path).unwrap_err());
     assert!(text.contains("guest") && text.contains("16550"), "{text}");
 }
 

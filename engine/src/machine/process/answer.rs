@@ -4,7 +4,7 @@
 //! `guest::process`.
 
 use super::cpu::{Done, ProgramCpu};
-use super::driver::{CallContext, ProcessDriver};
+use super::driver::{ArmedPoint, CallContext, Elsewhere, ProcessDriver};
 use super::exception::{Exception, Taken, take_exception};
 use super::exits::{ProgramExit, next_exit, poked};
 use super::fault::{fault_of, non_canonical, of_page};
@@ -65,7 +65,7 @@ impl ProcessDriver {
             nr: regs.rax,
             args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
         };
-        if let Some((point, _)) = self.point {
+        if let Some(ArmedPoint { point, .. }) = self.point {
             let CallContext { process, tables, memory } = self.split(hw);
             if process.observes_input(&call, &ProcessPages { memory, tables }) {
                 if point == ProcessPoint::Input {
@@ -93,7 +93,7 @@ impl ProcessDriver {
         done: Done,
     ) -> Result<Flow, MachineError> {
         let regs = *hw.vcpu.regs();
-        self.elsewhere = Some((done, regs.rip));
+        self.elsewhere = Some(Elsewhere { done, rip: regs.rip });
         self.resume(hw, regs)?;
         Ok(Flow::Continue)
     }
@@ -230,8 +230,8 @@ impl ProcessDriver {
         // INT3 is a trap: RIP is past it.
         let at = back.rip.wrapping_sub(1);
         let here = kvm_regs { rip: at, ..*back };
-        if let Some((ProcessPoint::Address(wanted), original)) = self.point
-            && wanted == at
+        if let Some(ArmedPoint { point, original }) = self.point
+            && point == ProcessPoint::Address(at)
         {
             let Some(place) = self.translate(hw, at) else {
                 return Err(MachineError::Invariant("code that was just executed is mapped"));

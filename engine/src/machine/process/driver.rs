@@ -18,12 +18,27 @@ use std::time::Duration;
 /// RAX, RDX and RIP, as the trampoline loads them.
 pub(super) const RESUME_BYTES: usize = 24;
 
+/// The snapshot point, while it is to be reached.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ArmedPoint {
+    pub(super) point: ProcessPoint,
+    /// What stands in memory where an address has its breakpoint.
+    pub(super) original: u8,
+}
+
+/// Where a program goes on that does not go on after its system call or its fault.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Elsewhere {
+    pub(super) done: Done,
+    pub(super) rip: u64,
+}
+
 /// A process guest in a machine.
 #[derive(Debug)]
 pub struct ProcessDriver {
     pub(in crate::machine) state: ProcessState,
     /// Where to stop, until it has been reached.
-    pub(super) point: Option<(ProcessPoint, u8)>,
+    pub(super) point: Option<ArmedPoint>,
     /// The program looked at its input before its snapshot point.
     pub(in crate::machine) saw_input: bool,
     /// Coverage.
@@ -38,7 +53,7 @@ pub struct ProcessDriver {
     pub(in crate::machine) debug_exception: bool,
     /// What the last system call or fault did, and where the program goes on, if that is in a
     /// handler, behind one, or in another thread.
-    pub(super) elsewhere: Option<(Done, u64)>,
+    pub(super) elsewhere: Option<Elsewhere>,
     /// Page-table entries that the guest was told to write, until an exit shows that it has.
     pub(super) stale: Vec<Gpa>,
     /// What runs batches, once there was one.

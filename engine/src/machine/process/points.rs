@@ -2,7 +2,7 @@
 //!
 //! Never answers the exit that follows.
 
-use super::driver::ProcessDriver;
+use super::driver::{ArmedPoint, ProcessDriver};
 use super::state::ProcessPoint;
 use crate::address::Gpa;
 use crate::arch::INT3;
@@ -24,7 +24,7 @@ impl ProcessDriver {
             hw.memory.read(at, &mut original).map_err(|_| not_mapped)?;
             hw.memory.write_unmarked(at, &[INT3])?;
         }
-        self.point = Some((point, original[0]));
+        self.point = Some(ArmedPoint { point, original: original[0] });
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// The file or its folder could not be used.
-    #[error("{operation} {}: {source}", OneLine(path))]
+    #[error("{operation} {}", OneLine(path))]
     Io {
         /// What was tried.
         operation: &'static str,
@@ -21,11 +21,12 @@ pub enum FileError {
         source: io::Error,
     },
     /// The file is not a snapshot, or not a whole one.
-    #[error("{} is not a usable snapshot: {problem}", OneLine(path))]
+    #[error("{} is not a usable snapshot", OneLine(path))]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
+        #[source]
         problem: Problem,
     },
     /// The snapshot's own pages are not where its extents say.
@@ -43,7 +44,7 @@ pub enum FileError {
         number: usize,
     },
     /// A part could not be put into bytes.
-    #[error("encode the snapshot's {section}: {source}")]
+    #[error("encode the snapshot's {section}")]
     Encode {
         /// Section.
         section: &'static str,
@@ -104,8 +105,8 @@ pub enum Problem {
         need: u64,
     },
     /// No VM can have such memory.
-    #[error("its header says that it has {0}")]
-    Layout(MemoryError),
+    #[error("its header has memory that no VM can have")]
+    Layout(#[source] MemoryError),
     /// It claims no memory, or more than any guest may have.
     #[error("its header says that it has {bytes} bytes of RAM")]
     Ram {
@@ -125,11 +126,11 @@ pub enum Problem {
         what: &'static str,
     },
     /// The pages do not fit together.
-    #[error("{0}")]
-    Pages(io::Error),
+    #[error("its pages cannot be used")]
+    Pages(#[source] io::Error),
     /// The byte strings do not, or cannot be mapped.
-    #[error("{0}")]
-    Blobs(io::Error),
+    #[error("its byte strings cannot be used")]
+    Blobs(#[source] io::Error),
 }
 
 /// A failure of the file system, as an error of this operation on this file.

@@ -121,6 +121,7 @@ fn remove_leftovers(folder: &Path, name: &OsStr) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::ErrorChain;
     use std::io::Write;
 
     fn names(folder: &Path) -> Vec<OsString> {
@@ -150,7 +151,7 @@ mod tests {
         let path = folder.path().join("s");
         fs::write(&path, "old").unwrap();
         let full = |_: &mut File| Err(io::Error::from(io::ErrorKind::StorageFull).into());
-        let error = write(&path, full).unwrap_err().to_string();
+        let error = ErrorChain(&write(&path, full).unwrap_err()).to_string();
         assert!(error.starts_with("write ") && error.contains("no storage space"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(names(folder.path()), ["s"]);
@@ -159,7 +160,7 @@ mod tests {
     #[test]
     fn what_is_no_file_is_not_replaced() {
         for path in ["/dev/null", "/", "/tmp"] {
-            let error = write(Path::new(path), |_| Ok(())).unwrap_err().to_string();
+            let error = ErrorChain(&write(Path::new(path), |_| Ok(())).unwrap_err()).to_string();
             assert!(error.contains(path) && error.contains("something else"), "{error}");
         }
         assert!(!fs::metadata("/dev/null").unwrap().is_file());

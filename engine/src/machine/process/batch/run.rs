@@ -5,11 +5,11 @@
 use super::parts::{self, BatchParts, mark_hot, undo};
 use crate::arch::exception as vector;
 use crate::guest::process::agent::{Agent, AgentExit};
-use crate::machine::batch::{Batch, BatchOptions, BatchReport};
+use crate::machine::batch::{Batch, BatchOptions, BatchReport, BlockHit};
 use crate::machine::ending::ending;
 use crate::machine::error::MachineError;
 use crate::machine::flow::{Flow, Stop};
-use crate::machine::process::driver::ProcessDriver;
+use crate::machine::process::driver::{Elsewhere, ProcessDriver};
 use crate::machine::process::exception::{Exception, Taken, take_exception};
 use crate::machine::process::exits::{ProgramExit, next_exit, poked};
 use crate::machine::process::state::ProcessState;
@@ -178,7 +178,7 @@ impl BatchRun<'_, '_> {
         undo(self.driver, &mut self.agent, &mut self.parts, ending)?;
         self.input_of = None;
         let is_finding = !matches!(self.report.runs.last(), Some(Some(Outcome::Exited { .. })))
-            || self.report.hits.last().is_some_and(|(run, _)| *run as usize + 1 == next);
+            || self.report.hits.last().is_some_and(|hit| hit.run as usize + 1 == next);
         if is_last || self.options.stop_at_finding && is_finding {
             return self.finish();
         }
@@ -275,7 +275,7 @@ impl BatchRun<'_, '_> {
     /// Whether a program that goes on in a handler, behind one or in another thread can do so in a
     /// batch; if so it does, in place of code that is replaced.
     pub(super) fn goes_on_elsewhere(&mut self) -> bool {
-        let Some((done, at)) = self.driver.elsewhere.take() else { return true };
+        let Some(Elsewhere { done, rip: at }) = self.driver.elsewhere.take() else { return true };
         // The instruction of a call that is made again may be one that is replaced.
         let rip = self.agent.in_place_of(at).filter(|_| !done.is_again);
         let regs = self.parts.hw.vcpu.regs_mut();
@@ -321,7 +321,7 @@ impl BatchRun<'_, '_> {
                 return self.over(None);
             }
         }
-        let hits = self.driver.hits.drain(..).map(|block| (index as u32, block));
+        let hits = self.driver.hits.drain(..).map(|block| BlockHit { run: index as u32, block });
         self.report.hits.extend(hits);
         self.interruptions += 1;
         if self.options.stop_at_finding {
