@@ -46,11 +46,12 @@
 //! the modules; each uses only what stands above it there.
 
 #![deny(unsafe_code)]
+#![warn(unreachable_pub)]
 
 pub mod address;
 pub mod arch;
 pub mod coverage;
-pub mod device;
+mod device;
 pub mod exit;
 pub mod guest;
 pub mod host;
@@ -60,7 +61,7 @@ pub mod machine;
 pub mod memory;
 pub mod outcome;
 pub mod paging;
-pub mod rewind;
+mod rewind;
 pub mod snapshot;
 pub mod state;
 mod stored;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// A path in a message: control characters are escaped, so that the message stays one line and
 /// commands no terminal.
-pub struct OneLine<'a>(pub &'a Path);
+pub(crate) struct OneLine<'a>(pub &'a Path);
 
 impl fmt::Display for OneLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -20,12 +20,12 @@ impl fmt::Display for OneLine<'_> {
 }
 
 /// A name for messages: as [`OneLine`] has it.
-pub fn one_line(name: &str) -> String {
+pub(crate) fn one_line(name: &str) -> String {
     OneLine(name.as_ref()).to_string()
 }
 
 /// An error and then its causes, outermost first: `what: why: why`.
-pub struct ErrorChain<'e>(pub &'e dyn Error);
+pub(crate) struct ErrorChain<'e>(pub &'e dyn Error);
 
 impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,7 +9,7 @@ use vm_superio::serial::{NoEvents, SerialState};
 use vm_superio::{Serial, Trigger};
 
 /// First port of COM1.
-pub const COM1: u16 = 0x3f8;
+pub(crate) const COM1: u16 = 0x3f8;
 /// Ports of a 16550.
 const PORTS: u16 = 8;
 
@@ -27,7 +27,7 @@ impl Trigger for NoInterrupt {
 
 /// A serial console at COM1.
 #[derive(Debug)]
-pub struct Console {
+pub(crate) struct Console {
     serial: Serial<NoInterrupt, NoEvents, Vec<u8>>,
     bytes_max: usize,
 }
@@ -61,18 +61,18 @@ impl Console {
     ///
     /// # Errors
     /// The state is none that a console can have: a snapshot file said so.
-    pub fn new(state: &ConsoleState, bytes_max: usize) -> Result<Self, BadConsole> {
+    pub(crate) fn new(state: &ConsoleState, bytes_max: usize) -> Result<Self, BadConsole> {
         Ok(Self { serial: serial(state, state.output.clone())?, bytes_max })
     }
 
     /// Whether `port` is one of the console's.
     #[must_use]
-    pub fn has(&self, port: u16) -> bool {
+    pub(crate) fn has(&self, port: u16) -> bool {
         (COM1..COM1 + PORTS).contains(&port)
     }
 
     /// OUT of a byte; to a port that is not the console's it does nothing.
-    pub fn write(&mut self, port: u16, byte: u8) {
+    pub(crate) fn write(&mut self, port: u16, byte: u8) {
         if self.is_full() || !self.has(port) {
             return;
         }
@@ -81,7 +81,7 @@ impl Console {
     }
 
     /// IN of a byte; a port that is not the console's reads as all ones.
-    pub fn read(&mut self, port: u16) -> u8 {
+    pub(crate) fn read(&mut self, port: u16) -> u8 {
         if !self.has(port) {
             return 0xff;
         }
@@ -89,25 +89,25 @@ impl Console {
     }
 
     /// Adds to the output without the registers.
-    pub fn print(&mut self, bytes: &[u8]) {
+    pub(crate) fn print(&mut self, bytes: &[u8]) {
         self.serial.writer_mut().extend_from_slice(bytes);
     }
 
     /// Everything printed.
     #[must_use]
-    pub fn output(&self) -> &[u8] {
+    pub(crate) fn output(&self) -> &[u8] {
         self.serial.writer()
     }
 
     /// Whether the output has reached its limit.
     #[must_use]
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.output().len() >= self.bytes_max
     }
 
     /// The state, to be kept in a snapshot.
     #[must_use]
-    pub fn state(&self) -> ConsoleState {
+    pub(crate) fn state(&self) -> ConsoleState {
         let s = self.serial.state();
         ConsoleState {
             registers: Some(registers(&s)),
@@ -121,7 +121,7 @@ impl Console {
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn rewind_to(&mut self, then: &ConsoleState) -> Result<(), BadConsole> {
+    pub(crate) fn rewind_to(&mut self, then: &ConsoleState) -> Result<(), BadConsole> {
         self.serial.writer_mut().truncate(then.output.len());
         let now = self.serial.state();
         if then.registers != Some(registers(&now)) || then.input != now.in_buffer {

@@ -26,6 +26,7 @@ mod stored;
 mod verify;
 mod watchdog;
 
+pub use crate::rewind::Rewound;
 pub use crate::state::RewindMode;
 pub use batch::{Batch, BatchOptions, BatchPace, BatchReport, BlockHit};
 pub use boot::{Boot, Ended, Started};

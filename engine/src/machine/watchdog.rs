@@ -40,7 +40,7 @@ struct Shared {
 
 /// Limits the time of a vCPU's runs.
 #[derive(Debug)]
-pub struct Watchdog {
+pub(super) struct Watchdog {
     shared: Arc<Shared>,
     handle: Option<JoinHandle<()>>,
 }
@@ -50,7 +50,7 @@ impl Watchdog {
     ///
     /// # Errors
     /// The host has no thread to give.
-    pub fn new(kicker: Kicker) -> std::io::Result<Self> {
+    pub(super) fn new(kicker: Kicker) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             epoch: Instant::now(),
             deadline_ns: AtomicU64::new(0),
@@ -74,30 +74,30 @@ impl Watchdog {
 
     /// From now on also kicks every [`POLL_TICKS`] while a run lasts, so that the machine can see
     /// a vCPU that sleeps inside the kernel.
-    pub fn poll(&self) {
+    pub(super) fn poll(&self) {
         self.shared.polls.store(true, Ordering::Relaxed);
     }
 
     /// Starts a limit for the calling thread's run, which begins `now`. `None` is no limit.
-    pub fn arm(&self, now: Instant, limit: Option<Duration>) {
+    pub(super) fn arm(&self, now: Instant, limit: Option<Duration>) {
         self.shared.slice_ns.store(0, Ordering::Relaxed);
         self.start(now, limit);
     }
 
     /// As [`arm`](Self::arm), for a run whose first time slice is this long.
-    pub fn arm_with_slices(&self, now: Instant, limit: Option<Duration>, slice: Duration) {
+    pub(super) fn arm_with_slices(&self, now: Instant, limit: Option<Duration>, slice: Duration) {
         self.set_slice(now, slice);
         self.start(now, Some(limit.unwrap_or(Duration::MAX)));
     }
 
     /// Ends the time slice `after` from `now`.
-    pub fn set_slice(&self, now: Instant, after: Duration) {
+    pub(super) fn set_slice(&self, now: Instant, after: Duration) {
         self.shared.slice_ns.store(self.shared.moment(now, after), Ordering::Relaxed);
     }
 
     /// Whether there is a time slice, and it is over.
     #[must_use]
-    pub fn slice_is_over(&self) -> bool {
+    pub(super) fn slice_is_over(&self) -> bool {
         self.shared.is_over(&self.shared.slice_ns, 0)
     }
 
@@ -118,13 +118,13 @@ impl Watchdog {
     }
 
     /// Ends the limit.
-    pub fn disarm(&self) {
+    pub(super) fn disarm(&self) {
         self.shared.deadline_ns.store(0, Ordering::SeqCst);
     }
 
     /// Whether the limit, and `allowance` on top of it, has passed.
     #[must_use]
-    pub fn expired(&self, allowance: Duration) -> bool {
+    pub(super) fn expired(&self, allowance: Duration) -> bool {
         self.shared.is_over(&self.shared.deadline_ns, ns(allowance))
     }
 }

@@ -20,8 +20,8 @@ mod error;
 mod hot;
 mod patches;
 
-pub use error::RewindError;
-pub use patches::{Patch, Patches};
+pub(crate) use error::RewindError;
+pub(crate) use patches::Patches;
 
 use crate::address::Pfn;
 use crate::kvm::KvmError;
@@ -58,7 +58,7 @@ enum WriteSource {
 
 /// Puts a machine's memory back by copying.
 #[derive(Debug)]
-pub struct HostRewind {
+pub(crate) struct HostRewind {
     slots: Vec<HotSlot>,
     source: WriteSource,
     /// Pages that the host wrote; kept for its capacity.
@@ -71,7 +71,7 @@ impl HostRewind {
     ///
     /// # Errors
     /// KVM refused to log.
-    pub fn start(memory: &mut GuestMemory) -> Result<Self, KvmError> {
+    pub(crate) fn start(memory: &mut GuestMemory) -> Result<Self, KvmError> {
         memory.start_dirty_log()?;
         memory.clear_touched();
         let logged = memory.layout().enumerate().filter(|(_, spec)| spec.log_dirty);
@@ -86,7 +86,7 @@ impl HostRewind {
     /// # Errors
     /// KVM refused the log, or to take the ring's entries back; or a page is not where it is to be
     /// put back.
-    pub fn rewind(
+    pub(crate) fn rewind(
         &mut self,
         memory: &mut GuestMemory,
         pristine: &PageFile,
@@ -151,7 +151,7 @@ impl HostRewind {
     ///
     /// # Errors
     /// A page is not where it is to be put back.
-    pub fn restore_host_writes(
+    pub(crate) fn restore_host_writes(
         &mut self,
         memory: &mut GuestMemory,
         pristine: &PageFile,
@@ -174,11 +174,5 @@ impl HostRewind {
         }
         memory.clear_touched();
         Ok(total)
-    }
-
-    /// Number of pages that every rewind copies back.
-    #[must_use]
-    pub fn pages_hot(&self) -> usize {
-        self.slots.iter().map(|hot| hot.pages().len()).sum()
     }
 }

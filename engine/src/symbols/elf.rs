@@ -46,7 +46,7 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// The link-time address after the last byte.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.address.saturating_add(self.size)
     }
 }
@@ -90,7 +90,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    pub fn parse(bytes: &[u8]) -> Result<Self, ElfError> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ElfError> {
         let header = FileHeader64::<LE>::parse(bytes).map_err(ElfError::Header)?;
         // `parse` checks class and version, not the byte order.
         header.endian().map_err(ElfError::Header)?;
@@ -138,17 +138,17 @@ impl Layout {
     }
 
     /// Whether the image has memory at `address`.
-    pub fn contains(&self, address: u64) -> bool {
+    pub(crate) fn contains(&self, address: u64) -> bool {
         self.segments.iter().any(|s| s.address <= address && address < s.end())
     }
 
     /// Whether `address` lies in an executable segment.
-    pub fn is_code(&self, address: u64) -> bool {
+    pub(crate) fn is_code(&self, address: u64) -> bool {
         self.segments.iter().any(|s| s.executable && s.address <= address && address < s.end())
     }
 
     /// The file's bytes from `address` to the end of its segment; empty where there are none.
-    pub fn bytes_at<'a>(&self, bytes: &'a [u8], address: u64) -> &'a [u8] {
+    pub(crate) fn bytes_at<'a>(&self, bytes: &'a [u8], address: u64) -> &'a [u8] {
         let found = self.segments.iter().find_map(|segment| {
             let offset = usize::try_from(address.checked_sub(segment.address)?).ok()?;
             bytes.get(segment.file.clone())?.get(offset..).filter(|rest| !rest.is_empty())
@@ -156,21 +156,21 @@ impl Layout {
         found.unwrap_or_default()
     }
 
-    pub fn read_u64(&self, bytes: &[u8], address: u64) -> Option<u64> {
+    pub(crate) fn read_u64(&self, bytes: &[u8], address: u64) -> Option<u64> {
         self.bytes_at(bytes, address).first_chunk().map(|word| u64::from_le_bytes(*word))
     }
 
-    pub fn read_i32(&self, bytes: &[u8], address: u64) -> Option<i32> {
+    pub(crate) fn read_i32(&self, bytes: &[u8], address: u64) -> Option<i32> {
         self.bytes_at(bytes, address).first_chunk().map(|word| i32::from_le_bytes(*word))
     }
 
-    pub fn section(&self, name: &str) -> Option<&Section> {
+    pub(crate) fn section(&self, name: &str) -> Option<&Section> {
         self.sections.iter().find(|section| section.name == name)
     }
 
     /// The `.eh_frame` section: its address and its place in the file. Found through
     /// `.eh_frame_hdr` when there are no section headers.
-    pub fn eh_frame(&self, bytes: &[u8]) -> Option<(u64, Range<usize>)> {
+    pub(crate) fn eh_frame(&self, bytes: &[u8]) -> Option<(u64, Range<usize>)> {
         if let Some(section) = self.section(".eh_frame") {
             return Some((section.address, section.file.clone()));
         }
@@ -190,7 +190,7 @@ impl Layout {
     }
 
     /// Every defined function symbol of `.symtab` and `.dynsym`, sorted by address.
-    pub fn functions(&self, bytes: &[u8]) -> Vec<FunctionSymbol> {
+    pub(crate) fn functions(&self, bytes: &[u8]) -> Vec<FunctionSymbol> {
         let mut functions: Vec<_> = self
             .sections
             .iter()
@@ -224,12 +224,12 @@ impl Layout {
     }
 
     /// What the dynamic linker writes where: `(place, value)` of relative relocations, sorted.
-    pub fn relative_relocations(&self, bytes: &[u8]) -> Vec<(u64, u64)> {
+    pub(crate) fn relative_relocations(&self, bytes: &[u8]) -> Vec<(u64, u64)> {
         self.relocations(bytes, elf::R_X86_64_RELATIVE)
     }
 
     /// The resolvers named by `R_X86_64_IRELATIVE` relocations.
-    pub fn ifunc_resolvers(&self, bytes: &[u8]) -> Vec<u64> {
+    pub(crate) fn ifunc_resolvers(&self, bytes: &[u8]) -> Vec<u64> {
         let resolvers = self.relocations(bytes, elf::R_X86_64_IRELATIVE).into_iter();
         resolvers.map(|(_, resolver)| resolver).collect()
     }
@@ -251,7 +251,7 @@ impl Layout {
     }
 
     /// The address that a dynamic tag holds.
-    pub fn dynamic(&self, tag: elf::DynamicTag) -> Option<u64> {
+    pub(crate) fn dynamic(&self, tag: elf::DynamicTag) -> Option<u64> {
         self.dynamic.iter().find(|(t, _)| *t == tag).map(|(_, value)| *value)
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct CallFrames {
 }
 
 impl CallFrames {
-    pub fn parse(layout: &Layout, bytes: &[u8]) -> Self {
+    pub(crate) fn parse(layout: &Layout, bytes: &[u8]) -> Self {
         let Some((address, file)) = layout.eh_frame(bytes) else {
             return Self::default();
         };
@@ -60,19 +60,19 @@ impl CallFrames {
         frames
     }
 
-    pub fn ranges(&self) -> &[FrameRange] {
+    pub(crate) fn ranges(&self) -> &[FrameRange] {
         &self.ranges
     }
 
     /// The entry that covers `address`.
-    pub fn covering(&self, address: u64) -> Option<&FrameRange> {
+    pub(crate) fn covering(&self, address: u64) -> Option<&FrameRange> {
         let after = self.ranges.partition_point(|range| range.code.start <= address);
         let range = self.ranges.get(after.checked_sub(1)?)?;
         range.code.contains(&address).then_some(range)
     }
 
     /// The unwind rules at `address` and the section which their expressions point into.
-    pub fn row<'a, 'c>(
+    pub(crate) fn row<'a, 'c>(
         &self,
         bytes: &'a [u8],
         address: u64,

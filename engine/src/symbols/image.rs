@@ -37,40 +37,40 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    pub fn new(mut image: Image) -> Self {
+    pub(super) fn new(mut image: Image) -> Self {
         image.name = one_line(&image.name);
         let layout = Layout::parse(&image.bytes).ok();
         let (symbols, frames, lines) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
         Self { image, layout, symbols, frames, lines }
     }
 
-    pub fn contains(&self, address: u64) -> bool {
+    pub(super) fn contains(&self, address: u64) -> bool {
         self.layout.as_ref().is_some_and(|layout| layout.contains(self.link_time(address)))
     }
 
-    pub fn is_code(&self, address: u64) -> bool {
+    pub(super) fn is_code(&self, address: u64) -> bool {
         self.layout.as_ref().is_some_and(|layout| layout.is_code(self.link_time(address)))
     }
 
-    pub fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         &self.image.bytes
     }
 
     /// Bytes of the file from a runtime address to the end of its segment.
-    pub fn bytes_at(&self, address: u64) -> &[u8] {
+    pub(super) fn bytes_at(&self, address: u64) -> &[u8] {
         let at = self.link_time(address);
         self.layout.as_ref().map_or(&[], |layout| layout.bytes_at(&self.image.bytes, at))
     }
 
-    pub fn link_time(&self, address: u64) -> u64 {
+    pub(super) fn link_time(&self, address: u64) -> u64 {
         address.wrapping_sub(self.image.bias)
     }
 
-    pub fn runtime(&self, address: u64) -> u64 {
+    pub(super) fn runtime(&self, address: u64) -> u64 {
         address.wrapping_add(self.image.bias)
     }
 
-    pub fn frames(&self) -> Option<&CallFrames> {
+    pub(super) fn frames(&self) -> Option<&CallFrames> {
         let layout = self.layout.as_ref()?;
         Some(self.frames.get_or_init(|| CallFrames::parse(layout, &self.image.bytes)))
     }
@@ -80,7 +80,7 @@ impl Loaded {
         Some(self.symbols.get_or_init(|| Symbols::parse(layout, &self.image.bytes)))
     }
 
-    pub fn resolve(&self, address: u64) -> CodeLocation {
+    pub(super) fn resolve(&self, address: u64) -> CodeLocation {
         let offset = self.link_time(address);
         let (name, bias) = (self.image.name.clone(), self.image.bias);
         let lines = self.layout.as_ref().map(|layout| {
@@ -95,7 +95,7 @@ impl Loaded {
     }
 
     /// The function at a runtime address, from the symbol tables.
-    pub fn function(&self, address: u64) -> Option<InFunction> {
+    pub(super) fn function(&self, address: u64) -> Option<InFunction> {
         let at = self.link_time(address);
         let symbol = self.symbols()?.covering(at)?;
         let raw = self.image.bytes.get(symbol.name.clone()).filter(|name| !name.is_empty())?;
@@ -106,14 +106,14 @@ impl Loaded {
 
     /// The runtime address at which the function that covers `address` starts, from symbols or
     /// frame entries.
-    pub fn function_start(&self, address: u64) -> Option<u64> {
+    pub(super) fn function_start(&self, address: u64) -> Option<u64> {
         let at = self.link_time(address);
         let symbol = self.symbols().and_then(|symbols| symbols.covering(at)).map(|s| s.address);
         let frame = || Some(self.frames()?.covering(at)?.code.start);
         symbol.or_else(frame).map(|start| self.runtime(start))
     }
 
-    pub fn address_of(&self, name: &str, rule: NameMatch) -> Result<Option<u64>, NameError> {
+    pub(super) fn address_of(&self, name: &str, rule: NameMatch) -> Result<Option<u64>, NameError> {
         let Some(symbols) = self.symbols() else { return Ok(None) };
         let found = symbols.find(&self.image.bytes, name, rule)?;
         Ok(found.map(|address| self.runtime(address)))

@@ -20,7 +20,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub fn new(layout: &Layout, bytes: &SharedBytes) -> Self {
+    pub(super) fn new(layout: &Layout, bytes: &SharedBytes) -> Self {
         let whole = EndianReader::new(bytes.clone(), LittleEndian);
         let section = |id: gimli::SectionId| {
             let found = layout.section(id.name()).filter(|section| !section.compressed);
@@ -33,7 +33,7 @@ impl Lines {
     }
 
     /// The source of a link-time address, the innermost inlined function first.
-    pub fn find(&self, at: u64) -> Vec<SourceFrame> {
+    pub(super) fn find(&self, at: u64) -> Vec<SourceFrame> {
         let mut source = Vec::new();
         let Some(context) = &self.context else { return source };
         let Ok(mut frames) = context.find_frames(at).skip_all_loads() else { return source };

@@ -53,12 +53,12 @@ pub(super) struct Symbols {
 }
 
 impl Symbols {
-    pub fn parse(layout: &Layout, bytes: &[u8]) -> Self {
+    pub(super) fn parse(layout: &Layout, bytes: &[u8]) -> Self {
         Self { functions: layout.functions(bytes) }
     }
 
     /// The symbol that `at` lies in; a sized one is preferred.
-    pub fn covering(&self, at: u64) -> Option<&FunctionSymbol> {
+    pub(super) fn covering(&self, at: u64) -> Option<&FunctionSymbol> {
         let after = self.functions.partition_point(|function| function.address <= at);
         let below = self.functions.get(after.saturating_sub(NEIGHBOURS_MAX)..after)?;
         let is_inside = |f: &&FunctionSymbol| at.wrapping_sub(f.address) < f.size;
@@ -74,7 +74,7 @@ impl Symbols {
     }
 
     /// The link-time address of the function that `name` names by `rule`.
-    pub fn find(
+    pub(super) fn find(
         &self,
         bytes: &[u8],
         name: &str,

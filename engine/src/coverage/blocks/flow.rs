@@ -44,7 +44,7 @@ pub(super) enum Unproven {
 }
 
 impl<'a> Descent<'a> {
-    pub fn new(text: Text<'a>, ranges: &'a Ranges, is_fixed: bool) -> Self {
+    pub(super) fn new(text: Text<'a>, ranges: &'a Ranges, is_fixed: bool) -> Self {
         Self {
             text,
             ranges,
@@ -60,7 +60,7 @@ impl<'a> Descent<'a> {
     }
 
     /// A block starts at `at`, certainly.
-    pub fn add_start(&mut self, at: u64) {
+    pub(super) fn add_start(&mut self, at: u64) {
         if self.text.has(at) {
             self.text.mark_leader(at);
             if !self.text.is_decoded(at) {
@@ -70,7 +70,7 @@ impl<'a> Descent<'a> {
     }
 
     /// Decode everything reachable from the starts added so far.
-    pub fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         loop {
             if let Some(at) = self.work.pop() {
                 self.walk(at);

@@ -14,7 +14,7 @@ pub(super) struct Ranges {
 }
 
 impl Ranges {
-    pub fn new(frames: &CallFrames, symbols: &[FunctionSymbol], text: &Text<'_>) -> Self {
+    pub(super) fn new(frames: &CallFrames, symbols: &[FunctionSymbol], text: &Text<'_>) -> Self {
         let usable = |range: &Range<u64>| range.start < range.end && text.has(range.start);
         let of_frames = frames.ranges().iter().map(|frame| frame.code.clone()).filter(usable);
         let mut ranges = disjoint(of_frames.collect());
@@ -30,7 +30,7 @@ impl Ranges {
     }
 
     /// What lies between the ranges inside `extent`.
-    pub fn gaps(&self, extent: &Range<u64>) -> Vec<Range<u64>> {
+    pub(super) fn gaps(&self, extent: &Range<u64>) -> Vec<Range<u64>> {
         let first = self.ranges.partition_point(|range| range.end <= extent.start);
         let inside = self.ranges.iter().skip(first).take_while(|range| range.start < extent.end);
         let mut start = extent.start;
@@ -44,13 +44,13 @@ impl Ranges {
         gaps
     }
 
-    pub fn containing(&self, at: u64) -> Option<Range<u64>> {
+    pub(super) fn containing(&self, at: u64) -> Option<Range<u64>> {
         let after = self.ranges.partition_point(|range| range.start <= at);
         self.ranges.get(after.checked_sub(1)?).filter(|range| range.contains(&at)).cloned()
     }
 
     /// The start of the first range beyond `at`.
-    pub fn next_start(&self, at: u64) -> Option<u64> {
+    pub(super) fn next_start(&self, at: u64) -> Option<u64> {
         let after = self.ranges.partition_point(|range| range.start <= at);
         self.ranges.get(after).map(|range| range.start)
     }

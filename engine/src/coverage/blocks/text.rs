@@ -30,7 +30,7 @@ pub(super) struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    pub fn new(layout: &Layout, bytes: &'a [u8]) -> Result<Self, BlocksError> {
+    pub(super) fn new(layout: &Layout, bytes: &'a [u8]) -> Result<Self, BlocksError> {
         let code = || layout.segments.iter().filter(|s| s.executable && !s.file.is_empty());
         // Linkers may let segments share a page of the file, never all of it several times.
         let claimed = code().fold(0usize, |sum, s| sum.saturating_add(s.file.len()));
@@ -73,62 +73,62 @@ impl<'a> Text<'a> {
     }
 
     /// The bytes from `at` to the end of its segment; empty outside the code.
-    pub fn bytes_from(&self, at: u64) -> &'a [u8] {
+    pub(super) fn bytes_from(&self, at: u64) -> &'a [u8] {
         let rest = |(piece, offset): (usize, usize)| self.pieces.get(piece)?.bytes.get(offset..);
         self.locate(at).and_then(rest).unwrap_or_default()
     }
 
-    pub fn has(&self, at: u64) -> bool {
+    pub(super) fn has(&self, at: u64) -> bool {
         self.locate(at).is_some()
     }
 
-    pub fn is_decoded(&self, at: u64) -> bool {
+    pub(super) fn is_decoded(&self, at: u64) -> bool {
         self.marks(at) & START != 0
     }
 
-    pub fn is_interior(&self, at: u64) -> bool {
+    pub(super) fn is_interior(&self, at: u64) -> bool {
         self.marks(at) & INTERIOR != 0
     }
 
-    pub fn is_swept(&self, at: u64) -> bool {
+    pub(super) fn is_swept(&self, at: u64) -> bool {
         self.marks(at) & SWEPT != 0
     }
 
-    pub fn mark_instruction(&mut self, at: u64, length: usize) {
+    pub(super) fn mark_instruction(&mut self, at: u64, length: usize) {
         self.mark(at, 1, START);
         self.mark(at.saturating_add(1), length.saturating_sub(1), INTERIOR);
     }
 
-    pub fn mark_leader(&mut self, at: u64) {
+    pub(super) fn mark_leader(&mut self, at: u64) {
         self.mark(at, 1, LEADER);
     }
 
-    pub fn mark_swept(&mut self, at: u64) {
+    pub(super) fn mark_swept(&mut self, at: u64) {
         self.mark(at, 1, SWEPT);
     }
 
-    pub fn mark_gap(&mut self, range: &Range<u64>) {
+    pub(super) fn mark_gap(&mut self, range: &Range<u64>) {
         let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0);
         self.mark(range.start, length, GAP);
     }
 
     /// The address ranges that have executable bytes.
-    pub fn extents(&self) -> Vec<Range<u64>> {
+    pub(super) fn extents(&self) -> Vec<Range<u64>> {
         self.pieces.iter().map(|piece| piece.address..piece.end()).collect()
     }
 
-    pub fn byte_count(&self) -> u64 {
+    pub(super) fn byte_count(&self) -> u64 {
         self.pieces.iter().map(|piece| piece.bytes.len() as u64).sum()
     }
 
-    pub fn decoded_byte_count(&self) -> u64 {
+    pub(super) fn decoded_byte_count(&self) -> u64 {
         let decoded =
             |p: &Piece<'_>| p.marks.iter().filter(|m| *m & (START | INTERIOR) != 0).count();
         self.pieces.iter().map(|piece| decoded(piece) as u64).sum()
     }
 
     /// Every leader that was decoded, lies inside no other instruction and, in a gap, is swept.
-    pub fn block_starts(&self) -> Vec<u64> {
+    pub(super) fn block_starts(&self) -> Vec<u64> {
         let wanted = |mark: u8| {
             mark & (START | INTERIOR | LEADER) == START | LEADER && mark & (GAP | SWEPT) != GAP
         };

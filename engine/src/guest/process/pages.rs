@@ -21,7 +21,7 @@ const USER_END: u64 = 0x7fff_ffff_f000;
 
 /// A view of one machine's memory through one process's page tables, for one call.
 #[derive(Debug)]
-pub struct ProcessPages<'a> {
+pub(crate) struct ProcessPages<'a> {
     /// The RAM.
     pub memory: &'a mut GuestMemory,
     /// The tables.

@@ -13,7 +13,7 @@ use crate::memory::{GuestMemory, OutOfRam};
 use kvm_bindings::kvm_regs;
 
 /// Port by which the stub says that it has finished a part.
-pub const PORT_REWRITTEN: u16 = 0xe2;
+pub(crate) const PORT_REWRITTEN: u16 = 0xe2;
 
 /// Offsets of the two stubs in the page of stubs.
 const REWRITE: usize = 0x400;
@@ -66,7 +66,7 @@ impl Cursor<'_> {
 ///
 /// # Errors
 /// The engine's slot is missing, which is a mistake in the caller.
-pub fn prepare(
+pub(crate) fn prepare(
     memory: &mut GuestMemory,
     stale: &[Gpa],
     program: &kvm_regs,

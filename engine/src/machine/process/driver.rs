@@ -35,7 +35,7 @@ pub(super) struct Elsewhere {
 
 /// A process guest in a machine.
 #[derive(Debug)]
-pub struct ProcessDriver {
+pub(crate) struct ProcessDriver {
     pub(in crate::machine) state: ProcessState,
     /// Where to stop, until it has been reached.
     pub(super) point: Option<ArmedPoint>,

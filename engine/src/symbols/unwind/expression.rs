@@ -22,7 +22,7 @@ pub(super) struct Evaluator<'v, 'a, 'r, 'f> {
 
 impl Evaluator<'_, '_, '_, '_> {
     /// The caller's value of `register`.
-    pub fn apply(
+    pub(super) fn apply(
         &mut self,
         register: Register,
         rule: &RegisterRule<usize>,
@@ -45,7 +45,7 @@ impl Evaluator<'_, '_, '_, '_> {
     }
 
     /// The value of an expression; register rules start with the CFA on the stack.
-    pub fn evaluate(
+    pub(super) fn evaluate(
         &mut self,
         expression: &UnwindExpression<usize>,
         initial: Option<u64>,

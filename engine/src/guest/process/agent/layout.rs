@@ -25,7 +25,7 @@ pub(super) const fn slot() -> SlotSpec {
 
 /// A run of the agent's pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
+pub(super) struct Part {
     offset: u64,
     /// Length in bytes; whole pages.
     pub bytes: u64,
@@ -38,19 +38,19 @@ impl Part {
 
     /// Guest-physical address of byte `at`.
     #[must_use]
-    pub const fn gpa(self, at: u64) -> Gpa {
+    pub(super) const fn gpa(self, at: u64) -> Gpa {
         Gpa(SLOT.0 + self.offset + at)
     }
 
     /// Guest-virtual address of byte `at`.
     #[must_use]
-    pub const fn va(self, at: u64) -> u64 {
+    pub(super) const fn va(self, at: u64) -> u64 {
         BASE + self.offset + at
     }
 
     /// Whether `address` lies in the part.
     #[must_use]
-    pub const fn contains(self, address: u64) -> bool {
+    pub(super) const fn contains(self, address: u64) -> bool {
         address >= self.va(0) && address < self.va(self.bytes)
     }
 
@@ -63,7 +63,7 @@ impl Part {
 /// The gate that SYSCALL jumps to; mapped over the engine's own gate, under the agent's tables.
 pub(super) const GATE_CODE: Part = Part::new(0, 0x1000);
 /// The agent's code.
-pub const CODE: Part = Part::new(0x1000, 0x2000);
+pub(super) const CODE: Part = Part::new(0x1000, 0x2000);
 /// What the host tells the agent.
 pub(super) const FACTS: Part = Part::new(0x3000, 0x2000);
 /// What the agent remembers.
@@ -84,11 +84,11 @@ pub(super) const SOURCE: Part = Part::new(0x90_0000, 0x100_0000);
 pub(super) const TABLES: Part = Part::new(0x190_0000, SLOT_BYTES - 0x190_0000);
 
 /// The most inputs of one batch.
-pub const BATCH_MAX: usize = STATUS.bytes as usize;
+pub(crate) const BATCH_MAX: usize = STATUS.bytes as usize;
 /// The most bytes that the inputs of one batch have together.
-pub const BATCH_BYTES_MAX: usize = INPUT_BYTES.bytes as usize;
+pub(crate) const BATCH_BYTES_MAX: usize = INPUT_BYTES.bytes as usize;
 /// Each input starts at a multiple of this.
-pub const INPUT_ALIGN: usize = 64;
+pub(crate) const INPUT_ALIGN: usize = 64;
 /// The most pages that may be hot.
 pub(super) const HOT_MAX: usize = (SOURCE.bytes as usize) / PAGE_SIZE;
 /// Bytes of an entry of [`HOT`]: destination, source, length.

@@ -16,8 +16,8 @@ mod layout;
 mod shim;
 mod syscall_patches;
 
-pub use code::AgentExit;
-pub use layout::{BATCH_BYTES_MAX, BATCH_MAX, INPUT_ALIGN};
+pub(crate) use code::AgentExit;
+pub(crate) use layout::{BATCH_BYTES_MAX, BATCH_MAX, INPUT_ALIGN};
 
 use crate::address::{Gpa, Gva, PAGE_SIZE, Pfn};
 use crate::guest::process::trap;
@@ -77,7 +77,7 @@ pub enum AgentError {
 
 /// What the agent needs to know of the snapshot.
 #[derive(Clone, Copy, Debug)]
-pub struct AgentConfig<'a> {
+pub(crate) struct AgentConfig<'a> {
     /// General registers.
     pub regs: &'a kvm_regs,
     /// XCR0.
@@ -92,7 +92,7 @@ pub struct AgentConfig<'a> {
 
 /// The agent of one machine.
 #[derive(Debug)]
-pub struct Agent {
+pub(crate) struct Agent {
     /// The guarded tables, while the machine does not run under them; the exact ones while it
     /// does.
     pub tables: Tables,
@@ -122,7 +122,7 @@ impl Agent {
     ///
     /// # Errors
     /// The host refuses the memory.
-    pub fn add_memory(memory: &mut GuestMemory) -> Result<(), AgentError> {
+    pub(crate) fn add_memory(memory: &mut GuestMemory) -> Result<(), AgentError> {
         let slot = layout::slot();
         let is_there = memory.layout().any(|other| other == slot);
         if !is_there {
@@ -137,7 +137,7 @@ impl Agent {
     ///
     /// # Errors
     /// The page tables do not fit.
-    pub fn install(
+    pub(crate) fn install(
         memory: &mut GuestMemory,
         tables: &Tables,
         process: &Process,
@@ -207,7 +207,7 @@ impl Agent {
     ///
     /// # Errors
     /// The agent's memory is missing.
-    pub fn load<'i>(
+    pub(crate) fn load<'i>(
         &mut self,
         memory: &mut GuestMemory,
         inputs: impl Iterator<Item = &'i [u8]>,
@@ -238,7 +238,7 @@ impl Agent {
     ///
     /// # Errors
     /// The agent's memory is missing.
-    pub fn end_run(&mut self, memory: &mut GuestMemory) -> Result<(), OutOfRam> {
+    pub(crate) fn end_run(&mut self, memory: &mut GuestMemory) -> Result<(), OutOfRam> {
         self.exported = self.pristine;
         if std::mem::take(&mut self.is_learning) {
             // A run ends in the shim by the call that the host does not see.
@@ -251,7 +251,7 @@ impl Agent {
     }
 
     /// Notes a system call that returns to `ret`, in case that its instruction can be replaced.
-    pub fn note_call(&mut self, number: u64, ret: u64) {
+    pub(crate) fn note_call(&mut self, number: u64, ret: u64) {
         if code::serves(number) {
             self.patches.note(ret.wrapping_sub(SYSCALL_BYTES));
         }
@@ -263,7 +263,7 @@ impl Agent {
     ///
     /// # Errors
     /// The agent's memory is missing.
-    pub fn replace_calls(
+    pub(crate) fn replace_calls(
         &mut self,
         memory: &mut GuestMemory,
         tables: &mut Tables,
@@ -286,19 +286,19 @@ impl Agent {
     ///
     /// # Errors
     /// The program's memory is missing.
-    pub fn restore_calls(&mut self, memory: &mut GuestMemory) -> Result<(), OutOfRam> {
+    pub(crate) fn restore_calls(&mut self, memory: &mut GuestMemory) -> Result<(), OutOfRam> {
         self.patches.install(memory, false)
     }
 
     /// Looks at every SYSCALL instruction anew. None may be replaced at present.
-    pub fn forget_calls(&mut self) {
+    pub(crate) fn forget_calls(&mut self) {
         self.patches.forget();
     }
 
     /// Whether the system call `number`, just served, has mapped something where the agent has
     /// code, or where the program had code that jumps into it. `tables` are the guarded ones.
     #[must_use]
-    pub fn collides(
+    pub(crate) fn collides(
         &self,
         number: u64,
         memory: &GuestMemory,
@@ -311,13 +311,13 @@ impl Agent {
 
     /// Whether `rip` is in the program's code that was moved for a jump.
     #[must_use]
-    pub fn is_moved_code(&self, rip: u64) -> bool {
+    pub(crate) fn is_moved_code(&self, rip: u64) -> bool {
         self.patches.has_moved(rip)
     }
 
     /// Where the program goes on that would go on at `rip` alone, if it can.
     #[must_use]
-    pub fn in_place_of(&self, rip: u64) -> Option<u64> {
+    pub(crate) fn in_place_of(&self, rip: u64) -> Option<u64> {
         self.patches.in_place_of(rip)
     }
 
@@ -325,7 +325,7 @@ impl Agent {
     ///
     /// # Errors
     /// The agent's memory is missing.
-    pub fn set_count(&self, memory: &mut GuestMemory, count: u32) -> Result<(), OutOfRam> {
+    pub(crate) fn set_count(&self, memory: &mut GuestMemory, count: u32) -> Result<(), OutOfRam> {
         memory.write_unmarked(FACTS.gpa(facts::COUNT), &count.to_le_bytes())
     }
 
@@ -333,7 +333,11 @@ impl Agent {
     ///
     /// # Errors
     /// The agent's memory is missing.
-    pub fn set_touched(&self, memory: &mut GuestMemory, touched: bool) -> Result<(), OutOfRam> {
+    pub(crate) fn set_touched(
+        &self,
+        memory: &mut GuestMemory,
+        touched: bool,
+    ) -> Result<(), OutOfRam> {
         memory.write_unmarked(FACTS.gpa(facts::TOUCHED), &u32::from(touched).to_le_bytes())
     }
 
@@ -341,7 +345,7 @@ impl Agent {
     ///
     /// # Errors
     /// The agent's memory is missing.
-    pub fn set_index(&self, memory: &mut GuestMemory, index: usize) -> Result<(), OutOfRam> {
+    pub(crate) fn set_index(&self, memory: &mut GuestMemory, index: usize) -> Result<(), OutOfRam> {
         let index = index as u32;
         memory.write_unmarked(STATE.gpa(state::INDEX), &index.to_le_bytes())?;
         let check = index ^ self.cookie as u32;
@@ -351,7 +355,7 @@ impl Agent {
     /// How far the batch is: the index of the present run; the number of runs when it is over.
     /// `None` when the agent's memory is not as the agent left it.
     #[must_use]
-    pub fn progress(&self, memory: &GuestMemory) -> Option<usize> {
+    pub(crate) fn progress(&self, memory: &GuestMemory) -> Option<usize> {
         let mut head = [0; 24];
         memory.read(STATE.gpa(0), &mut head).ok()?;
         let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| head[at + i]));
@@ -364,7 +368,7 @@ impl Agent {
     ///
     /// # Errors
     /// The agent's memory is missing.
-    pub fn status(&self, memory: &GuestMemory, index: usize) -> Result<u8, OutOfRam> {
+    pub(crate) fn status(&self, memory: &GuestMemory, index: usize) -> Result<u8, OutOfRam> {
         let mut status = [0];
         memory.read(STATUS.gpa(index as u64), &mut status)?;
         Ok(status[0])
@@ -373,7 +377,11 @@ impl Agent {
     /// Whether, as far as can be known, nobody but the agent has written to its memory, `statuses`
     /// being those of the runs that ended by themselves.
     #[must_use]
-    pub fn is_whole(&self, memory: &GuestMemory, statuses: impl Iterator<Item = u8>) -> bool {
+    pub(crate) fn is_whole(
+        &self,
+        memory: &GuestMemory,
+        statuses: impl Iterator<Item = u8>,
+    ) -> bool {
         let mut page = [0; PAGE_SIZE];
         if memory.read(STATE.gpa(0), &mut page).is_err() {
             return false;
@@ -390,7 +398,7 @@ impl Agent {
     /// Tells `process` what the shim did since the last import; `false` when the shim's memory is
     /// not as the shim left it.
     #[must_use]
-    pub fn import(&self, memory: &GuestMemory, process: &mut Process) -> bool {
+    pub(crate) fn import(&self, memory: &GuestMemory, process: &mut Process) -> bool {
         let Some(words) = self.shim_words(memory) else { return false };
         if !shim::is_whole(&words, self.cookie) {
             return false;
@@ -412,7 +420,11 @@ impl Agent {
     ///
     /// # Errors
     /// The agent's memory is missing.
-    pub fn export(&mut self, memory: &mut GuestMemory, process: &Process) -> Result<(), OutOfRam> {
+    pub(crate) fn export(
+        &mut self,
+        memory: &mut GuestMemory,
+        process: &Process,
+    ) -> Result<(), OutOfRam> {
         let told = without_size(process);
         let input_as_told = told.is_some() && told == self.told;
         self.exported = shim::export(process, self.cookie, input_as_told);
@@ -424,7 +436,11 @@ impl Agent {
     ///
     /// # Errors
     /// The agent's memory is missing.
-    pub fn unserved(&self, memory: &GuestMemory, now: &kvm_regs) -> Result<kvm_regs, OutOfRam> {
+    pub(crate) fn unserved(
+        &self,
+        memory: &GuestMemory,
+        now: &kvm_regs,
+    ) -> Result<kvm_regs, OutOfRam> {
         let word = |at| memory.read_u64(STATE.gpa(at));
         Ok(kvm_regs {
             rax: word(state::RAX)?,
@@ -440,7 +456,7 @@ impl Agent {
     ///
     /// # Errors
     /// The agent's memory is missing.
-    pub fn add_hot(
+    pub(crate) fn add_hot(
         &mut self,
         memory: &mut GuestMemory,
         (va, pfn, entry): (Gva, Pfn, Gpa),
@@ -451,18 +467,18 @@ impl Agent {
 
     /// Whether no further page can become hot.
     #[must_use]
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.hot.is_full()
     }
 
     /// Number of hot pages.
     #[must_use]
-    pub fn pages_hot(&self) -> usize {
+    pub(crate) fn pages_hot(&self) -> usize {
         self.hot.len()
     }
 
     /// The frames of the hot pages.
-    pub fn hot_frames(&self) -> impl Iterator<Item = Pfn> + '_ {
+    pub(crate) fn hot_frames(&self) -> impl Iterator<Item = Pfn> + '_ {
         self.hot.frames()
     }
 
@@ -471,7 +487,7 @@ impl Agent {
     ///
     /// # Errors
     /// The agent's memory is missing.
-    pub fn audit(
+    pub(crate) fn audit(
         &mut self,
         memory: &mut GuestMemory,
         tables: &mut Tables,
@@ -490,31 +506,31 @@ impl Agent {
 
     /// Which exit of the agent's `rip` stands at.
     #[must_use]
-    pub fn exit_at(&self, rip: u64) -> Option<AgentExit> {
+    pub(crate) fn exit_at(&self, rip: u64) -> Option<AgentExit> {
         code::exit_at(rip)
     }
 
     /// Whether `rip` is in the agent's code.
     #[must_use]
-    pub fn contains(&self, rip: u64) -> bool {
+    pub(crate) fn contains(&self, rip: u64) -> bool {
         CODE.contains(rip) || Gva(rip).page_floor() == trap::syscall_entry().page_floor()
     }
 
     /// Whether `rip` is in the shim.
     #[must_use]
-    pub fn in_shim(&self, rip: u64) -> bool {
+    pub(crate) fn in_shim(&self, rip: u64) -> bool {
         (self.entries.shim..self.entries.shim_end).contains(&rip)
     }
 
     /// Where a batch starts.
     #[must_use]
-    pub fn batch_entry(&self) -> u64 {
+    pub(crate) fn batch_entry(&self) -> u64 {
         self.entries.batch
     }
 
     /// Where the agent puts everything back and starts the next run.
     #[must_use]
-    pub fn reset_entry(&self) -> u64 {
+    pub(crate) fn reset_entry(&self) -> u64 {
         self.entries.reset
     }
 }

@@ -22,7 +22,7 @@ mod stored {
         ($name:ident { $($field:ident: $type:ty),* }) => {
             #[derive(Deserialize)]
             #[allow(dead_code, reason = "only its shape is read")]
-            pub struct $name { $($field: $type),* }
+            pub(super) struct $name { $($field: $type),* }
         };
     }
 
@@ -38,7 +38,7 @@ mod stored {
 
     #[derive(Deserialize)]
     #[allow(dead_code, reason = "only its shape is read")]
-    pub enum Inner {
+    pub(super) enum Inner {
         Nothing,
         Some { at: u64 },
         Bytes(kvm_bindings::kvm_regs),
@@ -46,7 +46,7 @@ mod stored {
 
     #[derive(Deserialize)]
     #[allow(dead_code, reason = "only its shape is read")]
-    pub enum OtherInner {
+    pub(super) enum OtherInner {
         Nothing,
         Bytes(kvm_bindings::kvm_regs),
         Some { at: u64 },
@@ -56,7 +56,7 @@ mod stored {
     #[derive(Deserialize)]
     #[serde(try_from = "Before")]
     #[allow(dead_code, reason = "only its shape is read")]
-    pub struct Checked(Before);
+    pub(super) struct Checked(Before);
 
     impl TryFrom<Before> for Checked {
         type Error = &'static str;
@@ -72,7 +72,7 @@ mod stored {
     /// Something behind what is checked.
     #[derive(Deserialize)]
     #[allow(dead_code, reason = "only its shape is read")]
-    pub struct Behind {
+    pub(super) struct Behind {
         pub first: Checked,
         pub last: Option<u8>,
     }

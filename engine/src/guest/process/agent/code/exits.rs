@@ -7,7 +7,7 @@ use iced_x86::code_asm::CodeLabel;
 
 /// Why the agent exits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AgentExit {
+pub(crate) enum AgentExit {
     /// A system call that the shim does not serve; all registers are the program's, RCX and R11
     /// as SYSCALL leaves them.
     SystemCall,

@@ -8,7 +8,7 @@ mod asm;
 mod exits;
 mod services;
 
-pub use exits::AgentExit;
+pub(crate) use exits::AgentExit;
 pub(super) use exits::exit_at;
 pub(super) use services::serves;
 
