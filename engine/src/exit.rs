@@ -70,7 +70,7 @@ pub enum Exit<'a> {
     InternalError {
         /// `KVM_INTERNAL_ERROR_*`.
         suberror: u32,
-        /// As many words as the kernel gave.
+        /// The words that the kernel gave.
         data: &'a [u64],
     },
     /// `KVM_EXIT_FAIL_ENTRY`: the hardware refused the guest's state.

@@ -145,7 +145,7 @@ impl Unsupported {
     pub fn at(self, rip: u64, bits: u8) -> Self {
         match self {
             Self::Instruction { bytes, .. } => Self::Instruction { rip, bytes, bits },
-            other => other,
+            other @ (Self::SystemCall { .. } | Self::Exit { .. }) => other,
         }
     }
 }

@@ -59,7 +59,19 @@ impl Vcpu {
             Exit::PortOut { size, data, .. } => (data.len() > usize::from(size), true),
             // Unless there is more of it: the next run would begin with the exit of that part.
             Exit::MmioWrite { at, data } => (may_have_more_parts(at, data.len()), true),
-            _ => (false, false),
+            Exit::Halt
+            | Exit::Shutdown
+            | Exit::Debug { .. }
+            | Exit::Exception { .. }
+            | Exit::EmulationFailure { .. }
+            | Exit::InternalError { .. }
+            | Exit::FailEntry { .. }
+            | Exit::InterruptWindow
+            | Exit::TaskPriority
+            | Exit::SystemEvent { .. }
+            | Exit::DirtyRingFull
+            | Exit::Interrupted
+            | Exit::Unexpected { .. } => (false, false),
         };
         Ok(exit)
     }
@@ -78,7 +90,7 @@ impl Vcpu {
     }
 
     /// As [`settle`](Self::settle), and steps over a store or an OUT: before registers are
-    /// replaced by ones whose RIP may be that very instruction's, and wherever RIP shall mean the
+    /// replaced by ones whose RIP may be that very instruction's, and wherever RIP must mean the
     /// same on every kind of host.
     ///
     /// # Errors

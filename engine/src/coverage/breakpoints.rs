@@ -132,7 +132,7 @@ impl Breakpoints {
     }
 }
 
-/// Which blocks shall fire.
+/// Which blocks fire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arm {
     /// None of them.

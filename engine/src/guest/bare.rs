@@ -216,7 +216,7 @@ impl BareSpec {
         Ok(self.entry.unwrap_or(elf.e_entry(endian).into()))
     }
 
-    /// Copies `bytes` to `at`, where `wanted` bytes shall be RAM, clear of the page tables.
+    /// Copies `bytes` to `at`, where `wanted` bytes must be RAM, clear of the page tables.
     fn place(
         &self,
         memory: &mut GuestMemory,

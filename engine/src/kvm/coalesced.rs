@@ -9,12 +9,13 @@ use super::vcpu::VcpuFd;
 use super::vm::Vm;
 
 /// The most stores that the ring holds before one exits: a page of entries after two words, less
-/// the one that tells full from empty (`KVM_COALESCED_MMIO_MAX`, uapi/linux/kvm.h).
+/// the one that keeps a full ring apart from an empty one (`KVM_COALESCED_MMIO_MAX`,
+/// uapi/linux/kvm.h).
 pub const COALESCED_MAX: usize = (4096 - 8) / 24 - 1;
 
-/// As many the ring holds on every kernel. Older ones (seen on Linux 6.1, not on 6.18) reckon the
-/// room modulo the ring's 170 entries in numbers that wrap at 2^32, which is 86 modulo 170: as long
-/// as the entries have not wrapped in the page, the ring is full at 85 of them
+/// The number that the ring holds on every kernel. Older ones (seen on Linux 6.1, not on 6.18)
+/// compute the room modulo the ring's 170 entries in numbers that wrap at 2^32, which is 86 modulo
+/// 170: as long as the entries have not wrapped in the page, the ring is full at 85 of them
 /// (`coalesced_mmio_has_room`, virt/kvm/coalesced_mmio.c).
 pub const COALESCED_MIN: usize = 85;
 

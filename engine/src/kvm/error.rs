@@ -45,7 +45,7 @@ pub enum KvmError {
         /// The MSR's number.
         index: u32,
     },
-    /// The dirty ring told of a page that is in no memory slot.
+    /// The dirty ring named a page that is in no memory slot.
     #[error("the dirty ring has page {index} of slot {slot}, which the VM does not have")]
     DirtyPage {
         /// Slot number.

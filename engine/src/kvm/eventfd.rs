@@ -51,7 +51,7 @@ pub enum DataMatch {
     U64(u64),
 }
 
-/// Makes a call with the value of a [`DataMatch`], whose type is what tells KVM its width.
+/// Makes a call with the value of a [`DataMatch`], whose type gives KVM its width.
 macro_rules! by_width {
     ($matching:expr, $value:ident => $call:expr) => {
         match $matching {

@@ -2,7 +2,7 @@
 //! signal or touches memory, over in-memory state.
 //!
 //! Never makes a host system call on behalf of a guest, and never knows a VM, a vCPU or a page
-//! table: the program's memory is behind [`UserMemory`], its CPU behind [`cpu::Cpu`]. Host files are
+//! table: the program's memory is behind [`UserMemory`], its CPU behind [`Cpu`]. Host files are
 //! read by [`Process::load`] and, between two boots, by [`HostFiles::take`], and nowhere else.
 //!
 //! # Data flow
@@ -84,8 +84,10 @@ pub(crate) mod syscalls;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use abi::registers::Registers;
 pub use abi::syscall::{FaultAction, SyscallAction, SystemCall};
 pub use base::limits::Limits;
+pub use cpu::{Cpu, ExtendedLayout};
 pub use fs::missing_paths::MissingPaths;
 pub use loader::host_files::HostFiles;
 pub use loader::host_files::policy::is_system_path;

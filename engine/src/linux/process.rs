@@ -72,7 +72,7 @@ impl HasBlobs for Process {
 
 impl Process {
     /// The system calls so far as `strace` prints them; nothing, unless
-    /// [`trace_calls`](Self::trace_calls) or [`ProcessSpec::trace`] asked for them.
+    /// [`trace_calls`](Self::trace_calls) or [`ProcessSpec::trace`](crate::linux::ProcessSpec::trace) asked for them.
     #[must_use]
     pub fn trace(&self) -> &str {
         self.trace.as_ref().map_or("", |trace| trace.text())

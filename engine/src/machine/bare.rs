@@ -148,7 +148,7 @@ impl BareDriver {
     fn answer(&mut self, hw: &mut Hardware, exit: BareExit) -> Result<Flow, MachineError> {
         if matches!(exit, BareExit::Crash(_)) {
             // Hosts differ in whether RIP has moved past an OUT when it exits; a crash's name
-            // shall not.
+            // must not.
             hw.vcpu.settle_step()?;
         }
         let regs = *hw.vcpu.regs();

@@ -268,7 +268,7 @@ fn set_up_cpu(hw: &mut Hardware, root: Gpa, start: Start) -> Result<(), MachineE
     Ok(())
 }
 
-/// What the auxiliary vector tells a program about this vCPU.
+/// What the auxiliary vector says to a program about this vCPU.
 fn cpu_facts(cpuid: &[kvm_bindings::kvm_cpuid_entry2]) -> CpuFacts {
     // A leaf that a CPU has not reads as zeros: no XSAVE, and the features that every x86-64 has.
     let leaf = |function, index| cpuid.iter().find(|e| e.function == function && e.index == index);

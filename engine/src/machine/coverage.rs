@@ -51,7 +51,7 @@ impl Machine {
         }
     }
 
-    /// Chooses which breakpoints shall fire in the next runs.
+    /// Chooses which breakpoints fire in the next runs.
     pub fn arm_blocks(&mut self, which: Arm) {
         if let Driver::Process(driver) = &mut self.driver
             && driver.breakpoints.arm(which, &mut self.hw.memory, &mut self.patches).is_err()

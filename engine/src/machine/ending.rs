@@ -4,7 +4,7 @@ use crate::arch::exception;
 use crate::outcome::Outcome;
 use crate::state::Ending;
 
-/// What a run's outcome tells of where its vCPU stopped. A crash is reported by a stub's OUT or
+/// What a run's outcome says about where its vCPU stopped. A crash is reported by a stub's OUT or
 /// by the guest's own; everything else, a triple fault among it, can stop it anywhere.
 pub(super) fn ending(outcome: &Outcome) -> Ending {
     match outcome {

@@ -25,13 +25,13 @@ pub struct Hardware {
     pub vm: Arc<Vm>,
 }
 
-/// Where a VM tells which pages the guest has written.
+/// How a VM reports which pages the guest has written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DirtySource {
     /// KVM's dirty log: a bitmap for each slot, whose copy costs more the larger the slot is.
     #[default]
     Log,
-    /// A dirty ring of at least so many entries: the kernel rounds up. Whoever runs the vCPU must
+    /// A dirty ring of at least this many entries; the kernel rounds up. Whoever runs the vCPU must
     /// answer [`Exit::DirtyRingFull`](crate::exit::Exit).
     Ring {
         /// Entries.
@@ -48,7 +48,7 @@ pub enum DirtySource {
 const SPARE_ENTRIES: u64 = 1024;
 
 impl DirtySource {
-    /// Gives `vm` its ring, if it shall have one; how many entries that has.
+    /// Gives `vm` its ring, if it is to have one, and returns how many entries it has.
     fn enable(
         self,
         system: &System,
@@ -79,7 +79,7 @@ pub struct VmSpec {
     pub layout: Vec<SlotSpec>,
     /// Log the guest's writes, in slots that want it, before anything is in them.
     pub log_from_start: bool,
-    /// Where the guest's writes are told.
+    /// How the guest's writes are reported.
     pub dirty: DirtySource,
     /// `KVM_CREATE_IRQCHIP`.
     pub irqchip: bool,

@@ -46,9 +46,9 @@ impl Machine {
         Self::load_with(system, snapshot, DirtySource::RingOrLog)
     }
 
-    /// As [`load`](Self::load), with a choice of where a program's writes are told. Those of a bare
-    /// guest come from the log: KVM's emulator, which is what runs it on some hosts, takes an entry
-    /// in a ring for each of its stores.
+    /// As [`load`](Self::load), with a choice of how a program's writes are reported. Those of a
+    /// bare guest come from the log: KVM's emulator, which is what runs it on some hosts, takes an
+    /// entry in a ring for each of its stores.
     ///
     /// # Errors
     /// As [`load`](Self::load), and the host may have no ring.
@@ -203,7 +203,7 @@ impl Machine {
         Ok(self.last)
     }
 
-    /// How many entries the dirty ring has that tells the guest's writes; `None` where KVM's log
+    /// How many entries the dirty ring has that reports the guest's writes; `None` where KVM's log
     /// does.
     #[must_use]
     pub fn dirty_ring_entries(&self) -> Option<u32> {

@@ -32,7 +32,7 @@ impl Machine {
         }
     }
 
-    /// Runs every input of `batch` from the snapshot, and tells in `report` what became of it.
+    /// Runs every input of `batch` from the snapshot, and says in `report` what became of it.
     /// The machine is left rewound. The first batch puts the agent into the guest.
     ///
     /// # Errors

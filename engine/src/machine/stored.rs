@@ -1,6 +1,7 @@
 //! What a guest's state must be like when it comes from a file that nobody vouches for.
 //!
-//! A file may claim anything of the guest, which is hostile anyhow; nothing of the host.
+//! A file may claim anything about the guest, which is hostile in any case, and nothing about the
+//! host.
 
 use super::guest_state::GuestState;
 use super::process::state::ProcessState;

@@ -15,7 +15,7 @@ use crate::guest::process::trap;
 use crate::memory::{Page, ZERO_PAGE};
 use crate::state::{Difference, Ending};
 
-/// Pages that are named one by one; a machine that differs in more is told by their number.
+/// Pages that are named one by one; of the others the number is given.
 const PAGES_NAMED_MAX: usize = 64;
 
 impl Machine {

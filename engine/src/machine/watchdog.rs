@@ -197,7 +197,7 @@ impl Drop for Watchdog {
     }
 }
 
-/// Nanoseconds, at most so many that a moment can be told.
+/// Nanoseconds, capped so that adding them to a moment cannot overflow.
 fn ns(time: Duration) -> u64 {
     time.as_nanos().min(u128::from(u64::MAX / 2)) as u64
 }

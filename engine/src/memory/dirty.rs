@@ -96,7 +96,7 @@ impl GuestMemory {
     /// protected: the guest's next write to each takes an entry again.
     ///
     /// # Errors
-    /// KVM refused to take the entries back, or told of a page that is in no slot.
+    /// KVM refused to take the entries back, or named a page that is in no slot.
     pub fn drain_dirty_ring(&mut self) -> Result<(), KvmError> {
         self.harvest()?;
         if let Some(log) = &mut self.ring {

@@ -1,7 +1,7 @@
 //! A guest's RAM in KVM's memory slots: mapped, shown to the guest, read and written.
 //!
-//! Never hands out a reference into it, and marks every page that it writes, but for what says that
-//! it does not.
+//! Never hands out a reference into it, and marks every page that it writes, except through the
+//! calls that say they do not.
 
 use super::backing::PageFile;
 use super::error::{MemoryError, OutOfRam};
@@ -22,7 +22,7 @@ pub(super) struct Slot {
     pub(super) host: *mut u8,
     /// Whether KVM logs its writes.
     pub(super) logged: bool,
-    /// Its dirty pages: as KVM's log has them or, with a dirty ring, as the ring told them.
+    /// Its dirty pages: from KVM's log or, with a dirty ring, from the ring.
     pub(super) log: DirtyBitmap,
     /// With a dirty ring: the pages that `log` has, as a list.
     pub(super) dirty: Vec<u32>,
@@ -104,7 +104,7 @@ impl GuestMemory {
         Ok(memory)
     }
 
-    /// Adds a slot of zeroed RAM that is no part of a snapshot, behind all others.
+    /// Adds a slot of zeroed RAM that is not part of a snapshot, after all others.
     ///
     /// # Errors
     /// The slot overlaps another one or the host refuses it; nothing has changed then.

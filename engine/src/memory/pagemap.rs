@@ -129,7 +129,7 @@ mod tests {
     fn both_ways_find_the_pages_that_were_touched() {
         const PAGES: usize = 5000;
         let mut map = memmap2::MmapMut::map_anon(PAGES * PAGE_SIZE).unwrap();
-        // Single pages, so many that one call cannot tell them all, and a run at the end.
+        // Single pages, more than one call can return, and a run at the end.
         let touched: Vec<usize> = (0..1200).map(|n| n * 4).chain(4990..PAGES).collect();
         for &index in &touched {
             map[index * PAGE_SIZE] = 1;

@@ -17,7 +17,7 @@ pub struct HotPage {
 }
 
 impl HotPage {
-    /// Whether it lies `n` pages behind `first`, in its slot and in the page file.
+    /// Whether it lies `n` pages after `first`, in its slot and in the page file.
     fn follows(&self, first: Self, n: u32) -> bool {
         let offset = u64::from(n) * PAGE_SIZE as u64;
         self.index.checked_sub(first.index) == Some(n)

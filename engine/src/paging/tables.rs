@@ -168,7 +168,7 @@ impl Tables {
     }
 
     /// The page table for the 2 MiB that `at` lies in; it and the tables above it are made where
-    /// they are missing. Its entry for `at` is at [`entry_in`].
+    /// they are missing. Its entry for `at` is at [`entry_in`](super::entry_in).
     ///
     /// # Errors
     /// No frame is left for a table.

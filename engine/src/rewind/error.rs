@@ -15,8 +15,8 @@ pub enum RewindError {
     /// A breakpoint could not be put back into a page that was just restored.
     #[error("put a breakpoint back into a restored page")]
     Patch(#[source] OutOfRam),
-    /// More pages are hot than the dirty ring has told of.
-    #[error("more pages of memory slot {slot} are hot than the dirty ring told of")]
+    /// More pages are hot than the dirty ring has named.
+    #[error("more pages of memory slot {slot} are hot than the dirty ring named")]
     HotSet {
         /// Slot number.
         slot: usize,

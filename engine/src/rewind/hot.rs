@@ -7,7 +7,7 @@ use crate::address::Pfn;
 use crate::kvm::KvmError;
 use crate::memory::{GuestMemory, HotPage, OutOfRam, Page, PageFile, SlotSpec, ZERO_PAGE};
 
-/// A page found unchanged in so many audits in a row is no longer hot.
+/// A page that this many audits in a row found unchanged is no longer hot.
 const AUDITS_UNCHANGED: u8 = 4;
 
 /// The hot set of one memory slot.
@@ -78,13 +78,13 @@ impl HotSlot {
         Ok(added)
     }
 
-    /// Adds the pages that the ring has told of since the last call.
+    /// Adds the pages that the ring has named since the last call.
     pub(super) fn promote_told(
         &mut self,
         memory: &GuestMemory,
         pristine: &PageFile,
     ) -> Result<u64, RewindError> {
-        // Every page that was told is hot until all of them are forgotten.
+        // Every page that the ring named is hot until all of them are forgotten.
         let told = memory.dirty_pages(self.slot);
         let new = told.get(self.pages.len()..).ok_or(RewindError::HotSet { slot: self.slot })?;
         if new.is_empty() {
@@ -137,8 +137,8 @@ impl HotSlot {
         self.patched_at = None;
     }
 
-    /// Protects the pages again, in the log, that have not changed for long. They hold the snapshot's bytes:
-    /// this is called after the copy.
+    /// Protects the pages again, in the log, that have not changed for long. They hold the
+    /// snapshot's bytes: this is called after the copy.
     pub(super) fn demote(&mut self, memory: &mut GuestMemory) -> Result<(), KvmError> {
         let mut kept = 0;
         for index in 0..self.pages.len() {

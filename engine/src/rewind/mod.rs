@@ -3,7 +3,7 @@
 //! Guest writes come from KVM, which protects every page when logging starts. A page that was
 //! written is copied by every rewind from then on (it is *hot*) and stays writable, so that a page
 //! that is written run after run costs one fault in all, and one copy per rewind. Pages that stop
-//! changing are found by comparing them from time to time. Who tells of the writes:
+//! changing are found by comparing them from time to time. The writes come from one of:
 //!
 //! - KVM's dirty log under manual protection, where a bit, once set, stays set and its page
 //!   writable. Pages that cooled are protected again one by one.
@@ -29,8 +29,8 @@ use crate::memory::{GuestMemory, HotPage, PageFile};
 use hot::HotSlot;
 use serde::Serialize;
 
-/// Every so many rewinds the hot pages are compared before they are copied. So many copies of a
-/// page take about as long as one fault on a nested host (docs/hosts.md).
+/// The hot pages are compared, before they are copied, once in this many rewinds. As many copies of
+/// a page take about as long as one fault on a nested host (docs/hosts.md).
 const AUDIT_EVERY: u64 = 128;
 
 /// What one rewind did.
@@ -46,7 +46,7 @@ pub struct Rewound {
     pub ring_full: u64,
 }
 
-/// Who tells which pages the guest has written.
+/// Where the pages that the guest has written are known from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WriteSource {
     Log,
@@ -119,11 +119,11 @@ impl HostRewind {
         Ok(done)
     }
 
-    /// Starts a new hot set, where a ring tells the writes, if that is the cheaper. All hot pages
+    /// Starts a new hot set, where a ring names the writes, if that is cheaper. All hot pages
     /// hold the snapshot's bytes: this is called after the copy.
     ///
-    /// A page that is cold at an audit was copied in vain since the one before, which costs about
-    /// a fault. So what is wasted on cold pages is at most what the faults of the others cost.
+    /// A page that is cold at an audit was copied for nothing since the one before, which costs
+    /// about a fault. So what is wasted on cold pages is at most what the faults of the others cost.
     fn cool_ring(
         &mut self,
         memory: &mut GuestMemory,

@@ -40,7 +40,7 @@ pub enum Class {
 /// When a run can have changed a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// In every run: nothing that the host sees tells that it did not.
+    /// In every run: nothing that the host sees rules it out.
     Always,
     /// In no run: the guest cannot reach it.
     Never,
@@ -131,7 +131,7 @@ pub const ORDER: [ClassRules; 12] = [
     rules(Class::Irqchips, Rule::Never, Rule::Always),
     // Exists with an irqchip only: without one a vCPU is always runnable. A vCPU that executes an
     // instruction which exits is runnable (`vcpu_run`, arch/x86/kvm/x86.c), as it was when it
-    // executed the OUT that the snapshot stands behind. Only a run that ended otherwise can have
+    // executed the OUT after which the snapshot was taken. Only a run that ended otherwise can have
     // left it halted or waiting.
     rules(Class::MpState, Rule::Never, Rule::WhenInterrupted),
     // Program: MOV DR faults at CPL 3, so that only a #DB reaches one: it leaves its cause in DR6.
@@ -163,13 +163,20 @@ impl Class {
         match self {
             Self::Lapic | Self::Irqchips | Self::MpState => state.irqchip.is_some(),
             Self::Pit => matches!(&state.irqchip, Some(irqchip) if irqchip.pit.is_some()),
-            _ => true,
+            Self::Tlb
+            | Self::Sregs
+            | Self::Xcrs
+            | Self::Xsave
+            | Self::Msrs
+            | Self::DebugRegs
+            | Self::Regs
+            | Self::Events => true,
         }
     }
 }
 
 impl Rule {
-    /// Whether the host must put the class back after such a run; `shown` tells whether the run
+    /// Whether the host must put the class back after such a run; `shown` is whether the run
     /// page shows another value of it than the snapshot's.
     #[must_use]
     pub fn asks_for_it(self, ran: RunFacts, shown: bool) -> bool {

@@ -78,7 +78,7 @@ impl IrqchipState {
 /// interrupt that is neither pending nor injected are left over from the last one delivered.
 fn effective(events: &k::kvm_vcpu_events) -> k::kvm_vcpu_events {
     let mut events = *events;
-    // Whether KVM tells of a triple fault is the host's affair.
+    // Whether KVM reports a triple fault depends on the host.
     events.flags &= !k::KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
     if events.exception.injected == 0 && events.exception.pending == 0 {
         events.exception = Default::default();

@@ -142,7 +142,7 @@ impl Prepared {
 
 /// The MSRs of a rewind: those that do not run by themselves, and before them the TSC.
 ///
-/// A guest at CPL 0 can move its TSC, by WRMSR of it or of TSC_ADJUST; the clock shall go on, but
+/// A guest at CPL 0 can move its TSC, by WRMSR of it or of TSC_ADJUST; the clock must go on, but
 /// not from where a run put it. A host's write of zero puts a vCPU back on the VM's own timeline
 /// (`kvm_synchronize_tsc`, arch/x86/kvm/x86.c: "force synchronization"), which a guest's write
 /// leaves alone, and moves nothing when the guest did not.

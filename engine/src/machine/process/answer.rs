@@ -85,8 +85,8 @@ impl ProcessDriver {
         }
     }
 
-    /// Goes on in another place than behind the system call, or the fault: in a handler, behind
-    /// one, or in another thread.
+    /// Goes on somewhere else than after the system call or the fault: in a handler, after one,
+    /// or in another thread.
     pub(super) fn go_elsewhere(
         &mut self,
         hw: &mut Hardware,
@@ -112,7 +112,7 @@ impl ProcessDriver {
         Ok(Flow::Stop(Stop::Snapshot))
     }
 
-    /// Serves a system call; the registers are those behind it. `before` is the program's extended
+    /// Serves a system call; the registers are those after it. `before` is the program's extended
     /// state, if the vCPU does not have it yet.
     pub(super) fn serve(
         &mut self,

@@ -52,7 +52,7 @@ pub(crate) struct ProcessDriver {
     /// Whether this run took a #DB, which leaves its cause in DR6.
     pub(in crate::machine) debug_exception: bool,
     /// What the last system call or fault did, and where the program goes on, if that is in a
-    /// handler, behind one, or in another thread.
+    /// handler, after one, or in another thread.
     pub(super) elsewhere: Option<Elsewhere>,
     /// Page-table entries that the guest was told to write, until an exit shows that it has.
     pub(super) stale: Vec<Gpa>,

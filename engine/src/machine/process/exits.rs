@@ -15,7 +15,7 @@ pub(super) enum ProgramExit {
     Other(Unsupported),
 }
 
-/// Runs to the next exit that means something, and tells where it was.
+/// Runs to the next exit that means something, and says where it was.
 pub(super) fn next_exit(hw: &mut Hardware) -> Result<ProgramExit, MachineError> {
     let exit = loop {
         if let Some(exit) = run_once(hw)? {
@@ -39,7 +39,7 @@ pub(super) fn next_exit(hw: &mut Hardware) -> Result<ProgramExit, MachineError> 
     })
 }
 
-/// Runs to the next exit, of which the place is still to be told; `None` is a full dirty ring.
+/// Runs to the next exit, whose place is not filled in yet; `None` is a full dirty ring.
 fn run_once(hw: &mut Hardware) -> Result<Option<ProgramExit>, MachineError> {
     Ok(Some(match hw.vcpu.run()? {
         Exit::MmioWrite { at, .. } if at.page_floor() == trap::GATE => ProgramExit::Gate(0),

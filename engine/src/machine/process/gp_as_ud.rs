@@ -1,10 +1,10 @@
-//! General-protection faults that a host tells as invalid opcodes.
+//! General-protection faults that a host reports as invalid opcodes.
 //!
 //! kvm_pvm has its emulator look at every #GP of CPL 3, and what the emulator does not know (most
 //! of SSE and AVX) it gives back as #UD. No CPU raises #UD for an instruction that it has, so that
-//! a valid one whose operand would raise #GP tells that it was that. Never asks what kind of host
+//! a valid one whose operand would raise #GP shows that it was that. Never asks what kind of host
 //! this is: on others there is nothing of the sort to find. EVEX-encoded instructions are left as
-//! they are told, because not every CPU has them.
+//! they are reported, because not every CPU has them.
 
 use iced_x86::{
     Decoder, DecoderOptions, EncodingKind, Instruction, InstructionInfoFactory, Mnemonic, Register,

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 /// by itself should do so undisturbed.
 const FIRST_PART: u32 = 8;
 const FIRST_MAX: Duration = Duration::from_millis(500);
-/// The slices behind one that was used up.
+/// The slices after one that was used up.
 const NEXT: Duration = Duration::from_millis(4);
 
 impl ProcessDriver {

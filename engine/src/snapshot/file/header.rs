@@ -41,7 +41,7 @@ pub(super) struct Header {
     pub(super) sections: Vec<(String, Vec<u8>)>,
 }
 
-/// Where a byte string lies, behind the pages.
+/// Where a byte string lies, after the pages.
 #[derive(Serialize, Deserialize)]
 pub(super) struct StoredBlob {
     /// From the start of the page data, in bytes; aligned.
@@ -90,7 +90,7 @@ impl Header {
         map_shared(file, &ranges).map_err(Problem::Blobs)
     }
 
-    /// Checks all that can be told without the rest of the file; `end` is where the header ends.
+    /// Checks all that can be checked without the rest of the file; `end` is where the header ends.
     /// Returns the length that the file must have.
     fn check(&self, end: u64) -> Result<u64, Problem> {
         let malformed = Problem::Section { section: "header" };

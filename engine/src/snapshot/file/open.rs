@@ -1,4 +1,4 @@
-//! Opens a snapshot file, checks its data, or tells what is in it. Never trusts it.
+//! Opens a snapshot file, checks its data, or reports what is in it. Never trusts it.
 
 use super::error::{FileError, Problem, io_error};
 use super::header::{self, CPU, GUEST, STATE};
@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
 
-/// What can be told of a file without loading it.
+/// What is known of a file without loading it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Info {
     /// Format version.
@@ -83,7 +83,7 @@ pub fn check_data(path: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
-/// What the header tells.
+/// What the header says.
 ///
 /// # Errors
 /// The file is missing, damaged or of another version.

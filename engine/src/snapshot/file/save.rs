@@ -91,7 +91,7 @@ impl<G: Clone + Stored + Serialize + DeserializeOwned> Snapshot<G> {
     }
 }
 
-/// Places byte strings behind the pages, in order.
+/// Places byte strings after the pages, in order.
 fn place(blobs: &[SharedBytes], extents: &[Extent]) -> Vec<StoredBlob> {
     let mut end = extents.iter().map(|e| u64::from(e.pages) * PAGE_SIZE as u64).sum::<u64>();
     let mut stored = Vec::with_capacity(blobs.len());

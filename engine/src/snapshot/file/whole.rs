@@ -72,7 +72,7 @@ fn temporary_name(name: &OsStr, number: u32) -> OsString {
     temporary
 }
 
-/// Creates a temporary file and locks it, which tells that somebody is writing it: the lock goes
+/// Creates a temporary file and locks it, which shows that somebody is writing it: the lock goes
 /// with its process, however that ends. Follows no link, and opens nothing that is there already.
 fn create(folder: &Path, name: &OsStr) -> io::Result<(PathBuf, File)> {
     let mut taken = io::Error::from(io::ErrorKind::AlreadyExists);

@@ -28,17 +28,17 @@ except gdb.MemoryError:
 open(path, 'wb').write(saved)
 end";
 
-pub struct Process {
-    pub registers: UnwindRegisters,
+pub(super) struct Process {
+    pub(super) registers: UnwindRegisters,
     /// The addresses of gdb's frames.
-    pub backtrace: Vec<u64>,
+    pub(super) backtrace: Vec<u64>,
     images: Vec<Image>,
     stack_at: u64,
     stack: Vec<u8>,
 }
 
 /// Compile C; `None`, with a note, where that does not work.
-pub fn compile(directory: &Path, source: &str, options: &[&str]) -> Option<PathBuf> {
+pub(super) fn compile(directory: &Path, source: &str, options: &[&str]) -> Option<PathBuf> {
     let (input, output) = (directory.join("program.c"), directory.join("program"));
     std::fs::write(&input, source).unwrap();
     let done = Command::new("cc").args(options).arg("-o").arg(&output).arg(&input).output();
@@ -51,7 +51,7 @@ pub fn compile(directory: &Path, source: &str, options: &[&str]) -> Option<PathB
 
 impl Process {
     /// Run a program under gdb until it crashes; `None`, with a note, without gdb.
-    pub fn crashed(program: &Path, arguments: &[&str]) -> Option<Self> {
+    pub(super) fn crashed(program: &Path, arguments: &[&str]) -> Option<Self> {
         let dump = program.with_extension("stack");
         let save = format!("python path, limit = '{}', {STACK_BYTES}\n{SAVE}", dump.display());
         let mut gdb = Command::new("gdb");
@@ -82,11 +82,11 @@ impl Process {
         })
     }
 
-    pub fn symbolizer(&self) -> Symbolizer {
+    pub(super) fn symbolizer(&self) -> Symbolizer {
         Symbolizer::new(self.images.clone())
     }
 
-    pub fn unwind(&self, symbolizer: &Symbolizer) -> Vec<Frame> {
+    pub(super) fn unwind(&self, symbolizer: &Symbolizer) -> Vec<Frame> {
         let mut read = |at: u64, buffer: &mut [u8]| {
             let start =
                 at.checked_sub(self.stack_at).and_then(|offset| usize::try_from(offset).ok());

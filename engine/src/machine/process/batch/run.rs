@@ -114,7 +114,7 @@ impl BatchRun<'_, '_> {
         self.agent.progress(&self.parts.hw.memory).filter(|index| possible.contains(index))
     }
 
-    /// The run that is under way; the ones before it are told.
+    /// The run that is under way; those before it are in the report.
     pub(super) fn current(&mut self) -> Result<Option<usize>, MachineError> {
         let Some(index) = self.index().filter(|index| *index < self.batch.len()) else {
             return Ok(None);
@@ -133,7 +133,7 @@ impl BatchRun<'_, '_> {
         self.parts.watchdog.arm(Instant::now(), self.options.limit);
     }
 
-    /// Tells the runs before `index`, which ended by themselves.
+    /// Reports the runs before `index`, which ended by themselves.
     fn fill(&mut self, index: usize) -> Result<(), MachineError> {
         for run in self.report.runs.len()..index {
             let status = self.agent.status(&self.parts.hw.memory, run)?;
@@ -149,7 +149,12 @@ impl BatchRun<'_, '_> {
         let is_moved = |fault: &Fault| self.agent.is_moved_code(fault.rip);
         match &outcome {
             Outcome::Crashed(fault) if is_moved(fault) => self.over(None),
-            _ => self.over(Some(outcome)),
+            Outcome::Crashed(_)
+            | Outcome::Exited { .. }
+            | Outcome::Halted
+            | Outcome::TimedOut
+            | Outcome::OutOfMemory
+            | Outcome::Unsupported(_) => self.over(Some(outcome)),
         }
     }
 
@@ -187,7 +192,7 @@ impl BatchRun<'_, '_> {
         Ok(Next::Go)
     }
 
-    /// Checks that what is told can be believed.
+    /// Checks that what is reported can be believed.
     fn finish(&mut self) -> Result<Next, MachineError> {
         let runs = self.report.runs.iter().zip(&self.report.by_host);
         // All of these are exits (`fill`); one that were none would be missing in the agent's hash.
@@ -272,7 +277,7 @@ impl BatchRun<'_, '_> {
         }
     }
 
-    /// Whether a program that goes on in a handler, behind one or in another thread can do so in a
+    /// Whether a program that goes on in a handler, after one or in another thread can do so in a
     /// batch; if so it does, in place of code that is replaced.
     pub(super) fn goes_on_elsewhere(&mut self) -> bool {
         let Some(Elsewhere { done, rip: at }) = self.driver.elsewhere.take() else { return true };
