@@ -3,7 +3,7 @@
 
 use crate::bare::boot;
 use crate::hostile::assert_nothing_is_left;
-use crate::support::{build_elf, kvm, limit};
+use crate::support::{build_elf, is_slow_host, kvm, limit};
 use dejavm_engine::guest::bare::BareSpec;
 use dejavm_engine::kvm::System;
 use dejavm_engine::machine::{Limit, Machine};
@@ -108,8 +108,9 @@ fn guest(system: &System, irqchip: bool) -> Machine {
 
 /// Does every deed twice, each followed by a good run.
 fn do_all(machine: &mut Machine, irqchip: bool) {
-    // Whatever a deed has done by then will do.
-    let short = Limit::time(Duration::from_millis(200));
+    // Whatever a deed has done by then will do: hundreds of thousands of instructions, where each
+    // is emulated.
+    let short = Limit::time(Duration::from_millis(if is_slow_host() { 200 } else { 50 }));
     for (how, end) in DEEDS.into_iter().chain(DEEDS.into_iter().rev()) {
         if how == BREAKPOINTS && is_emulated() {
             continue;

@@ -11,6 +11,7 @@ mod batch;
 mod batch_hostile;
 mod command;
 mod command_errors;
+mod compile;
 mod examples;
 mod faults;
 mod files;

@@ -2,7 +2,7 @@
 //! and contents.
 
 use crate::batch::batch_of;
-use crate::support::{build_c, in_guest, kvm, limit, machine, natively, spec, times};
+use crate::support::{Guest, build_c, in_guest, kvm, limit, machine, natively, spec, times};
 use dejavm_engine::machine::{BatchOptions, BatchReport};
 use dejavm_engine::outcome::Outcome;
 
@@ -45,10 +45,12 @@ fn random_memory_calls_leave_what_they_leave_natively() {
         return;
     }
     let program = build_c("memory_random", STATIC);
+    let mut spec = spec(&program, &[]);
+    let mut guest = Guest::new(&system, &mut spec);
     for seed in 0..times(12, 3) {
         let seed = format!("seed {seed}");
         let native = natively(&program, &[], seed.as_bytes());
-        let guest = in_guest(&system, &mut spec(&program, &[]), seed.as_bytes());
+        let guest = guest.run(seed.as_bytes());
         let pairs = guest.stdout.lines().zip(native.stdout.lines());
         for (guest, native) in pairs {
             assert_eq!(guest, native, "{seed}");

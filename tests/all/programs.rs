@@ -5,7 +5,7 @@
 //! the same arguments and environment.
 
 use crate::support::{
-    End, build_c, build_rust, guests, in_guest, installed, is_slow_host, kvm, natively,
+    End, Guest, build_c, build_rust, guests, installed, is_slow_host, kvm, natively,
     outcome_in_guest, spec,
 };
 use dejavm_engine::outcome::{Outcome, Unsupported};
@@ -323,9 +323,10 @@ fn ordinary_programs_behave_as_they_do_natively() {
     for case in CASES {
         let Some(program) = case.program.path() else { continue };
         let mut spec = spec(&program, case.args);
+        let mut guest = Guest::new(&system, &mut spec);
         for &input in some(case.inputs) {
             let bytes = input.bytes();
-            let guest = in_guest(&system, &mut spec, &bytes);
+            let guest = guest.run(&bytes);
             let native = natively(&program, case.args, &bytes);
             if masked(&guest) != masked(&native) {
                 let what = format!("{} {:?} on {input:?}", program.display(), case.args);

@@ -1,7 +1,9 @@
 //! Signals, timers and threads inside a program are what they are natively.
 
 use crate::batch::batch_of;
-use crate::support::{End, build_c, build_rust, in_guest, kvm, limit, machine, natively, spec};
+use crate::support::{
+    End, Guest, build_c, build_rust, in_guest, kvm, limit, machine, natively, spec,
+};
 use dejavm_engine::linux::{FileMapping, ProcessSpec};
 use dejavm_engine::machine::{BatchOptions, BatchReport, Machine, MachineSnapshot};
 use dejavm_engine::outcome::Outcome;
@@ -67,13 +69,14 @@ fn handlers_masks_stacks_and_timers_are_as_natively() {
 fn threads_work_wait_and_end_as_natively() {
     let Some(system) = kvm() else { return };
     for how in [&[][..], &["early"]] {
+        let mut spec = threads_spec(how);
+        let mut guest = Guest::new(&system, &mut spec);
         for work in WORK {
             // Its helper never ends, and so natively neither does the process.
             if (work, how) == ("first", &["early"]) {
                 continue;
             }
-            let guest = in_guest(&system, &mut threads_spec(how), work.as_bytes());
-            compare(&guest, &natively(&threads(), how, work.as_bytes()), work);
+            compare(&guest.run(work.as_bytes()), &natively(&threads(), how, work.as_bytes()), work);
         }
     }
 }
@@ -82,8 +85,10 @@ fn threads_work_wait_and_end_as_natively() {
 fn a_rust_program_with_threads_is_as_natively() {
     let Some(system) = kvm() else { return };
     let program = build_rust("threads");
+    let mut spec = spec(&program, &[]);
+    let mut guest = Guest::new(&system, &mut spec);
     for input in ["some words for a worker", "deep", "deep thread", "panic", "null"] {
-        let guest = in_guest(&system, &mut spec(&program, &[]), input.as_bytes());
+        let guest = guest.run(input.as_bytes());
         let native = natively(&program, &[], input.as_bytes());
         // The thread's number is in messages of newer standard libraries.
         let plain = |end: End| End { stderr: without_numbers(&end.stderr), ..end };

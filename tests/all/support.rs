@@ -1,5 +1,6 @@
 //! What the tests share: KVM or a reason, guests built from source, machines at their snapshot.
 
+pub use crate::compile::{build_c, build_elf, build_flat, build_rust, guests};
 use dejavm_engine::kvm::System;
 use dejavm_engine::linux::{INPUT_PATH, InputChannel, ProcessSpec};
 use dejavm_engine::machine::{Boot, Ended, Limit, Machine, ProcessPoint, Started};
@@ -7,7 +8,6 @@ use dejavm_engine::outcome::Outcome;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// RAM of the process guests here, in bytes.
@@ -71,95 +71,6 @@ fn scale() -> u32 {
     })
 }
 
-/// The folder of the guests' sources.
-pub fn guests() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests")
-}
-
-/// Compiles `tests/guests/c/NAME.c` with `cc` and gives the program's path.
-pub fn build_c(name: &str, flags: &[&str]) -> PathBuf {
-    let tag: String = flags.concat().chars().filter(char::is_ascii_alphanumeric).collect();
-    let flags = [&["-O1", "-g", "-w"], flags, &["-lm"]].concat();
-    compile(&format!("{name}-{tag}"), &format!("c/{name}.c"), &flags)
-}
-
-/// Assembles `tests/guests/bare/NAME.S` to a flat binary that is linked to run at `at`.
-pub fn build_flat(name: &str, at: u64) -> Vec<u8> {
-    let link = format!("-Wl,-Ttext={at:#x},--oformat=binary");
-    assemble(name, &format!("{name}-{at:x}.bin"), &link)
-}
-
-/// Assembles `tests/guests/bare/NAME.S` to a freestanding ELF file whose text is at `at`.
-pub fn build_elf(name: &str, at: u64) -> Vec<u8> {
-    assemble(name, &format!("{name}-{at:x}.elf"), &format!("-Wl,-Ttext={at:#x}"))
-}
-
-fn assemble(name: &str, out: &str, link: &str) -> Vec<u8> {
-    let flags = [
-        "-nostdlib",
-        "-static",
-        "-no-pie",
-        "-Wl,--build-id=none,-z,noseparate-code,-z,noexecstack",
-        "-Wa,-mx86-used-note=no",
-        link,
-    ];
-    std::fs::read(compile(out, &format!("bare/{name}.S"), &flags)).unwrap()
-}
-
-/// Compiles a source under `tests/guests` to the file `out` in the target folder.
-fn compile(out: &str, source: &str, flags: &[&str]) -> PathBuf {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let folder = build_folder();
-    let program = folder.join(out);
-    if is_prebuilt(&program) {
-        return program;
-    }
-    // Built beside its place and renamed, because tests that run at once may build the same one.
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let unfinished = folder.join(format!("{out}.{}-{count}", std::process::id()));
-    let mut cc = Command::new("cc");
-    // The source before the flags: libraries are searched for what came before them.
-    cc.arg("-o").arg(&unfinished).arg(guests().join(source)).args(flags);
-    let done = cc.output().expect("a C compiler named cc");
-    assert!(done.status.success(), "{cc:?}: {}", String::from_utf8_lossy(&done.stderr));
-    std::fs::rename(&unfinished, &program).unwrap();
-    program
-}
-
-/// Whether guests are not to be compiled (`DEJAVM_PREBUILT_GUESTS=1`), because this host has no
-/// compiler: `program` is then as an earlier run of the tests built it.
-fn is_prebuilt(program: &Path) -> bool {
-    let prebuilt = std::env::var_os("DEJAVM_PREBUILT_GUESTS").is_some_and(|v| v == "1");
-    assert!(
-        !prebuilt || program.exists(),
-        "{} is not built: run all the tests once where there is a compiler",
-        program.display()
-    );
-    prebuilt
-}
-
-fn build_folder() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
-/// Compiles `tests/guests/rust/NAME.rs` with the `rustc` that built the tests.
-pub fn build_rust(name: &str) -> PathBuf {
-    let program = build_folder().join(format!("{name}-rust"));
-    if is_prebuilt(&program) {
-        return program;
-    }
-    let status = Command::new("rustc")
-        .args(["--edition", "2024", "-O", "-g", "-o"])
-        .arg(&program)
-        .arg(guests().join("rust").join(format!("{name}.rs")))
-        .status()
-        .expect("rustc");
-    assert!(status.success(), "rustc failed on {name}");
-    program
-}
-
 /// `program args`; the input is the file that an argument `@@` names, else standard input.
 pub fn spec(program: &Path, args: &[&str]) -> ProcessSpec {
     let mut spec = ProcessSpec::new(program);
@@ -189,51 +100,76 @@ pub struct End {
     pub stderr: String,
 }
 
-/// One run in a guest, from boot to end.
+/// A program that is run in a guest, again and again from one snapshot.
 ///
 /// As the command does it: `spec` gets the host's system files that the program looked for, and
 /// the program is booted anew until it looks for no more.
+pub struct Guest<'a> {
+    system: &'a System,
+    spec: &'a mut ProcessSpec,
+    /// At its snapshot; none before the first boot, nor of a program that never looks at its input.
+    machine: Option<Machine>,
+}
+
+impl<'a> Guest<'a> {
+    pub fn new(system: &'a System, spec: &'a mut ProcessSpec) -> Self {
+        Self { system, spec, machine: None }
+    }
+
+    /// One run to its end.
+    pub fn run(&mut self, input: &[u8]) -> End {
+        let (outcome, stdout, stderr) = self.run_to_end(input);
+        let stderr = match outcome {
+            Outcome::Exited { .. } | Outcome::Crashed(_) => text(&stderr),
+            // What no native run says, so that a test which compares the two shows it.
+            ref other => {
+                return End { status: 255, stdout: text(&stdout), stderr: other.to_string() };
+            }
+        };
+        End { status: status_of(&outcome), stdout: text(&stdout), stderr }
+    }
+
+    fn run_to_end(&mut self, input: &[u8]) -> (Outcome, Vec<u8>, Vec<u8>) {
+        loop {
+            let started = match self.machine.take() {
+                Some(machine) => Started::AtSnapshot(Box::new(machine)),
+                None => {
+                    let boot = Boot::process(self.system, self.spec, RAM_BYTES, input).unwrap();
+                    boot.start(ProcessPoint::Input, limit()).unwrap()
+                }
+            };
+            let (end, wanted) = match started {
+                Started::Ended(ended) => {
+                    let wanted = ended.process().unwrap().wanted().clone();
+                    let Ended { report, stdout, stderr, .. } = *ended;
+                    ((report.outcome, stdout, stderr), wanted)
+                }
+                Started::AtSnapshot(mut machine) => {
+                    let report = machine.run(input, limit()).unwrap();
+                    let (out, err) = (machine.stdout().to_vec(), machine.stderr().to_vec());
+                    let wanted = machine.process().unwrap().wanted().clone();
+                    machine.rewind().unwrap();
+                    assert_eq!(machine.verify().unwrap(), []);
+                    self.machine = Some(*machine);
+                    ((report.outcome, out, err), wanted)
+                }
+            };
+            if !self.spec.system.take(&wanted) {
+                return end;
+            }
+            self.machine = None;
+        }
+    }
+}
+
+/// One run in a guest, from boot to end; see [`Guest`].
 pub fn in_guest(system: &System, spec: &mut ProcessSpec, input: &[u8]) -> End {
-    let (outcome, stdout, stderr) = run_to_end(system, spec, input);
-    let stderr = match outcome {
-        Outcome::Exited { .. } | Outcome::Crashed(_) => text(&stderr),
-        // What no native run says, so that a test which compares the two shows it.
-        ref other => return End { status: 255, stdout: text(&stdout), stderr: other.to_string() },
-    };
-    End { status: status_of(&outcome), stdout: text(&stdout), stderr }
+    Guest::new(system, spec).run(input)
 }
 
 /// As [`in_guest`], of a program that may end in any way.
 pub fn outcome_in_guest(system: &System, spec: &mut ProcessSpec, input: &[u8]) -> Outcome {
-    run_to_end(system, spec, input).0
-}
-
-fn run_to_end(
-    system: &System,
-    spec: &mut ProcessSpec,
-    input: &[u8],
-) -> (Outcome, Vec<u8>, Vec<u8>) {
-    loop {
-        let boot = Boot::process(system, spec, RAM_BYTES, input).unwrap();
-        let (end, wanted) = match boot.start(ProcessPoint::Input, limit()).unwrap() {
-            Started::Ended(ended) => {
-                let wanted = ended.process().unwrap().wanted().clone();
-                let Ended { report, stdout, stderr, .. } = *ended;
-                ((report.outcome, stdout, stderr), wanted)
-            }
-            Started::AtSnapshot(mut machine) => {
-                let report = machine.run(input, limit()).unwrap();
-                let (out, err) = (machine.stdout().to_vec(), machine.stderr().to_vec());
-                let wanted = machine.process().unwrap().wanted().clone();
-                machine.rewind().unwrap();
-                assert_eq!(machine.verify().unwrap(), []);
-                ((report.outcome, out, err), wanted)
-            }
-        };
-        if !spec.system.take(&wanted) {
-            return end;
-        }
-    }
+    Guest::new(system, spec).run_to_end(input).0
 }
 
 /// The status a shell shows for an outcome.

@@ -1,7 +1,7 @@
 //! ELF files: the loader's view of them, and that of symbols, lines, unwinding and blocks.
 
-use super::for_each_mutant;
 use super::mutate::interesting;
+use super::{folder, for_each_mutant};
 use crate::hostile::noise;
 use crate::support::{build_c, kvm, rounds, spec};
 use dejavm_engine::address::{Gva, PAGE_SIZE};
@@ -254,7 +254,7 @@ fn boot(system: &System, path: &Path) {
 
 fn mutants(name: &str, program: &Path, count: u64) {
     let system = kvm();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let base = fs::read(program).unwrap();
     let map = Map::of(&base);
     let functions = blocks::find(&base).unwrap().starts;

@@ -55,14 +55,17 @@ impl Pieces {
 
     /// The whole file; page data lies where the header's length puts it.
     pub fn assemble(&self) -> Vec<u8> {
-        let mut pieces = self.clone();
+        let sections = self.encoded_sections();
+        let mut head = self.head.clone();
+        let mut encoded = head.bytes();
         for _ in 0..3 {
-            let end = (PREFIX_BYTES + pieces.header().len()) as u64;
-            if let Some(Tree::Number(_, at)) = pieces.head.field("data_at") {
+            let end = (PREFIX_BYTES + encoded.len() + sections.len()) as u64;
+            if let Some(Tree::Number(_, at)) = head.field("data_at") {
                 *at = end.next_multiple_of(ALIGN);
             }
+            encoded = head.bytes();
         }
-        pieces.assemble_as_it_is(&pieces.header())
+        self.assemble_as_it_is(&[encoded, sections].concat())
     }
 
     fn assemble_as_it_is(&self, header: &[u8]) -> Vec<u8> {
@@ -79,11 +82,15 @@ impl Pieces {
     }
 
     fn header(&self) -> Vec<u8> {
+        [self.head.bytes(), self.encoded_sections()].concat()
+    }
+
+    fn encoded_sections(&self) -> Vec<u8> {
         let bytes = |bytes: &[u8]| Tree::Bytes(bytes.into(), None);
         let sections = self.sections.iter().map(|(name, value)| {
             Tree::Fields(vec![("", bytes(name.as_bytes())), ("", bytes(&value.bytes()))])
         });
-        [self.head.bytes(), Tree::List(sections.collect(), None).bytes()].concat()
+        Tree::List(sections.collect(), None).bytes()
     }
 
     /// A file that is wrong somewhere, most often behind checksums that are right.
@@ -127,16 +134,15 @@ impl Pieces {
                 }
                 file
             }
-            8 => self.with_section("cpu", noise),
-            9 | 10 => self.with_section("state", noise),
-            _ => self.with_section("guest", noise),
+            8 => pieces.with_section("cpu", noise),
+            9 | 10 => pieces.with_section("state", noise),
+            _ => pieces.with_section("guest", noise),
         }
     }
 
-    fn with_section(&self, wanted: &str, noise: &mut StdRng) -> Vec<u8> {
-        let mut pieces = self.clone();
-        mutate(pieces.section(wanted), noise);
-        pieces.assemble()
+    fn with_section(&mut self, wanted: &str, noise: &mut StdRng) -> Vec<u8> {
+        mutate(self.section(wanted), noise);
+        self.assemble()
     }
 
     /// A section's value.

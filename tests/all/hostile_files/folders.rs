@@ -1,7 +1,7 @@
 //! A campaign's output folder: queue, crashes, numbers, facts, lock; and dictionaries.
 
-use super::for_each_mutant;
 use super::mutate::interesting;
+use super::{folder, for_each_mutant};
 use crate::hostile::noise;
 use crate::support::rounds;
 use dejavm_corpus::{
@@ -161,8 +161,7 @@ fn copy(from: &BTreeMap<PathBuf, Vec<u8>>, base: &Path, to: &Path) {
 
 #[test]
 fn a_campaigns_folder_may_hold_anything() {
-    let shared = Path::new("/dev/shm");
-    let folder = tempfile::tempdir_in(shared).or_else(|_| tempfile::tempdir()).unwrap();
+    let folder = folder();
     let base = folder.path().join("base");
     fs::create_dir_all(base.join("seeds")).unwrap();
     fs::write(base.join("seeds/a"), b"xyz").unwrap();
@@ -214,7 +213,7 @@ fn a_campaigns_folder_may_hold_anything() {
 
 #[test]
 fn a_dictionary_may_hold_anything() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     fs::create_dir_all(folder.path().join("seeds")).unwrap();
     let dictionary = folder.path().join("dictionary");
     let whole = b"# tokens\nkw=\"true\"\n\"\\x00\\\\\\\"\"\nlow@2=\"a\"\n".to_vec();

@@ -12,12 +12,22 @@ mod snapshots;
 mod tree;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What one mutant may take; it is milliseconds.
 const HANG: Duration = Duration::from_secs(60);
+
+/// A folder in memory, because a mutant is written for each look at it.
+fn folder() -> tempfile::TempDir {
+    let shared = Path::new("/dev/shm");
+    match tempfile::tempdir_in(shared) {
+        Ok(folder) => folder,
+        Err(_) => tempfile::tempdir().unwrap(),
+    }
+}
 
 /// A number from the environment.
 fn asked(name: &str) -> Option<u64> {

@@ -1,8 +1,8 @@
 //! Snapshot files.
 
 use super::file::Pieces;
-use super::for_each_mutant;
 use super::tree::Tree;
+use super::{folder, for_each_mutant};
 use crate::hostile::{noise, random_calls};
 use crate::support::{build_c, build_elf, kvm, limit, machine, rounds, spec, with_causes};
 use dejavm_engine::guest::bare::BareSpec;
@@ -25,15 +25,6 @@ const RUN_ONE_IN: u64 = 24;
 /// list whose length is a lie gets room for up to 1 MiB of elements before they are missed (serde),
 /// and lists may be in one another.
 const OPEN_BYTES: (u64, u64) = (4 << 20, 8);
-
-/// A folder in memory, because a mutant is written for each look at it.
-fn folder() -> tempfile::TempDir {
-    let shared = Path::new("/dev/shm");
-    match tempfile::tempdir_in(shared) {
-        Ok(folder) => folder,
-        Err(_) => tempfile::tempdir().unwrap(),
-    }
-}
 
 /// The snapshot of a program without a C library, which has files and a pipe.
 fn program(system: &System, folder: &Path) -> PathBuf {
