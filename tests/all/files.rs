@@ -1,7 +1,7 @@
 //! Calls on files give what they give on Linux: a program makes them all, natively on a tmpfs and
 //! in a guest, and prints what came of each.
 
-use crate::support::{build_c, in_guest, kvm, spec};
+use crate::support::{build_c, copy_program, in_guest, kvm, spec};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -21,7 +21,7 @@ fn natively(program: &Path) -> String {
         let reachable = tempfile::tempdir().unwrap();
         std::fs::set_permissions(reachable.path(), Permissions::from_mode(0o755)).unwrap();
         let copy = reachable.path().join(program.file_name().unwrap());
-        std::fs::copy(program, &copy).unwrap();
+        copy_program(program, &copy);
         let mut command = Command::new(&copy);
         command.current_dir(folder.path()).stdin(Stdio::null()).uid(USER).gid(USER);
         return text(&command.output().unwrap().stdout);

@@ -215,6 +215,14 @@ fn text(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| char::from(byte)).collect()
 }
 
+/// Copies a program that is then executed, which another process does: where this one has a file
+/// open to write to, so has a child that another test starts at that moment, and until the child has
+/// become another program nobody can execute the file (`ETXTBSY`).
+pub fn copy_program(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg("-p").args([from, to]).status();
+    assert!(done.unwrap().success(), "{} to {}", from.display(), to.display());
+}
+
 /// A program of the system, or `None` after a line that names the package to install.
 pub fn installed(path: &str, package: &str) -> Option<PathBuf> {
     let found = Path::new(path).exists();

@@ -2,7 +2,7 @@
 
 use super::{Bench, HOST, INPUT, Row, check_by, row};
 use crate::invoke::text;
-use crate::support::kvm;
+use crate::support::{copy_program, kvm};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -22,7 +22,7 @@ fn as_nobody(bench: &Bench, line: &str) -> Option<Output> {
     // The folder and the command themselves must be within reach.
     mode(bench, "", 0o755);
     if !bench.path("dejavm").exists() {
-        bench.copy(Path::new(env!("CARGO_BIN_EXE_dejavm")), "dejavm");
+        copy_program(Path::new(env!("CARGO_BIN_EXE_dejavm")), &bench.path("dejavm"));
     }
     let mut command = bench.in_folder(bench.path("dejavm"));
     command.args(line.split_whitespace()).uid(NOBODY).gid(NOBODY);
