@@ -195,7 +195,7 @@ fn what_bounds_the_hosts_memory_is_not_believed() {
         ("written_bytes_max", number(u64::MAX), "may write"),
         ("written_bytes", number(0), "may write"),
         ("bytes_max", number(u64::MAX), "output"),
-        ("areas_max", number(u64::MAX), "mappings"),
+        ("vmas_max", number(u64::MAX), "mappings"),
         ("actions", many(0, Tree::Nothing), "signal actions"),
         ("root", number(1 << 51), "page tables"),
         ("arena.end", number(u64::MAX), "page tables"),
