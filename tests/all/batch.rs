@@ -209,7 +209,7 @@ fn no_run_of_a_batch_sees_what_an_earlier_one_left_in_registers_or_memory() {
 fn a_run_that_takes_too_long_is_the_one_that_is_told() {
     let Some(system) = kvm() else { return };
     let mut machine = guest(&system);
-    let options = within(100);
+    let options = within(300);
     let inputs: [&[u8]; 6] = [b"plain", b"h", b"s", b"l", b"o", b"plain"];
     let mut report = BatchReport::default();
     for _ in 0..rounds(3) {
