@@ -308,8 +308,31 @@ fn is_fine(told: &Option<Outcome>) -> bool {
     matches!(told, None | Some(Outcome::Exited { status: 0 } | Outcome::TimedOut))
 }
 
+/// The offset of the index of the present run, and of its check behind it.
+const INDEX: u64 = 8;
+
 /// Offsets of words that the agent sets before it uses them.
 const SCRATCH: std::ops::Range<u64> = 24..128;
+
+#[test]
+fn a_program_that_says_that_the_batch_is_over_does_not_run_for_ever() {
+    let Some(system) = kvm() else { return };
+    let mut machine = guest(&system);
+    for claimed in 0..=5 {
+        // As many more bytes as the index that it shall claim.
+        let mut over = with_address(b'b', AGENT + 5 * 0x1000 + INDEX);
+        over.resize(9 + claimed, 0);
+        let mut report = BatchReport::default();
+        let batch = batch_of([&b"plain"[..], &over, b"s", b"plain"]);
+        machine.run_batch(&batch, within(50), &mut report).unwrap();
+        let is_told = |index: usize| is_fine(&report.runs[index]);
+        assert!([0, 2, 3].into_iter().all(is_told), "{claimed}: {:?}", report.runs);
+        let is_exit = matches!(report.runs[1], Some(Outcome::Exited { .. }));
+        assert!(!is_exit, "{claimed}: {:?}", report.runs);
+        assert_eq!(machine.verify().unwrap(), []);
+        assert!(run(&mut machine, &batch_of([&b"plain"[..], b"s"])).runs.iter().all(is_fine));
+    }
+}
 
 #[test]
 fn a_program_that_jumps_into_the_agent_harms_only_itself() {

@@ -11,14 +11,18 @@ mod mutate;
 mod snapshots;
 mod tree;
 
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// What one mutant may take; it is milliseconds.
-const HANG: Duration = Duration::from_secs(60);
+/// How often the watcher looks whether a mutant is still the same.
+const LOOK: Duration = Duration::from_millis(20);
+/// So many looks at one mutant are a hang: a minute, where milliseconds are enough. Looks and not
+/// time, which goes on while the whole machine stands still.
+const HANG: u32 = 3000;
 
 /// A folder in memory, because a mutant is written for each look at it.
 fn folder() -> tempfile::TempDir {
@@ -65,16 +69,26 @@ fn for_each_mutant(count: u64, mut check: impl FnMut(u64)) {
 }
 
 fn watch(current: &AtomicU64, done: &AtomicBool) {
-    let mut since = (0, Instant::now());
+    let mut seen = (0, 0);
     while !done.load(Ordering::Relaxed) {
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(LOOK);
         let seed = current.load(Ordering::Relaxed);
-        if seed != since.0 {
-            since = (seed, Instant::now());
-        }
-        if since.1.elapsed() > HANG {
-            eprintln!("mutant {seed} hangs");
-            std::process::abort();
+        seen = if seed == seen.0 { (seed, seen.1 + 1) } else { (seed, 0) };
+        if seen.1 > HANG {
+            give_up(seed);
         }
     }
+}
+
+/// Says which mutant hangs, and where in the kernel each thread is. Straight to standard error: what
+/// a test prints is lost with its process.
+fn give_up(seed: u64) -> ! {
+    let mut text = format!("DEJAVM_MUTANT_SEED={seed} hangs\n");
+    for thread in std::fs::read_dir("/proc/self/task").unwrap().flatten() {
+        let read = |name| std::fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+        let (name, stat, call) = (read("comm"), read("stat"), read("syscall"));
+        text += &format!("{}: {}in {call}{}", name.trim(), stat, read("stack"));
+    }
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    std::process::abort();
 }

@@ -203,15 +203,15 @@ impl BatchRun<'_, '_> {
         if self.agent.is_whole(&self.parts.hw.memory, statuses) {
             return Ok(Next::Over);
         }
-        let ended = self.report.runs.iter_mut().zip(&self.report.by_host);
-        ended.filter(|(_, by_host)| !**by_host).for_each(|(run, _)| *run = None);
         self.lost()
     }
 
-    /// The program has written to the agent's memory, or jumped into its code: nothing it says is
+    /// The program has written to the agent's memory, or jumped into its code: nothing it said is
     /// believed any more. All that the program can write of it is made anew for the next batch.
     pub(super) fn lost(&mut self) -> Result<Next, MachineError> {
         self.report.is_distrusted = true;
+        let ended = self.report.runs.iter_mut().zip(&self.report.by_host);
+        ended.filter(|(_, by_host)| !**by_host).for_each(|(run, _)| *run = None);
         self.report.runs.resize(self.batch.len(), None);
         self.report.by_host.resize(self.batch.len(), false);
         mark_hot(&self.agent, &mut self.parts)?;
@@ -234,16 +234,20 @@ impl BatchRun<'_, '_> {
             return Ok(Next::Go);
         };
         self.in_doubt = false;
-        if index == self.timed && index < self.batch.len() {
-            // Alone it has time slices.
-            if self.driver.state.process.has_slices() {
-                return self.over(None);
-            }
-            return self.ended(Outcome::TimedOut);
+        if index != self.timed {
+            self.fill(index)?;
+            self.time(index);
+            return Ok(Next::Go);
         }
-        self.fill(index)?;
-        self.time(index);
-        Ok(Next::Go)
+        if index == self.batch.len() {
+            // After the last run the agent is long gone: the program has set the index, and spins.
+            return self.lost();
+        }
+        // Alone it has time slices.
+        if self.driver.state.process.has_slices() {
+            return self.over(None);
+        }
+        self.ended(Outcome::TimedOut)
     }
 
     pub(super) fn system_call(&mut self) -> Result<Next, MachineError> {
