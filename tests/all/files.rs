@@ -5,8 +5,9 @@ use crate::support::{build_c, copy_program, in_guest, kvm, spec};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use tempfile::TempDir;
 
 /// The guest's user, who is not root: root may do what others may not.
 const USER: u32 = 1000;
@@ -17,16 +18,19 @@ fn natively(program: &Path) -> String {
     let mut command = Command::new(program);
     command.current_dir(folder.path()).stdin(Stdio::null());
     if std::os::unix::fs::chown(folder.path(), Some(USER), Some(USER)).is_ok() {
-        // A copy that this user can reach.
-        let reachable = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(reachable.path(), Permissions::from_mode(0o755)).unwrap();
-        let copy = reachable.path().join(program.file_name().unwrap());
-        copy_program(program, &copy);
-        let mut command = Command::new(&copy);
-        command.current_dir(folder.path()).stdin(Stdio::null()).uid(USER).gid(USER);
-        return text(&command.output().unwrap().stdout);
+        command.uid(USER).gid(USER);
     }
     text(&command.output().unwrap().stdout)
+}
+
+/// A copy of the program where every user can reach it, and no folder on the way is the guest's
+/// working directory, which must be empty at first.
+fn reachable(program: &Path) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let copy = folder.path().join(program.file_name().unwrap());
+    copy_program(program, &copy);
+    (folder, copy)
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -35,7 +39,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn calls_on_files_give_what_they_give_natively() {
-    let program = build_c("files", &[]);
+    let (_folder, program) = reachable(&build_c("files", &[]));
     let native = natively(&program);
     assert!(native.lines().count() > 200, "it ended early: {native}");
     let Some(system) = kvm() else { return };
