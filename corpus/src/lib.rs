@@ -15,6 +15,7 @@ mod dictionary;
 mod executor;
 #[cfg(test)]
 mod mock;
+mod mutator;
 mod names;
 mod out;
 mod recorded;
@@ -29,6 +30,7 @@ pub use campaign::{Campaign, CampaignError, DEFAULT_MAX_LEN, Options};
 pub use chain::ErrorChain;
 pub use dictionary::{DictionaryError, LineProblem};
 pub use executor::hang_limit;
+pub use mutator::{Choices, CustomMutator};
 pub use out::OutError;
 pub use recorded::Recorded;
 pub use seeds::{SeedsError, SkipReason};

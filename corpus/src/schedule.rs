@@ -2,7 +2,7 @@
 //!
 //! Entries are chosen by LibAFL's weighted scheduler over its minimizer, which prefers for each
 //! block the entry with the least length times work; energy is AFL's performance score; mutations
-//! are havoc, crossover and dictionary tokens. What is added here keeps one seed one campaign:
+//! are havoc, crossover and dictionary tokens, and a share of them a mutator of the user's own. What is added here keeps one seed one campaign:
 //!
 //! - *Work instead of time.* LibAFL weighs entries by the time they took. Here each entry costs a
 //!   fixed price and one unit for each block it reaches, which no clock can change.
@@ -40,6 +40,7 @@ use libafl_bolts::rands::{Rand, StdRand};
 use libafl_bolts::tuples::{Merge, merge_tuple_list_type, tuple_list_type};
 
 use crate::coverage::BlockSet;
+use crate::mutator::{Choices, CustomMutator};
 
 /// Price of a run that reaches no block, in blocks. A run's fixed cost (rewind, exit) outweighs
 /// that of its blocks, so an entry must reach many more blocks to count as slow.
@@ -104,7 +105,8 @@ pub(crate) struct QueueCounts {
 pub(crate) struct Queue {
     state: State,
     scheduler: Minimizer,
-    mutator: HavocScheduledMutator<Mutations>,
+    havoc: HavocScheduledMutator<Mutations>,
+    custom: Option<Box<dyn CustomMutator>>,
     counts: QueueCounts,
     blocks_total: usize,
     /// Entries were added since favoured ones were chosen.
@@ -132,7 +134,8 @@ impl Queue {
         let weighted = WeightedScheduler::with_schedule(&mut state, &map, schedule);
         Ok(Self {
             scheduler: MinimizerScheduler::new(&map, weighted),
-            mutator: HavocScheduledMutator::with_max_stack_pow(
+            custom: None,
+            havoc: HavocScheduledMutator::with_max_stack_pow(
                 havoc_mutations().merge(tokens_mutations()),
                 STACK_POWER,
             ),
@@ -272,12 +275,35 @@ impl Queue {
         Ok(())
     }
 
+    /// Has a share of the mutants made by `mutator`.
+    pub(crate) fn set_mutator(&mut self, mutator: Option<Box<dyn CustomMutator>>) {
+        self.custom = mutator;
+    }
+
     /// Makes `mutant` a mutant of `parent`; `false` if it came out unchanged. Reuses the memory of
     /// `mutant`.
     pub(crate) fn mutate(&mut self, parent: &[u8], mutant: &mut BytesInput) -> Result<bool, Error> {
+        if let Some(is_changed) = self.mutate_by_custom(parent, mutant) {
+            return Ok(is_changed);
+        }
         mutant.resize(parent.len(), 0);
         mutant.mutator_bytes_mut().copy_from_slice(parent);
-        Ok(self.mutator.mutate(&mut self.state, mutant)? == MutationResult::Mutated)
+        Ok(self.havoc.mutate(&mut self.state, mutant)? == MutationResult::Mutated)
+    }
+
+    /// As [`mutate`](Self::mutate), by the user's own mutator; `None` if it is not its turn, or if
+    /// it has no mutant that may be run.
+    fn mutate_by_custom(&mut self, parent: &[u8], mutant: &mut BytesInput) -> Option<bool> {
+        let custom = self.custom.as_ref()?;
+        let max_len = self.state.max_size();
+        let mut choices = Choices::new(self.state.rand_mut());
+        if choices.below(100) >= usize::from(custom.percent()) {
+            return None;
+        }
+        let bytes = mutant.as_mut();
+        bytes.clear();
+        let is_made = custom.mutate(parent, &mut choices, max_len, bytes);
+        (is_made && bytes.len() <= max_len).then(|| bytes != parent)
     }
 
     /// Where the random numbers are, for [`restore`](Self::restore).
@@ -386,6 +412,61 @@ mod tests {
         let mut mutant = BytesInput::new(Vec::new());
         for _ in 0..10_000 {
             queue.mutate(&[b'x'; 60], &mut mutant).unwrap();
+            assert!(mutant.mutator_bytes().len() <= 64);
+        }
+    }
+
+    /// Appends a random byte, or as many as it is asked for.
+    #[derive(Debug)]
+    struct Longer(usize);
+
+    impl CustomMutator for Longer {
+        fn mutate(
+            &self,
+            parent: &[u8],
+            choices: &mut Choices<'_>,
+            _: usize,
+            mutant: &mut Vec<u8>,
+        ) -> bool {
+            mutant.extend_from_slice(parent);
+            (0..self.0).for_each(|_| mutant.push(choices.any() as u8));
+            self.0 > 0
+        }
+
+        fn percent(&self) -> u8 {
+            100
+        }
+    }
+
+    #[test]
+    fn a_custom_mutator_makes_its_mutants_again_from_a_checkpoint() {
+        let mut queue = queue(1);
+        queue.set_mutator(Some(Box::new(Longer(1))));
+        let mut mutants = || {
+            let checkpoint = queue.rng_checkpoint();
+            let mut mutant = BytesInput::new(Vec::new());
+            let mut made = Vec::new();
+            for _ in 0..20 {
+                assert!(queue.mutate(b"abc", &mut mutant).unwrap());
+                made.push(mutant.mutator_bytes().to_vec());
+            }
+            queue.restore(checkpoint);
+            made
+        };
+        let made = mutants();
+        assert!(made.iter().all(|mutant| mutant.len() == 4 && mutant.starts_with(b"abc")));
+        assert_eq!(made, mutants());
+    }
+
+    #[test]
+    fn havoc_makes_what_a_custom_mutator_has_not_or_has_too_long() {
+        for longer in [0, 1000] {
+            let mut queue = queue(1);
+            queue.set_mutator(Some(Box::new(Longer(longer))));
+            queue.add(&[b'x'; 60], &[1], None).unwrap();
+            let mut mutant = BytesInput::new(Vec::new());
+            let mutated = (0..50).filter(|_| queue.mutate(&[b'x'; 60], &mut mutant).unwrap());
+            assert!(mutated.count() > 40);
             assert!(mutant.mutator_bytes().len() <= 64);
         }
     }

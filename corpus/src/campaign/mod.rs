@@ -25,6 +25,7 @@ pub use options::{DEFAULT_MAX_LEN, Options};
 use libafl::mutators::Tokens;
 
 use crate::dictionary;
+use crate::mutator::CustomMutator;
 use crate::out::OutFolder;
 use crate::report;
 use crate::seeds::{self, Seeds};
@@ -39,6 +40,7 @@ pub struct Campaign {
     out: OutFolder,
     seeds: Seeds,
     tokens: Tokens,
+    mutator: Option<Box<dyn CustomMutator>>,
 }
 
 impl Campaign {
@@ -61,7 +63,12 @@ impl Campaign {
             None => Seeds::default(),
         };
         let out = OutFolder::open(&options.output, report::PLOT_HEADER)?;
-        Ok(Self { options, out, seeds, tokens })
+        Ok(Self { options, out, seeds, tokens, mutator: None })
+    }
+
+    /// Has a share of the mutants made by `mutator`, and the others by LibAFL's havoc.
+    pub fn set_mutator(&mut self, mutator: Box<dyn CustomMutator>) {
+        self.mutator = Some(mutator);
     }
 
     /// Runs the campaign on `target` until something stops it.
@@ -78,6 +85,7 @@ impl Campaign {
         let seeds = std::mem::take(&mut self.seeds);
         let tokens = std::mem::take(&mut self.tokens);
         let mut state = CampaignState::new(&self.options, &mut self.out, tokens, target, progress)?;
+        state.queue.set_mutator(self.mutator.take());
         let reason = state.start(seeds).and_then(|stop| match stop {
             Some(reason) => Ok(reason),
             None => state.fuzz(),
