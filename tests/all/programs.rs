@@ -202,6 +202,7 @@ import os, signal, sys, time
 from concurrent.futures import ThreadPoolExecutor
 with ThreadPoolExecutor(4) as pool:
     print(list(pool.map(len, sys.stdin)))
+signal.signal(signal.SIGINT, signal.default_int_handler) # which may be ignored natively
 signal.signal(signal.SIGALRM, lambda *_: print('alarm'))
 signal.setitimer(signal.ITIMER_REAL, 0.01)
 time.sleep(0.03)
