@@ -9,6 +9,7 @@ use dejavm_engine::machine::hardware::DirtySource;
 use dejavm_engine::machine::{Batch, BatchOptions, BatchReport, Limit, Machine, MachineError};
 use dejavm_engine::outcome::Outcome;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const REWINDS: u32 = 10_000;
@@ -184,6 +185,42 @@ fn a_run_that_fills_the_ring_goes_on_and_is_put_back() {
         }
     }
     assert_eq!(machine.verify().unwrap(), []);
+}
+
+/// Sends the calling thread the signal of kicks for as long as `work` takes.
+fn under_signals(work: impl FnOnce()) {
+    // SAFETY: it takes nothing and cannot fail.
+    let thread = unsafe { libc::gettid() };
+    let is_over = Arc::new(AtomicBool::new(false));
+    let sender = std::thread::spawn({
+        let is_over = Arc::clone(&is_over);
+        move || {
+            while !is_over.load(Ordering::Relaxed) {
+                // SAFETY: plain numbers; a machine has installed a handler for the signal.
+                unsafe {
+                    libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, libc::SIGRTMIN() + 1)
+                };
+                std::thread::sleep(Duration::from_micros(20));
+            }
+        }
+    });
+    work();
+    is_over.store(true, Ordering::Relaxed);
+    sender.join().unwrap();
+}
+
+#[test]
+fn a_signal_while_the_ring_is_given_back_loses_no_page() {
+    let Some(system) = kvm() else { return };
+    let Some(mut machine) = with_smallest_ring(&system, &writer("dirty", "1024")) else { return };
+    under_signals(|| {
+        for run in 0..rounds(100) {
+            let report = machine.run(b"", limit()).unwrap();
+            assert_eq!(report.outcome, Outcome::Exited { status: 0 }, "run {run}");
+            assert!(machine.rewind().unwrap().ring_full > 0, "run {run}");
+            assert_eq!(machine.verify().unwrap(), [], "run {run}");
+        }
+    });
 }
 
 #[test]

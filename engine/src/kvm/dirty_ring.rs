@@ -4,10 +4,15 @@
 //! An entry is taken here once, and keeps its place, its page writable, until all that were taken
 //! are given back together: the kernel takes entries back in order only, and protects their pages
 //! (`kvm_dirty_ring_reset`, virt/kvm/dirty_ring.c). Never knows which page was seen before.
+//!
+//! From Linux 6.17 on, that is cut short by a signal, and then the pages of up to 64 entries that
+//! the kernel has taken back stay writable: what is written to them later is in no ring. So signals
+//! wait meanwhile, and where something else cut it short, the caller is told.
 
 use super::error::KvmError;
 use super::mapping::SharedMapping;
 use super::raw;
+use super::signals;
 use super::system::System;
 use super::vcpu::VcpuFd;
 use super::vm::Vm;
@@ -28,7 +33,7 @@ const ENTRY_BYTES: usize = size_of::<k::kvm_dirty_gfn>();
 const DIRTY: u32 = 1;
 const RESET: u32 = 2;
 /// Calls in a row that give nothing back, after which the kernel is taken to be at odds with this
-/// process. A pending signal makes one return early; it is delivered before the next.
+/// process. A stop of the process makes one return early, which is over before the next.
 const RESETS_IN_VAIN_MAX: u32 = 1_000;
 
 const _: () = assert!(ENTRY_BYTES == 16);
@@ -40,6 +45,16 @@ pub struct DirtyPage {
     pub slot: u32,
     /// Its index in the slot.
     pub index: u64,
+}
+
+/// What became of the pages whose entries were given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum GivenBack {
+    /// They are protected.
+    Protected,
+    /// The kernel was cut short: any of them may still be writable, unseen.
+    InDoubt,
 }
 
 impl System {
@@ -137,16 +152,18 @@ impl DirtyRing {
     ///
     /// # Errors
     /// The ioctl failed, or the kernel did not take them all.
-    pub fn give_back(&mut self, vm: &Vm) -> Result<(), KvmError> {
+    pub fn give_back(&mut self, vm: &Vm) -> Result<GivenBack, KvmError> {
         let refused = |source| KvmError::Ioctl { call: "KVM_RESET_DIRTY_RINGS", source };
         for back in 1..=self.held {
             // Release: what was read of the entry was read before the kernel may write it anew.
             self.flags(self.next.wrapping_sub(back)).store(RESET, Ordering::Release);
         }
         let mut in_vain = 0;
+        let mut given = GivenBack::Protected;
         while self.held > 0 {
             // SAFETY: the VM's own descriptor; the call takes no memory of this process.
-            let done = match unsafe { raw::kvm_reset_dirty_rings(vm.fd.as_raw_fd(), 0) } {
+            let reset = || unsafe { raw::kvm_reset_dirty_rings(vm.fd.as_raw_fd(), 0) };
+            let done = match signals::while_blocked(reset).map_err(refused)? {
                 Ok(done) => u32::try_from(done).map_err(|_| refused(Errno::EPROTO))?,
                 Err(Errno::EINTR) => 0,
                 Err(error) => return Err(refused(error)),
@@ -155,12 +172,15 @@ impl DirtyRing {
                 return Err(refused(Errno::EPROTO));
             }
             self.held -= done;
+            if done > 0 && self.held > 0 {
+                given = GivenBack::InDoubt;
+            }
             in_vain = if done == 0 { in_vain + 1 } else { 0 };
             if in_vain == RESETS_IN_VAIN_MAX {
                 return Err(refused(Errno::EPROTO));
             }
         }
-        Ok(())
+        Ok(given)
     }
 
     /// The entry with number `number`, counted without end.

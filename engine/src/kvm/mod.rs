@@ -16,12 +16,15 @@ mod msr_filter;
 mod raw;
 mod run_page;
 mod selectors;
+mod signals;
 mod system;
 mod vcpu;
 mod vm;
 
 pub use coalesced::{COALESCED_MAX, COALESCED_MIN, CoalescedWrite};
-pub use dirty_ring::{DIRTY_RING_ENTRIES_MAX, DIRTY_RING_ENTRIES_MIN, DirtyPage, DirtyRing};
+pub use dirty_ring::{
+    DIRTY_RING_ENTRIES_MAX, DIRTY_RING_ENTRIES_MIN, DirtyPage, DirtyRing, GivenBack,
+};
 pub use error::KvmError;
 pub use eventfd::{DataMatch, EventFd, IoAddress, event_fd};
 pub use kick::{Kicker, install_kick_handler};

@@ -6,7 +6,7 @@
 
 use super::guest::{GuestMemory, Slot};
 use super::ring::RingLog;
-use crate::kvm::{DirtyBitmap, DirtyPage, DirtyRing, KvmError};
+use crate::kvm::{DirtyBitmap, DirtyPage, DirtyRing, GivenBack, KvmError};
 
 /// By the log.
 impl GuestMemory {
@@ -101,9 +101,8 @@ impl GuestMemory {
         self.harvest()?;
         if let Some(log) = &mut self.ring {
             log.full += 1;
-            log.ring.give_back(&self.vm)?;
         }
-        Ok(())
+        self.give_entries_back()
     }
 
     /// How often the ring was full since the last call.
@@ -117,12 +116,32 @@ impl GuestMemory {
     /// # Errors
     /// KVM refused to take the entries back.
     pub fn forget_dirty_pages(&mut self) -> Result<(), KvmError> {
-        if let Some(log) = &mut self.ring {
-            log.ring.give_back(&self.vm)?;
-        }
+        self.give_entries_back()?;
         for slot in &mut self.slots {
             for index in slot.dirty.drain(..) {
                 slot.log.words[index as usize / 64] = 0;
+            }
+        }
+        Ok(())
+    }
+    fn give_entries_back(&mut self) -> Result<(), KvmError> {
+        let Some(log) = &mut self.ring else { return Ok(()) };
+        match log.ring.give_back(&self.vm)? {
+            GivenBack::Protected => Ok(()),
+            GivenBack::InDoubt => self.protect_everything(),
+        }
+    }
+
+    /// Has KVM begin to log anew, which protects every page of the slots that are logged. It takes
+    /// milliseconds.
+    fn protect_everything(&mut self) -> Result<(), KvmError> {
+        for (number, slot) in self.slots.iter().enumerate().filter(|(_, slot)| slot.logged) {
+            let (at, bytes) = (slot.spec.start.0, slot.spec.bytes);
+            for log_dirty in [false, true] {
+                // SAFETY: the same mapping as in `new`; only the flags change.
+                unsafe {
+                    self.vm.set_memory_region(number as u32, at, slot.host, bytes, log_dirty)
+                }?;
             }
         }
         Ok(())
