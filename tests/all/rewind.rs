@@ -187,19 +187,18 @@ fn a_run_that_fills_the_ring_goes_on_and_is_put_back() {
     assert_eq!(machine.verify().unwrap(), []);
 }
 
-/// Sends the calling thread the signal of kicks for as long as `work` takes.
-fn under_signals(work: impl FnOnce()) {
-    // SAFETY: it takes nothing and cannot fail.
-    let thread = unsafe { libc::gettid() };
+/// Sends the calling thread the signal of kicks, meant for another vCPU, for as long as `work` takes.
+fn under_signals(system: &System, work: impl FnOnce()) {
+    let vcpu = system.create_vm().unwrap().create_vcpu().unwrap();
+    let kicker = vcpu.kicker();
+    let own = std::fs::read_link("/proc/thread-self").unwrap();
+    let thread = own.file_name().unwrap().to_str().unwrap().parse().unwrap();
     let is_over = Arc::new(AtomicBool::new(false));
     let sender = std::thread::spawn({
         let is_over = Arc::clone(&is_over);
         move || {
             while !is_over.load(Ordering::Relaxed) {
-                // SAFETY: plain numbers; a machine has installed a handler for the signal.
-                unsafe {
-                    libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, libc::SIGRTMIN() + 1)
-                };
+                kicker.kick(thread);
                 std::thread::sleep(Duration::from_micros(20));
             }
         }
@@ -213,7 +212,7 @@ fn under_signals(work: impl FnOnce()) {
 fn a_signal_while_the_ring_is_given_back_loses_no_page() {
     let Some(system) = kvm() else { return };
     let Some(mut machine) = with_smallest_ring(&system, &writer("dirty", "1024")) else { return };
-    under_signals(|| {
+    under_signals(&system, || {
         for run in 0..rounds(100) {
             let report = machine.run(b"", limit()).unwrap();
             assert_eq!(report.outcome, Outcome::Exited { status: 0 }, "run {run}");
