@@ -176,6 +176,9 @@ impl Target for GuestTarget {
     fn run(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
         self.hits.clear();
         let (exit_kind, duration) = self.once(input)?;
+        if let Some(batches) = &mut self.batches {
+            batches.pace.ran_alone();
+        }
         know(&mut self.known, &self.hits, true);
         Ok(Execution { exit_kind, blocks: &self.hits, duration })
     }
@@ -199,7 +202,10 @@ impl Target for GuestTarget {
         let hit = report.hits.iter().map(|hit| hit.run as usize).min();
         let finished = |run: &&Option<Outcome>| matches!(run, Some(Outcome::Exited { .. }));
         let runs = report.runs.iter().take_while(finished).count().min(hit.unwrap_or(usize::MAX));
-        pace.ran(report.runs.len(), report.duration);
+        // Breakpoints are hit once, and their exits say nothing of the runs to come.
+        if report.hits.is_empty() {
+            pace.ran(report.runs.len(), report.duration);
+        }
         // `run` shall report them, of the same input.
         let blocks: Vec<u32> = report.hits.iter().map(|hit| hit.block).collect();
         if !blocks.is_empty() {

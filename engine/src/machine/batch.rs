@@ -123,33 +123,54 @@ impl BatchReport {
 
 /// How many inputs make a batch of about a millisecond: enough to make the exit cheap, and few
 /// enough that a finding does not wait.
+///
+/// Counts runs and their time only; whether a batch said anything of a run's usual cost is for its
+/// user to know.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchPace {
     len: usize,
+    /// Runs by themselves since batches were too slow.
+    alone: u32,
 }
 
 impl Default for BatchPace {
     fn default() -> Self {
-        Self { len: Self::LEN_FIRST }
+        Self { len: Self::LEN_FIRST, alone: 0 }
     }
 }
 
 impl BatchPace {
     const TIME: Duration = Duration::from_millis(1);
     const LEN_FIRST: usize = 16;
+    /// Runs by themselves after which a batch is tried again: what was slow was perhaps the host,
+    /// or the first runs of a program.
+    const ALONE: u32 = 256;
 
-    /// The length that the next batch should have; at least 1.
+    /// The length that the next batch should have; at least 1, which is no batch.
     #[must_use]
     pub const fn batch_len(self) -> usize {
         self.len
     }
 
-    /// Takes into account that `runs` runs took `time`. The length at most doubles or halves.
+    /// Takes into account that `runs` runs of a batch took `time`. The length at most doubles or
+    /// halves.
     pub fn ran(&mut self, runs: usize, time: Duration) {
         let each = time.as_nanos() / runs.max(1) as u128;
         let fitting = usize::try_from(Self::TIME.as_nanos() / each.max(1)).unwrap_or(usize::MAX);
         let (low, high) = ((self.len / 2).max(1), (self.len * 2).min(Batch::LEN_MAX));
         self.len = fitting.clamp(low, high);
+        self.alone = 0;
+    }
+
+    /// Takes a run by itself into account: after some of them a batch is tried again.
+    pub fn ran_alone(&mut self) {
+        if self.len > 1 {
+            return;
+        }
+        self.alone += 1;
+        if self.alone >= Self::ALONE {
+            (self.len, self.alone) = (2, 0);
+        }
     }
 }
 
@@ -168,6 +189,33 @@ mod tests {
         assert_eq!(settle(Duration::from_micros(100)), 10);
         assert_eq!(settle(Duration::from_secs(1)), 1);
         assert_eq!(settle(Duration::ZERO), Batch::LEN_MAX);
+    }
+
+    #[test]
+    fn batches_that_were_too_slow_once_are_tried_again() {
+        let mut pace = BatchPace::default();
+        (0..20).for_each(|_| pace.ran(pace.batch_len(), Duration::from_secs(1)));
+        assert_eq!(pace.batch_len(), 1);
+        (1..BatchPace::ALONE).for_each(|_| pace.ran_alone());
+        assert_eq!(pace.batch_len(), 1);
+        pace.ran_alone();
+        assert_eq!(pace.batch_len(), 2);
+        // Still too slow: as many runs again.
+        pace.ran(2, Duration::from_secs(1));
+        assert_eq!(pace.batch_len(), 1);
+        (0..BatchPace::ALONE).for_each(|_| pace.ran_alone());
+        (0..20).for_each(|_| {
+            let len = pace.batch_len();
+            pace.ran(len, Duration::from_micros(2) * len as u32);
+        });
+        assert_eq!(pace.batch_len(), 500);
+    }
+
+    #[test]
+    fn a_run_by_itself_between_batches_is_no_reason_for_shorter_ones() {
+        let mut pace = BatchPace::default();
+        (0..1000).for_each(|_| pace.ran_alone());
+        assert_eq!(pace.batch_len(), BatchPace::LEN_FIRST);
     }
 
     #[test]
