@@ -315,6 +315,24 @@ const INDEX: u64 = 8;
 const SCRATCH: std::ops::Range<u64> = 24..128;
 
 #[test]
+fn a_program_whose_exits_never_end_times_out() {
+    let Some(system) = kvm() else { return };
+    let mut machine = guest(&system);
+    for endless in [&b"f"[..], b"q", b"o"] {
+        let mut report = BatchReport::default();
+        let batch = batch_of([&b"plain"[..], endless, b"plain"]);
+        machine.run_batch(&batch, within(20), &mut report).unwrap();
+        let what = endless.escape_ascii();
+        let is_late = matches!(report.runs[1], None | Some(Outcome::TimedOut));
+        assert!(is_late && is_fine(&report.runs[2]), "{what}: {:?}", report.runs);
+        let limit = Limit::time(patience(Duration::from_millis(20)));
+        assert_eq!(machine.run(endless, limit).unwrap().outcome, Outcome::TimedOut, "{what}");
+        machine.rewind().unwrap();
+        assert_eq!(machine.verify().unwrap(), [], "{what}");
+    }
+}
+
+#[test]
 fn a_program_that_says_that_the_batch_is_over_does_not_run_for_ever() {
     let Some(system) = kvm() else { return };
     let mut machine = guest(&system);

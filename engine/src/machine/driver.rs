@@ -8,7 +8,7 @@ use super::flow::{Flow, Stop};
 use super::guest_state::GuestState;
 use super::hardware::Hardware;
 use super::process::ProcessDriver;
-use super::watchdog::{HIT_ALLOWANCE, Watchdog};
+use super::watchdog::{Exits, Watchdog};
 use crate::arch::control::RFLAGS_IF;
 use crate::linux::process::Process;
 use crate::outcome::Outcome;
@@ -70,13 +70,13 @@ impl Driver {
         pages.read(crate::address::Gva(at), out).is_ok()
     }
 
-    /// Time that the run may take on top of its limit, because the engine and not the guest spent
-    /// it: breakpoints that were hit for the first time.
-    pub(super) fn allowance(&self) -> Duration {
-        match self {
-            Self::Process(driver) => HIT_ALLOWANCE.saturating_mul(driver.hits.len() as u32),
-            Self::Bare(_) => Duration::ZERO,
-        }
+    /// The run's exits so far, `all` together: their time is the engine's and not the guest's.
+    fn exits(&self, all: u64) -> Exits {
+        let hits = match self {
+            Self::Process(driver) => driver.hits.len() as u64,
+            Self::Bare(_) => 0,
+        };
+        Exits { hits, others: all.saturating_sub(hits) }
     }
 
     /// What the guest can reach of its CPU.
@@ -157,7 +157,7 @@ pub(super) fn drive(
                 if halted_for_good(hw)? {
                     return Ok(Stop::Ended(Outcome::Halted));
                 }
-                if watchdog.expired(driver.allowance()) {
+                if watchdog.expired(driver.exits(*exits)) {
                     return Ok(Stop::Ended(out_of_time(hw)?));
                 }
                 if watchdog.slice_is_over()

@@ -6,6 +6,7 @@ use crate::memory::{MemoryError, OutOfRam};
 use crate::outcome::Unsupported;
 use crate::paging::TablesError;
 use crate::rewind::RewindError;
+use std::time::Duration;
 
 /// What the host failed at. What a guest does is an [`Outcome`](crate::outcome::Outcome).
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,12 @@ pub enum MachineError {
     Stub {
         /// How.
         exit: Unsupported,
+    },
+    /// One of the engine's own stubs did not come to its end, as where a snapshot file has another.
+    #[error("a stub inside the guest did not end within {limit:?}")]
+    StubSpins {
+        /// The time that it was given.
+        limit: Duration,
     },
     /// The machine was run without being rewound.
     #[error("the machine has run since its last rewind: rewind it first")]

@@ -9,11 +9,13 @@ use super::guest_state::GuestState;
 use super::hardware::Hardware;
 use super::readiness::Readiness;
 use super::run::Machine;
+use super::watchdog::{Exits, STUB_TIME_MAX, Watchdog};
 use crate::address::Pfn;
 use crate::exit::Exit;
 use crate::guest::process::trap;
 use crate::memory::{Page, ZERO_PAGE};
 use crate::state::{Difference, Ending};
+use std::time::Instant;
 
 /// Pages that are named one by one; of the others the number is given.
 const PAGES_NAMED_MAX: usize = 64;
@@ -61,7 +63,10 @@ impl Machine {
                 return Err(MachineError::Invariant("entering the program ended it"));
             }
             self.readiness = Readiness::Ran(Ending::Asked);
-            run_to_gate(&mut self.hw)?;
+            self.watchdog.arm(Instant::now(), Some(STUB_TIME_MAX));
+            let done = run_to_gate(&mut self.hw, &self.watchdog);
+            self.watchdog.disarm();
+            done?;
             self.rewind()?;
         }
         Ok(())
@@ -118,11 +123,16 @@ impl Machine {
     }
 }
 
-fn run_to_gate(hw: &mut Hardware) -> Result<(), MachineError> {
+fn run_to_gate(hw: &mut Hardware, watchdog: &Watchdog) -> Result<(), MachineError> {
     loop {
         match hw.vcpu.run()? {
             Exit::MmioWrite { at, .. } if at.page_floor() == trap::GATE => return Ok(()),
-            Exit::Interrupted => hw.vcpu.clear_kick(),
+            Exit::Interrupted => {
+                hw.vcpu.clear_kick();
+                if watchdog.expired(Exits::default()) {
+                    return Err(MachineError::StubSpins { limit: STUB_TIME_MAX });
+                }
+            }
             Exit::DirtyRingFull => hw.memory.drain_dirty_ring()?,
             other => return Err(MachineError::Stub { exit: other.unsupported(0) }),
         }

@@ -11,9 +11,16 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Ample for one breakpoint's exit, also where VMs are nested (30 to 80 us were measured) or the CPU
-/// is emulated on a busy host.
-pub(super) const HIT_ALLOWANCE: Duration = Duration::from_micros(300);
+/// Ample for one exit, also where VMs are nested (30 to 80 us were measured) or the CPU is emulated
+/// on a busy host.
+const EXIT_ALLOWANCE: Duration = Duration::from_micros(300);
+/// How many times its limit a run's exits may take at most: one whose exits never end has to time
+/// out too.
+const ALLOWED_LIMITS: u64 = 4;
+
+/// The engine's own code in the guest takes microseconds, and never ends where a snapshot file has
+/// other page tables or descriptor tables than the engine's.
+pub(super) const STUB_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How often the thread looks while a run has a deadline; a time-out is late by at most this.
 const TICK: Duration = Duration::from_millis(2);
@@ -22,11 +29,31 @@ const POLL_TICKS: u32 = 8;
 /// How long it looks on after the last run before it sleeps until woken.
 const IDLE_TICKS: u32 = 50;
 
+/// Exits of a run, by how many there can be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Exits {
+    /// Breakpoints that were hit, each of which is hit once.
+    pub(super) hits: u64,
+    /// All others: a guest can make them without end.
+    pub(super) others: u64,
+}
+
+impl Exits {
+    fn allowance_ns(self, limit_ns: u64) -> u64 {
+        let each = ns(EXIT_ALLOWANCE);
+        let others = each.saturating_mul(self.others);
+        let most = limit_ns.saturating_mul(ALLOWED_LIMITS);
+        each.saturating_mul(self.hits).saturating_add(others.min(most))
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     epoch: Instant,
     /// Nanoseconds after `epoch`; 0 is none.
     deadline_ns: AtomicU64,
+    /// The limit that led to the deadline.
+    limit_ns: AtomicU64,
     /// When the time slice is over, likewise. It counts only while there is a deadline.
     slice_ns: AtomicU64,
     thread: AtomicI32,
@@ -54,6 +81,7 @@ impl Watchdog {
         let shared = Arc::new(Shared {
             epoch: Instant::now(),
             deadline_ns: AtomicU64::new(0),
+            limit_ns: AtomicU64::new(0),
             slice_ns: AtomicU64::new(0),
             thread: AtomicI32::new(0),
             // It looks before it ever sleeps. If this began as false, each run of a machine that is
@@ -109,6 +137,7 @@ impl Watchdog {
             None => return self.disarm(),
         };
         shared.thread.store(current_thread(), Ordering::Relaxed);
+        shared.limit_ns.store(ns(limit), Ordering::Relaxed);
         shared.deadline_ns.store(shared.moment(now, limit), Ordering::SeqCst);
         if !shared.awake.load(Ordering::SeqCst) {
             // The lock makes sure that the thread is not between its last look and its wait.
@@ -122,10 +151,12 @@ impl Watchdog {
         self.shared.deadline_ns.store(0, Ordering::SeqCst);
     }
 
-    /// Whether the limit, and `allowance` on top of it, has passed.
+    /// Whether the limit has passed, and on top of it what the run's exits may take, which the
+    /// engine spends and not the guest.
     #[must_use]
-    pub(super) fn expired(&self, allowance: Duration) -> bool {
-        self.shared.is_over(&self.shared.deadline_ns, ns(allowance))
+    pub(super) fn expired(&self, exits: Exits) -> bool {
+        let limit_ns = self.shared.limit_ns.load(Ordering::Relaxed);
+        self.shared.is_over(&self.shared.deadline_ns, exits.allowance_ns(limit_ns))
     }
 }
 
@@ -208,4 +239,21 @@ fn current_thread() -> i32 {
         static ID: i32 = nix::unistd::gettid().as_raw();
     }
     ID.with(|id| *id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exits_without_end_have_a_limit_and_breakpoints_have_none() {
+        let limit_ns = ns(Duration::from_millis(20));
+        let allowance =
+            |hits, others| Duration::from_nanos(Exits { hits, others }.allowance_ns(limit_ns));
+        assert_eq!(allowance(0, 0), Duration::ZERO);
+        assert_eq!(allowance(0, 10), Duration::from_millis(3));
+        assert_eq!(allowance(0, u64::MAX), Duration::from_millis(80));
+        assert_eq!(allowance(1000, 10), Duration::from_millis(303));
+        assert_eq!(Exits { hits: 0, others: 7 }.allowance_ns(u64::MAX), 7 * 300_000);
+    }
 }

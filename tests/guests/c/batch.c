@@ -203,6 +203,21 @@ static void over(void) {
         __asm__ volatile("");
 }
 
+static void do_nothing(int signal) { (void)signal; }
+
+/* A fault whose handler comes back to it. */
+static void refault(void) {
+    CHECK(signal(SIGSEGV, do_nothing) == SIG_DFL);
+    *(volatile char *)8 = 1;
+}
+
+/* A page that is new each time. */
+static void touch_fresh(void) {
+    char *fresh = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    fresh[0] = 1;
+    munmap(fresh, PAGE);
+}
+
 int main(int argc, char **argv) {
     mapping = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     strcpy(mapping, "mapped");
@@ -228,6 +243,8 @@ int main(int argc, char **argv) {
     case 'r': reserve(); break;
     case 's': spoil(); break;
     case 'b': over(); break;
+    case 'f': refault(); break;
+    case 'q': for (;;) touch_fresh();
     /* Pokes at any address; the program's own are fine. */
     case 'w': *(volatile uint64_t *)number() = 0x1122334455667788; break;
     case 'x': ((void (*)(void))number())(); break;

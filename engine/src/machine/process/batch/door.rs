@@ -10,6 +10,7 @@ use crate::machine::guest_state::MachineSnapshot;
 use crate::machine::hardware::Hardware;
 use crate::machine::process::driver::ProcessDriver;
 use crate::machine::process::state::ProcessState;
+use crate::machine::watchdog::{Exits, STUB_TIME_MAX};
 use crate::state::Ending;
 use std::time::Instant;
 
@@ -62,7 +63,7 @@ impl ProcessDriver {
             std::mem::swap(&mut self.state.tables, &mut agent.tables);
             self.under_agent = true;
         }
-        let (input_of, timed, interruptions, in_doubt) = (None, 0, 0, false);
+        let (input_of, timed, exits, in_doubt) = (None, 0, Exits::default(), false);
         let mut run = BatchRun {
             driver: self,
             agent,
@@ -72,7 +73,7 @@ impl ProcessDriver {
             report,
             input_of,
             timed,
-            interruptions,
+            exits,
             in_doubt,
         };
         let ended = run.run();
@@ -92,7 +93,7 @@ impl ProcessDriver {
         // No further input: the agent puts everything back and says so.
         agent.set_count(memory, 0)?;
         parts::enter(self, &agent, &mut parts, agent.reset_entry())?;
-        parts.watchdog.arm(Instant::now(), Some(parts::RESET_TIME_MAX));
+        parts.watchdog.arm(Instant::now(), Some(STUB_TIME_MAX));
         let is_idle = parts::run_to_idle(parts.hw, &agent, parts.watchdog);
         parts.watchdog.disarm();
         if !is_idle? {

@@ -103,7 +103,6 @@ impl BatchRun<'_, '_> {
         } else {
             self.agent.set_touched(&mut self.parts.hw.memory, true)?;
         }
-        self.interruptions += 1;
         Ok(verdict)
     }
 
@@ -122,7 +121,6 @@ impl BatchRun<'_, '_> {
         } else {
             self.agent.set_touched(memory, true)?;
         }
-        self.interruptions += 1;
         Ok(FaultAction::Retry)
     }
 }

@@ -12,11 +12,10 @@ use crate::machine::hardware::Hardware;
 use crate::machine::process::driver::ProcessDriver;
 use crate::machine::process::exits::{ProgramExit, next_exit};
 use crate::machine::process::state::ProcessState;
-use crate::machine::watchdog::Watchdog;
+use crate::machine::watchdog::{Exits, Watchdog};
 use crate::rewind::{HostRewind, Patches};
 use crate::state::{Ending, Prepared, RewindMode, RunFacts};
 use kvm_bindings::{kvm_regs, kvm_sregs};
-use std::time::Duration;
 
 /// The parts of a machine that a batch needs.
 pub(in crate::machine) struct BatchParts<'m> {
@@ -67,10 +66,6 @@ pub(super) fn enter(
     driver.resume(parts.hw, regs)
 }
 
-/// The agent puts a run back in microseconds, and never ends where a snapshot file has other page
-/// tables or descriptor tables than the engine's own.
-pub(super) const RESET_TIME_MAX: Duration = Duration::from_secs(2);
-
 /// Whether the agent came to its end.
 pub(super) fn run_to_idle(
     hw: &mut Hardware,
@@ -82,7 +77,7 @@ pub(super) fn run_to_idle(
             ProgramExit::Gate(rip) => return Ok(agent.exit_at(rip) == Some(AgentExit::Idle)),
             ProgramExit::Interrupted => {
                 hw.vcpu.clear_kick();
-                if watchdog.expired(Duration::ZERO) {
+                if watchdog.expired(Exits::default()) {
                     return Ok(false);
                 }
             }

@@ -13,7 +13,7 @@ use crate::machine::process::driver::{Elsewhere, ProcessDriver};
 use crate::machine::process::exception::{Exception, Taken, take_exception};
 use crate::machine::process::exits::{ProgramExit, next_exit, poked};
 use crate::machine::process::state::ProcessState;
-use crate::machine::watchdog::HIT_ALLOWANCE;
+use crate::machine::watchdog::Exits;
 use crate::outcome::{Fault, Outcome};
 use crate::state::Ending;
 use std::time::Instant;
@@ -41,8 +41,8 @@ pub(super) struct BatchRun<'a, 'm> {
     pub(super) input_of: Option<usize>,
     /// The run that the watchdog's limit is for.
     pub(super) timed: usize,
-    /// Breakpoints and first writes since that limit was set: their time is not the guest's.
-    pub(super) interruptions: u32,
+    /// Exits since that limit was set: their time is not the guest's.
+    pub(super) exits: Exits,
     /// A kick found the agent's memory in the middle of a change.
     pub(super) in_doubt: bool,
 }
@@ -59,6 +59,7 @@ impl BatchRun<'_, '_> {
         self.time(0);
         loop {
             self.report.exits += 1;
+            self.exits.others += 1;
             if self.step()? == Next::Over {
                 return Ok(());
             }
@@ -129,7 +130,7 @@ impl BatchRun<'_, '_> {
     /// Starts the limit of run `index`.
     fn time(&mut self, index: usize) {
         self.timed = index;
-        self.interruptions = 0;
+        self.exits = Exits::default();
         self.parts.watchdog.arm(Instant::now(), self.options.limit);
     }
 
@@ -221,8 +222,7 @@ impl BatchRun<'_, '_> {
 
     fn interrupted(&mut self) -> Result<Next, MachineError> {
         self.parts.hw.vcpu.clear_kick();
-        let allowance = HIT_ALLOWANCE.saturating_mul(self.interruptions);
-        if !self.parts.watchdog.expired(allowance) {
+        if !self.parts.watchdog.expired(self.exits) {
             return Ok(Next::Go);
         }
         let Some(index) = self.index() else {
@@ -330,9 +330,9 @@ impl BatchRun<'_, '_> {
                 return self.over(None);
             }
         }
+        self.exits.hits += self.driver.hits.len() as u64;
         let hits = self.driver.hits.drain(..).map(|block| BlockHit { run: index as u32, block });
         self.report.hits.extend(hits);
-        self.interruptions += 1;
         if self.options.stop_at_finding {
             self.agent.set_touched(&mut self.parts.hw.memory, true)?;
         }
