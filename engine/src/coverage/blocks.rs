@@ -24,10 +24,13 @@
 //!
 //! Never loads an image: the starts are link-time addresses, the caller adds its bias.
 
+mod closed;
+mod code;
 mod error;
 mod flow;
 mod gaps;
 mod lsda;
+pub(super) mod padding;
 mod ranges;
 mod resolve;
 mod seeds;
@@ -36,6 +39,7 @@ mod text;
 
 use crate::symbols::elf::Layout;
 use crate::symbols::frames::CallFrames;
+pub use code::{Code, Function};
 pub use error::BlocksError;
 use flow::Descent;
 use ranges::Ranges;
@@ -58,6 +62,8 @@ pub struct Blocks {
     pub tables_followed: usize,
     /// Other indirect jumps: tail calls through pointers, and tables that were not understood.
     pub indirect_jumps_left: usize,
+    /// The instructions, for whoever moves them.
+    pub code: Code,
 }
 
 /// Find the basic-block starts of an x86-64 ELF executable or shared object.
@@ -79,13 +85,30 @@ pub fn find(elf: &[u8]) -> Result<Blocks, BlocksError> {
     for seed in &seeds {
         descent.add_start(*seed);
     }
-    for pad in lsda::landing_pads(&layout, elf, &frames) {
-        descent.add_start(pad);
+    let landing = lsda::landing_pads(&layout, elf, &frames);
+    for pad in &landing.pads {
+        descent.add_start(*pad);
     }
     descent.run();
     gaps::open(&mut descent, &layout, elf);
     let followed = resolve::follow_tables(&mut descent, &layout, elf);
-    Ok(report(&descent, &seeds, followed))
+    let mut code = descent.text.to_code();
+    code.taken = taken(&descent, &layout, elf);
+    let (complete, unread) = (&followed.complete, &landing.unread.into_iter().collect());
+    let known = closed::Known { elf, complete, unread };
+    code.functions = closed::functions(&code, ranges.all(), &known);
+    Ok(Blocks { code, ..report(&descent, &seeds, followed.count) })
+}
+
+/// The addresses of code that the image has anywhere.
+fn taken(descent: &Descent<'_>, layout: &Layout, elf: &[u8]) -> Vec<u64> {
+    let relocated = layout.relative_relocations(elf).into_iter().map(|(_, value)| value);
+    let mut taken: Vec<u64> = descent.taken.iter().copied().collect();
+    taken.extend(relocated.filter(|value| layout.is_code(*value)));
+    taken.extend(gaps::pointers_in_data(layout, elf));
+    taken.sort_unstable();
+    taken.dedup();
+    taken
 }
 
 fn report(descent: &Descent<'_>, seeds: &[u64], tables_followed: usize) -> Blocks {
@@ -99,6 +122,7 @@ fn report(descent: &Descent<'_>, seeds: &[u64], tables_followed: usize) -> Block
         tables_followed,
         indirect_jumps_left: descent.indirect_jumps.saturating_sub(tables_followed),
         starts,
+        code: Code::default(),
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Descent<'a> {
     pub indirect_jumps: usize,
     /// Data addresses that code takes (`lea`): a table ends where the next object begins.
     pub references: BTreeSet<u64>,
+    /// Code addresses that code takes.
+    pub taken: BTreeSet<u64>,
     /// For a jump target, one jump that goes there.
     pub jumps_to: HashMap<u64, u64>,
     /// Fixed-address code takes addresses as plain immediates, too.
@@ -51,6 +53,7 @@ impl<'a> Descent<'a> {
             pending: Vec::new(),
             indirect_jumps: 0,
             references: BTreeSet::new(),
+            taken: BTreeSet::new(),
             jumps_to: HashMap::new(),
             is_fixed,
             unproven: Vec::new(),
@@ -162,6 +165,9 @@ impl<'a> Descent<'a> {
     }
 
     fn note_taken(&mut self, address: u64) {
+        if self.text.has(address) {
+            self.taken.insert(address);
+        }
         if self.text.has(address) && self.ranges.containing(address).is_none() {
             self.unproven.push(Unproven::Taken(address));
         }

@@ -94,7 +94,7 @@ fn boundaries(bytes: &[u8], gap: &Range<u64>) -> Option<Vec<u64>> {
 }
 
 /// Aligned words outside the code; whether one is a pointer shows when it meets a boundary.
-fn pointers_in_data(layout: &Layout, bytes: &[u8]) -> Vec<u64> {
+pub(super) fn pointers_in_data(layout: &Layout, bytes: &[u8]) -> Vec<u64> {
     let data = layout.segments.iter().filter(|segment| !segment.executable);
     let words = data.flat_map(|segment| {
         let data = bytes.get(segment.file.clone()).unwrap_or_default();

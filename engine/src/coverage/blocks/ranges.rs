@@ -29,6 +29,10 @@ impl Ranges {
         Self { ranges }
     }
 
+    pub(super) fn all(&self) -> &[Range<u64>] {
+        &self.ranges
+    }
+
     /// What lies between the ranges inside `extent`.
     pub(super) fn gaps(&self, extent: &Range<u64>) -> Vec<Range<u64>> {
         let first = self.ranges.partition_point(|range| range.end <= extent.start);

@@ -14,7 +14,7 @@ use super::tables::{self, Base, ENTRIES_MAX, EntryKind, JumpTable, Step};
 use crate::arch::INSTRUCTION_BYTES_MAX;
 use crate::symbols::elf::Layout;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Register};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 /// Instructions looked at before an indirect jump.
@@ -36,13 +36,32 @@ struct Resolver<'d, 'a> {
     relocations: Vec<(u64, u64)>,
     /// The addresses taken in each function swept so far, by the function's start.
     swept: HashMap<u64, Vec<Taken>>,
-    followed: HashSet<(u64, EntryKind, u64, Option<u64>)>,
+    /// Tables that were read, and whether all their entries are known.
+    followed: HashMap<(u64, EntryKind, u64, Option<u64>), bool>,
     entries_left: u64,
 }
 
+/// What became of the indirect jumps.
+#[derive(Debug, Default)]
+pub(super) struct Followed {
+    /// Jumps that had a table.
+    pub count: usize,
+    /// Jumps that go nowhere but to the targets that were found: a comparison tells how many
+    /// entries their table has, each of them was believed, and no other table was possible.
+    pub complete: BTreeSet<u64>,
+}
+
+/// How far the table of one jump was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    Nothing,
+    Some,
+    All,
+}
+
 /// Follow every jump table that can be understood, and what is found behind it, until nothing new
-/// turns up. Gives the number of indirect jumps that had a table.
-pub(super) fn follow_tables(descent: &mut Descent<'_>, layout: &Layout, bytes: &[u8]) -> usize {
+/// turns up.
+pub(super) fn follow_tables(descent: &mut Descent<'_>, layout: &Layout, bytes: &[u8]) -> Followed {
     let entries_left = descent.text.byte_count();
     let mut resolver = Resolver {
         descent,
@@ -50,24 +69,34 @@ pub(super) fn follow_tables(descent: &mut Descent<'_>, layout: &Layout, bytes: &
         bytes,
         relocations: layout.relative_relocations(bytes),
         swept: HashMap::new(),
-        followed: HashSet::new(),
+        followed: HashMap::new(),
         entries_left,
     };
-    let mut followed = 0;
+    let mut followed = Followed::default();
     let mut unsure = Vec::new();
     // Tables of known size first: an unbounded one needs to know where its neighbours begin.
     loop {
         while let Some(at) = resolver.descent.pending.pop() {
-            match resolver.table(at) {
-                Some(table) if table.count.is_some() && resolver.follow(at, table) => followed += 1,
-                Some(table) => unsure.push((at, table)),
-                None => {}
+            if let Some(table) = resolver.table(at) {
+                match resolver.follow_bounded(at, table) {
+                    Reading::Nothing => unsure.push((at, table)),
+                    reading => followed.note(at, reading),
+                }
             }
             resolver.descent.run();
         }
         let Some((at, table)) = unsure.pop() else { return followed };
-        followed += usize::from(resolver.follow(at, JumpTable { count: None, ..table }));
+        followed.note(at, resolver.follow(at, JumpTable { count: None, ..table }));
         resolver.descent.run();
+    }
+}
+
+impl Followed {
+    fn note(&mut self, jump: u64, reading: Reading) {
+        self.count += usize::from(reading != Reading::Nothing);
+        if reading == Reading::All {
+            self.complete.insert(jump);
+        }
     }
 }
 
@@ -121,25 +150,35 @@ impl Resolver<'_, '_> {
         Some(Step { instruction, taken: true })
     }
 
-    fn follow(&mut self, jump: u64, table: JumpTable) -> bool {
+    fn follow_bounded(&mut self, jump: u64, table: JumpTable) -> Reading {
+        if table.count.is_some() { self.follow(jump, table) } else { Reading::Nothing }
+    }
+
+    fn follow(&mut self, jump: u64, table: JumpTable) -> Reading {
         let function = self.descent.ranges.containing(jump);
         let bases = match table.base {
             Base::At(address) => vec![address],
             Base::In(register) => self.candidates(jump, function.as_ref(), register),
         };
+        let is_certain = bases.iter().all(|base| Some(base) == bases.first());
+        let reading = |is_whole: bool| match is_whole && is_certain {
+            true => Reading::All,
+            false => Reading::Some,
+        };
         for base in bases {
             let key = (base, table.entry, function.as_ref().map_or(0, |f| f.start), table.count);
-            if self.followed.contains(&key) {
-                return true;
+            if let Some(is_whole) = self.followed.get(&key) {
+                return reading(*is_whole);
             }
             let targets = self.targets(base, table, function.as_ref());
             if !targets.is_empty() {
-                self.followed.insert(key);
+                let is_whole = table.count == Some(targets.len() as u64);
+                self.followed.insert(key, is_whole);
                 targets.into_iter().for_each(|target| self.descent.add_start(target));
-                return true;
+                return reading(is_whole);
             }
         }
-        false
+        Reading::Nothing
     }
 
     /// The addresses that the jump's function loads into `register`, the nearest before it first.

@@ -118,13 +118,13 @@ impl Slice<'_> {
             return None;
         }
         let known = self.constant(table, from);
-        let (base, index) = self.address_parts(&load, at + 1)?;
+        let (base, index, from) = self.address_parts(&load, at + 1)?;
         let base = match (base, known) {
             (Base::At(address), Some(known)) if address == known => Base::At(address),
             (Base::In(register), None) if register == table.full_register() => base,
             _ => return None,
         };
-        let count = self.bound(index, at + 1);
+        let count = self.bound(index, from);
         Some(JumpTable { base, entry: EntryKind::Relative, count })
     }
 
@@ -147,24 +147,29 @@ impl Slice<'_> {
             .then_some((at, load))
     }
 
-    /// Split the address of a load of 4-byte entries into table and index.
-    fn address_parts(&mut self, load: &Instruction, from: usize) -> Option<(Base, Register)> {
+    /// Split the address of a load of 4-byte entries into table and index, with the step from which
+    /// on the index is seen in its register.
+    fn address_parts(
+        &mut self,
+        load: &Instruction,
+        from: usize,
+    ) -> Option<(Base, Register, usize)> {
         let (base, index) = (load.memory_base(), load.memory_index());
         match (base, load.memory_index_scale()) {
             (_, _) if index == Register::None => None,
-            (Register::None, 4) => Some((Base::At(displacement(load)), index)),
-            (base, 4) if displacement(load) == 0 => Some((self.base_of(base, from), index)),
+            (Register::None, 4) => Some((Base::At(displacement(load)), index, from)),
+            (base, 4) if displacement(load) == 0 => Some((self.base_of(base, from), index, from)),
             // Unoptimised gcc scales the index beforehand.
             (base, 1) if displacement(load) == 0 => {
                 let (base, scaled) = match self.constant(base, from) {
                     Some(address) => (address, index),
                     None => (self.constant(index, from)?, base),
                 };
-                let (_, scaling) = self.definition(scaled, from)?;
+                let (at, scaling) = self.definition(scaled, from)?;
                 let is_scaling = scaling.mnemonic() == Mnemonic::Lea
                     && scaling.memory_index_scale() == 4
                     && scaling.memory_base() == Register::None;
-                is_scaling.then(|| (Base::At(base), scaling.memory_index()))
+                is_scaling.then(|| (Base::At(base), scaling.memory_index(), at + 1))
             }
             _ => None,
         }

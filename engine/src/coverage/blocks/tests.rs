@@ -172,7 +172,7 @@ fn finds_the_landing_pads_of_exceptions() {
     let bytes = std::fs::read(&path).unwrap();
     let layout = crate::symbols::elf::Layout::parse(&bytes).unwrap();
     let frames = crate::symbols::frames::CallFrames::parse(&layout, &bytes);
-    let pads = super::lsda::landing_pads(&layout, &bytes, &frames);
+    let pads = super::lsda::landing_pads(&layout, &bytes, &frames).pads;
     let Some(blocks) = agrees_with_objdump(&path) else { return };
     assert!(pads.len() >= 2 && pads.iter().all(|pad| blocks.starts.binary_search(pad).is_ok()));
 }

@@ -2,6 +2,7 @@
 //!
 //! Never decodes; it only remembers.
 
+use super::code::{ARRIVAL, Code, CodePiece, INSTRUCTION, REACHED};
 use super::error::BlocksError;
 use crate::symbols::elf::Layout;
 use std::ops::Range;
@@ -21,6 +22,8 @@ const GAP: u8 = 16;
 struct Piece<'a> {
     address: u64,
     bytes: &'a [u8],
+    /// Where they are in the file.
+    file: usize,
     marks: Vec<u8>,
 }
 
@@ -44,7 +47,8 @@ impl<'a> Text<'a> {
             let free = pieces.last().is_none_or(|last| last.end() <= segment.address);
             if free && segment.address.checked_add(data.len() as u64).is_some() {
                 let marks = vec![0; data.len()];
-                pieces.push(Piece { address: segment.address, bytes: data, marks });
+                let (address, file) = (segment.address, segment.file.start);
+                pieces.push(Piece { address, bytes: data, file, marks });
             }
         }
         if pieces.is_empty() { Err(BlocksError::NoCode) } else { Ok(Self { pieces }) }
@@ -125,6 +129,23 @@ impl<'a> Text<'a> {
         let decoded =
             |p: &Piece<'_>| p.marks.iter().filter(|m| *m & (START | INTERIOR) != 0).count();
         self.pieces.iter().map(|piece| decoded(piece) as u64).sum()
+    }
+
+    /// What is known of the code, for whoever moves it.
+    pub(super) fn to_code(&self) -> Code {
+        let mark = |mark: &u8| {
+            let is_reached = mark & (START | INTERIOR) != 0;
+            let is_certain = mark & (START | INTERIOR) == START && mark & (GAP | SWEPT) != GAP;
+            let reached = if is_reached { REACHED } else { 0 };
+            let arrival = if mark & (START | LEADER) != 0 { ARRIVAL } else { 0 };
+            reached | arrival | if is_certain { INSTRUCTION } else { 0 }
+        };
+        let piece = |piece: &Piece<'_>| CodePiece {
+            address: piece.address,
+            file: piece.file..piece.file + piece.bytes.len(),
+            marks: piece.marks.iter().map(mark).collect(),
+        };
+        Code { pieces: self.pieces.iter().map(piece).collect(), ..Code::default() }
     }
 
     /// Every leader that was decoded, lies inside no other instruction and, in a gap, is swept.
