@@ -1,9 +1,11 @@
 //! Which basic blocks a run reached.
 //!
 //! [`blocks`] finds where blocks start; [`Breakpoints`] patches them into a guest's code and takes
-//! them out. Never decides what a reached block is worth.
+//! them out; [`detours`] rewrites code so that blocks mark themselves. Never decides what a reached
+//! block is worth.
 
 pub mod blocks;
 mod breakpoints;
+pub mod detours;
 
 pub use breakpoints::{Arm, Breakpoints};

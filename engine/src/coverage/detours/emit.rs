@@ -1,0 +1,121 @@
+//! From a plan to bytes: the trampolines, and what replaces the program's own code.
+//!
+//! Never writes them anywhere, and never leaves out a check of reach: a trampoline that cannot
+//! refer to what its instructions do is not made.
+
+use super::moves::{Decoded, distance, jump};
+use super::plan::Plan;
+use super::site::{HOP_BYTES, Image, JUMP_BYTES, Left, Site, Way};
+use crate::arch::INT3;
+use std::ops::Range;
+
+/// Bytes of the instruction that marks a block.
+const MARK_BYTES: u64 = 7;
+
+/// What replaces bytes of the program's code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// Where, in the address space.
+    pub at: u64,
+    /// What comes there.
+    pub bytes: Vec<u8>,
+}
+
+/// Trampolines, and the ways to them.
+#[derive(Clone, Debug, Default)]
+pub struct Emitted {
+    /// The trampolines' code.
+    pub code: Vec<u8>,
+    /// What replaces the program's own. They are written in this order: a springboard stands in
+    /// what an earlier one has freed.
+    pub patches: Vec<Patch>,
+    /// The number of the block that each byte of the map is for.
+    pub numbers: Vec<u32>,
+    /// The blocks that do not mark themselves, each with the reason.
+    pub left: Vec<(u32, Left)>,
+}
+
+/// Writes the trampolines of `plan`, a plan for `image`, to stand at `code`, with their map at `map`.
+/// Each block has a byte of the map: not more of them than the image has blocks.
+#[must_use]
+pub fn emit(image: &Image<'_>, plan: &Plan, code: u64, map: u64) -> Emitted {
+    let mut out = Emitted { left: plan.left.clone(), ..Emitted::default() };
+    // What stays where it is has no room for a springboard; those come last.
+    let mut kept: Vec<Range<u64>> = Vec::new();
+    for site in &plan.sites {
+        let before = out.code.len();
+        let has_room = match site.way {
+            Way::Hop { springboard } => !kept.iter().any(|room| room.contains(&springboard)),
+            Way::Jump | Way::Call => true,
+        };
+        if !has_room || emit_site(image, site, code, map, &mut out).is_none() {
+            out.code.truncate(before);
+            out.left.extend(site.number.map(|number| (number, Left::OutOfReach)));
+            kept.push(site.at..site.at + site.room as u64);
+        }
+    }
+    out
+}
+
+fn emit_site(image: &Image<'_>, site: &Site, code: u64, map: u64, out: &mut Emitted) -> Option<()> {
+    let start = code.wrapping_add(out.code.len() as u64);
+    let here = |written: usize| code.wrapping_add(written as u64);
+    if site.number.is_some() {
+        // MOV byte [rip + rel32], 1
+        out.code.extend([0xc6, 0x05]);
+        let mark = map.wrapping_add(out.numbers.len() as u64);
+        out.code.extend(distance(start.wrapping_add(MARK_BYTES), mark)?);
+        out.code.push(1);
+    }
+    let decode = |at| Decoded::new(image.blocks.code.bytes_from(image.elf, at), at);
+    let at = site.at.wrapping_add(image.base);
+    if site.way == Way::Call {
+        let to = here(out.code.len());
+        decode(site.at)?.emit_callee(&mut out.code, to, image.base)?;
+    } else {
+        let end = site.at + site.moved as u64;
+        let mut next = site.at;
+        while next < end {
+            let decoded = decode(next)?;
+            let to = here(out.code.len());
+            decoded.emit(&mut out.code, to, image.base)?;
+            next = decoded.instruction.next_ip();
+        }
+        // Not needed behind what never goes on, where it is never reached.
+        let to = here(out.code.len());
+        jump(&mut out.code, to, at.wrapping_add(site.moved as u64))?;
+    }
+    let patches = patches(image, site, start)?;
+    out.patches.extend(patches);
+    out.numbers.extend(site.number);
+    Some(())
+}
+
+/// What stands at a block, and where it has one at its springboard, once its trampoline is at `to`.
+fn patches(image: &Image<'_>, site: &Site, to: u64) -> Option<Vec<Patch>> {
+    let at = site.at.wrapping_add(image.base);
+    let mut bytes = Vec::with_capacity(site.room);
+    let mut patches = Vec::new();
+    match site.way {
+        Way::Call => {
+            // A prefix without effect makes up for the length, so that the address to return to
+            // stays the same.
+            bytes.resize(site.moved.checked_sub(JUMP_BYTES)?, 0x67);
+            bytes.push(0xe8);
+            bytes.extend(distance(at.wrapping_add(site.moved as u64), to)?);
+        }
+        Way::Jump => jump(&mut bytes, at, to)?,
+        Way::Hop { springboard } => {
+            let from = at.wrapping_add(HOP_BYTES as u64);
+            let springboard = springboard.wrapping_add(image.base);
+            let distance = springboard.wrapping_sub(from).cast_signed();
+            bytes.extend([0xeb, i8::try_from(distance).ok()?.cast_unsigned()]);
+            let mut hop = Vec::with_capacity(JUMP_BYTES);
+            jump(&mut hop, springboard, to)?;
+            patches.push(Patch { at: springboard, bytes: hop });
+        }
+    }
+    bytes.resize(site.room, INT3);
+    patches.push(Patch { at, bytes });
+    Some(patches)
+}

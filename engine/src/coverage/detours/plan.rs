@@ -1,0 +1,217 @@
+//! Which blocks can mark themselves, and how each gets to its trampoline.
+//!
+//! Never writes code: `emit` does.
+
+use super::moves::{Decoded, Kind};
+use super::site::{HOP_BYTES, Image, JUMP_BYTES, Left, Site, Way};
+use super::springboards::Springboards;
+use crate::coverage::blocks::padding::padding;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// The most bytes that are freed for one block: those that move, and padding behind them.
+const ROOM_MAX: usize = 64;
+
+/// What is around an image, by the addresses that it has in memory.
+pub struct Surroundings<'a> {
+    /// Whether the bytes there are the file's, and may be replaced.
+    pub is_free: &'a dyn Fn(Range<u64>) -> bool,
+    /// Whether something that is no code of the image points there.
+    pub is_pointed_at: &'a dyn Fn(u64) -> bool,
+}
+
+/// Which blocks of an image mark themselves.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    pub(super) sites: Vec<Site>,
+    /// The others, by number, each with the reason.
+    pub left: Vec<(u32, Left)>,
+}
+
+impl Plan {
+    /// How many blocks mark themselves.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sites.iter().filter(|site| site.number.is_some()).count()
+    }
+
+    /// The most bytes that the trampolines take.
+    #[must_use]
+    pub fn code_bytes_max(&self) -> u64 {
+        // The mark, a jump back, and what a branch grows by.
+        const MORE: usize = 32;
+        self.sites.iter().map(|site| (site.moved + MORE) as u64).sum()
+    }
+
+    /// Whether no block does.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Plans the detours of `image`. Takes time linear in its code.
+#[must_use]
+pub fn plan(image: &Image<'_>, around: &Surroundings<'_>) -> Plan {
+    let planner = Planner { image, around };
+    let mut plan = Plan::default();
+    let mut springboards = Springboards::default();
+    let mut spare = BTreeMap::new();
+    let mut short = Vec::new();
+    let ends = image.blocks.starts.iter().skip(1).copied().chain([u64::MAX]);
+    for ((number, &at), end) in (image.first..).zip(&image.blocks.starts).zip(ends) {
+        let found = planner.site(number, at);
+        let moved = found.as_ref().map_or(0, |site| site.moved as u64);
+        spare.extend(planner.spare(at + moved, end));
+        match found {
+            Ok(site) if site.way == Way::Jump && site.room < JUMP_BYTES => short.push(site),
+            Ok(site) => {
+                springboards.add(site.freed());
+                plan.sites.push(site);
+            }
+            Err(reason) => plan.left.push((number, reason)),
+        }
+    }
+    for site in short {
+        let springboard = springboards.take(site.at).or_else(|| {
+            let room = take_spare(&mut spare, site.at)?;
+            springboards.add(room.freed());
+            plan.sites.push(room);
+            springboards.take(site.at)
+        });
+        match springboard {
+            Some(springboard) => plan.sites.push(Site { way: Way::Hop { springboard }, ..site }),
+            None => plan.left.push((number_of(&site), Left::Short)),
+        }
+    }
+    plan
+}
+
+/// The number of a site that is a block.
+fn number_of(site: &Site) -> u32 {
+    site.number.unwrap_or_default()
+}
+
+/// Takes code that can move to make room for a springboard within reach of `at`.
+fn take_spare(spare: &mut BTreeMap<u64, Site>, at: u64) -> Option<Site> {
+    let near = at.saturating_sub(ROOM_MAX as u64)..at.saturating_add(ROOM_MAX as u64);
+    let start = *spare.range(near).next()?.0;
+    spare.remove(&start)
+}
+
+struct Planner<'p> {
+    image: &'p Image<'p>,
+    around: &'p Surroundings<'p>,
+}
+
+impl Planner<'_> {
+    /// How the block at `at` can mark itself. One that is too short for its jump has less room.
+    fn site(&self, number: u32, at: u64) -> Result<Site, Left> {
+        let first = self.decode(at).ok_or(Left::Fixed)?;
+        if !self.is_free(at, first.bytes.len()) {
+            return Err(Left::Changed);
+        }
+        let code = &self.image.blocks.code;
+        let is_closed = code.function_at(at).is_some_and(|function| function.is_closed);
+        let site = |moved, room, way| Site { number: Some(number), at, moved, room, way };
+        let length = first.bytes.len();
+        let (moved, room) = match first.kind() {
+            Kind::Call => return Ok(site(length, length, Way::Call)),
+            Kind::Fixed => return Err(Left::Fixed),
+            _ if is_closed => self.run(at),
+            _ => (length, length),
+        };
+        match room {
+            HOP_BYTES.. => Ok(site(moved, room, Way::Jump)),
+            _ if is_closed => Err(Left::Byte),
+            _ => Err(Left::Open),
+        }
+    }
+
+    /// What can move of a block besides its beginning, from `at` to `end`, where that frees room for
+    /// a springboard.
+    fn spare(&self, mut at: u64, end: u64) -> Vec<(u64, Site)> {
+        let code = &self.image.blocks.code;
+        let mut spare = Vec::new();
+        if !code.function_at(at).is_some_and(|function| function.is_closed) {
+            return spare;
+        }
+        while at < end {
+            let Some(next) = self.decode(at) else { return spare };
+            // Where a call returns to, an address may lead.
+            let is_fixed = matches!(next.kind(), Kind::Call | Kind::Fixed);
+            let (moved, room) = if is_fixed { (0, 0) } else { self.run(at) };
+            if room >= 2 * JUMP_BYTES {
+                spare.push((at, Site { number: None, at, moved, room, way: Way::Jump }));
+            }
+            if next.kind() == Kind::End {
+                return spare;
+            }
+            at += moved.max(next.bytes.len()) as u64;
+        }
+        spare
+    }
+
+    /// How many bytes from `at` move, and how many are then free, in a closed function.
+    fn run(&self, start: u64) -> (usize, usize) {
+        let mut moved = 0;
+        loop {
+            let at = start + moved as u64;
+            let Some(next) = self.decode(at).filter(|_| moved == 0 || self.is_inner(at)) else {
+                return (moved, moved);
+            };
+            let (kind, length) = (next.kind(), next.bytes.len());
+            let is_over = matches!(kind, Kind::Call | Kind::Fixed);
+            if is_over || moved + length > ROOM_MAX || !self.is_free(at, length) {
+                return (moved, moved);
+            }
+            moved += length;
+            match kind {
+                Kind::End => return (moved, moved + self.padding(start + moved as u64, moved)),
+                Kind::Branch => return (moved, moved),
+                _ => {}
+            }
+        }
+    }
+
+    /// Length of the padding at `start`, behind `before` bytes, that nothing reaches.
+    fn padding(&self, start: u64, before: usize) -> usize {
+        let image = self.image;
+        let bytes = image.blocks.code.bytes_from(image.elf, start);
+        let mut length = 0;
+        loop {
+            let at = start + length as u64;
+            let Some(more) = bytes.get(length..).and_then(padding) else { return length };
+            let mut inside = at..at + more as u64;
+            let is_usable = before + length + more <= ROOM_MAX
+                && self.is_free(at, more)
+                && inside.all(|at| self.is_inner(at) && !image.blocks.code.is_reached(at));
+            if !is_usable {
+                return length;
+            }
+            length += more;
+        }
+    }
+
+    /// The instruction at `at`, if one starts there for certain and nothing arrives inside it.
+    fn decode(&self, at: u64) -> Option<Decoded<'_>> {
+        let Image { elf, blocks, .. } = self.image;
+        let code = &blocks.code;
+        let decoded = Decoded::new(code.bytes_from(elf, at), at)?;
+        let is_certain = code.is_instruction(at) && code.is_whole(at, decoded.bytes.len());
+        is_certain.then_some(decoded)
+    }
+
+    /// Whether nothing arrives at `at` but what comes from before it, in a closed function.
+    fn is_inner(&self, at: u64) -> bool {
+        let Image { blocks, base, .. } = self.image;
+        blocks.starts.binary_search(&at).is_err()
+            && !blocks.code.is_taken(at)
+            && !(self.around.is_pointed_at)(at.wrapping_add(*base))
+    }
+
+    fn is_free(&self, at: u64, length: usize) -> bool {
+        let at = at.wrapping_add(self.image.base);
+        (self.around.is_free)(at..at.saturating_add(length as u64))
+    }
+}

@@ -1,0 +1,90 @@
+//! What a plan is made of: an image, the blocks that mark themselves and why the others do not.
+//! Never decides which.
+
+use crate::coverage::blocks::Blocks;
+use std::fmt;
+use std::ops::Range;
+
+/// JMP rel32.
+pub(super) const JUMP_BYTES: usize = 5;
+/// JMP rel8.
+pub(super) const HOP_BYTES: usize = 2;
+
+/// An image in an address space.
+#[derive(Clone, Copy, Debug)]
+pub struct Image<'a> {
+    /// The ELF file.
+    pub elf: &'a [u8],
+    /// Its blocks, from [`find`](crate::coverage::blocks::find).
+    pub blocks: &'a Blocks,
+    /// What to add to the addresses in it.
+    pub base: u64,
+    /// The number of its first block; the others follow in order.
+    pub first: u32,
+}
+
+/// How a block gets to its trampoline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// By a jump over the instructions that moved.
+    Jump,
+    /// By a short jump, to a jump that stands at this link-time address.
+    Hop { springboard: u64 },
+    /// Its first instruction is a call, and calls the trampoline.
+    Call,
+}
+
+/// Code that moves: a block that marks itself, or what only makes room. Addresses are link-time
+/// ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Site {
+    /// The block's number.
+    pub number: Option<u32>,
+    pub at: u64,
+    /// Bytes of the instructions that move.
+    pub moved: usize,
+    /// Bytes that nothing executes any more, from `at`: those and padding.
+    pub room: usize,
+    pub way: Way,
+}
+
+impl Site {
+    /// What is free once it has moved.
+    pub(super) fn freed(&self) -> Range<u64> {
+        let end = self.at + self.room as u64;
+        match self.way {
+            Way::Jump => self.at + JUMP_BYTES as u64..end,
+            Way::Hop { .. } | Way::Call => end..end,
+        }
+    }
+}
+
+/// Why a block does not mark itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Left {
+    /// Its bytes in memory are not the file's, or the machine has a breakpoint of its own there.
+    Changed,
+    /// It is shorter than a jump, and nothing near it has room for one.
+    Short,
+    /// It is one byte long.
+    Byte,
+    /// Its function is not understood, and its first instruction is shorter than a jump.
+    Open,
+    /// It begins with an instruction that has to stay where it is.
+    Fixed,
+    /// No trampoline can reach what its instructions refer to.
+    OutOfReach,
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Changed => "not as in the file",
+            Self::Short => "too short",
+            Self::Byte => "one byte long",
+            Self::Open => "in a function that is not understood",
+            Self::Fixed => "begins with what cannot move",
+            Self::OutOfReach => "out of reach",
+        })
+    }
+}

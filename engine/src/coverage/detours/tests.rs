@@ -1,0 +1,418 @@
+use super::moves::Decoded;
+use super::site::{Site, Way};
+use super::{Emitted, Image, Left, Plan, Surroundings, emit, plan};
+use crate::arch::INT3;
+use crate::coverage::blocks::{Blocks, find};
+use iced_x86::{Decoder, DecoderOptions, FastFormatter, Instruction, Mnemonic};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const BASE: u64 = 0x7fff_0000_0000;
+const CODE: u64 = BASE - 0x3000_0000;
+const MAP: u64 = CODE - 0x100_0000;
+
+/// An image at [`BASE`], all of which is free and nothing points into.
+struct Rewritten {
+    elf: Vec<u8>,
+    blocks: Blocks,
+    plan: Plan,
+    emitted: Emitted,
+}
+
+impl Rewritten {
+    fn new(elf: Vec<u8>, pointed_at: &dyn Fn(u64) -> bool) -> Self {
+        let blocks = find(&elf).unwrap();
+        let image = Image { elf: &elf, blocks: &blocks, base: BASE, first: 0 };
+        let around = Surroundings { is_free: &|_| true, is_pointed_at: pointed_at };
+        let plan = plan(&image, &around);
+        let emitted = emit(&image, &plan, CODE, MAP);
+        assert!(emitted.code.len() as u64 <= plan.code_bytes_max());
+        assert_eq!(emitted.numbers.len() + emitted.left.len(), blocks.starts.len());
+        Self { elf, blocks, plan, emitted }
+    }
+
+    fn read(path: impl AsRef<Path>) -> Option<Self> {
+        let path = path.as_ref();
+        let Ok(elf) = std::fs::read(path) else {
+            eprintln!("skipped: {} is not on this machine", path.display());
+            return None;
+        };
+        let rewritten = Self::new(elf, &|_| false);
+        let mut reasons = BTreeMap::<Left, usize>::new();
+        for (_, reason) in &rewritten.emitted.left {
+            *reasons.entry(*reason).or_default() += 1;
+        }
+        let of =
+            |way: fn(&Way) -> bool| rewritten.plan.sites.iter().filter(|s| way(&s.way)).count();
+        let functions = rewritten.blocks.code.functions();
+        eprintln!(
+            "{}: {:.1} % of {} blocks ({} hops, {} calls), {}/{} functions closed, left {reasons:?}",
+            path.display(),
+            rewritten.share() * 100.0,
+            rewritten.blocks.starts.len(),
+            of(|way| matches!(way, Way::Hop { .. })),
+            of(|way| *way == Way::Call),
+            functions.iter().filter(|f| f.is_closed).count(),
+            functions.len(),
+        );
+        Some(rewritten)
+    }
+
+    fn share(&self) -> f64 {
+        self.emitted.numbers.len() as f64 / self.blocks.starts.len() as f64
+    }
+
+    /// What stands at each address of the program's code that was replaced.
+    fn replaced(&self) -> HashMap<u64, u8> {
+        let bytes = self.emitted.patches.iter().flat_map(|p| (p.at..).zip(p.bytes.iter().copied()));
+        bytes.map(|(at, byte)| (at.wrapping_sub(BASE), byte)).collect()
+    }
+
+    /// Where nothing may arrive any more.
+    fn inside(&self) -> HashSet<u64> {
+        let sites = self.plan.sites.iter();
+        sites.flat_map(|site| site.at + 1..site.at + site.room as u64).collect()
+    }
+
+    /// The trampoline that a block jumps to, with the instruction that does.
+    fn trampoline_of(&self, replaced: &HashMap<u64, u8>, site: &Site) -> (u64, Instruction) {
+        let jump_at = |at: u64| {
+            let bytes: Vec<u8> = (at..at + 15).map_while(|at| replaced.get(&at).copied()).collect();
+            Decoder::with_ip(64, &bytes, at + BASE, DecoderOptions::NONE).decode()
+        };
+        let first = jump_at(site.at);
+        match site.way {
+            Way::Hop { springboard } => {
+                assert_eq!(first.near_branch_target(), springboard + BASE);
+                (jump_at(springboard).near_branch_target(), first)
+            }
+            Way::Jump | Way::Call => (first.near_branch_target(), first),
+        }
+    }
+
+    fn decode(&self, at: u64) -> Instruction {
+        let code = &self.emitted.code[(at - CODE) as usize..];
+        Decoder::with_ip(64, code, at, DecoderOptions::NONE).decode()
+    }
+}
+
+fn text(instruction: &Instruction) -> String {
+    let mut text = String::new();
+    FastFormatter::new().format(instruction, &mut text);
+    text
+}
+
+/// The addresses that objdump says anything jumps to or calls; `None` without objdump.
+fn targets_in_listing(path: &Path) -> Option<Vec<u64>> {
+    let listing =
+        Command::new("objdump").args(["-d", "-w", "--no-show-raw-insn"]).arg(path).output().ok()?;
+    let listing = String::from_utf8_lossy(&listing.stdout).into_owned();
+    let target = |line: &str| {
+        let (_, instruction) = line.split_once(":\t")?;
+        let mut words = instruction.split_whitespace().filter(|word| *word != "bnd");
+        let name = words.next()?;
+        let is_branch =
+            name.starts_with('j') || name.starts_with("call") || name.starts_with("loop");
+        is_branch
+            .then(|| u64::from_str_radix(words.next()?.trim_start_matches("0x"), 16).ok())
+            .flatten()
+    };
+    Some(listing.lines().filter_map(target).collect())
+}
+
+/// Holds what was rewritten against a listing that was made by somebody else.
+fn nothing_leads_into_what_moved(path: &str, share_min: f64) {
+    let Some(rewritten) = Rewritten::read(path) else { return };
+    let Some(targets) = targets_in_listing(Path::new(path)) else { return };
+    assert!(!targets.is_empty());
+    let inside = rewritten.inside();
+    let wrong: Vec<_> = targets.iter().filter(|at| inside.contains(at)).collect();
+    assert!(wrong.is_empty(), "{} jumps into moved code: {wrong:x?}", wrong.len());
+    assert!(rewritten.share() >= share_min, "{}", rewritten.share());
+}
+
+#[test]
+fn nothing_in_libxml2_leads_into_what_moved() {
+    nothing_leads_into_what_moved("/usr/lib/x86_64-linux-gnu/libxml2.so.2", 0.8);
+}
+
+#[test]
+fn nothing_in_xmllint_leads_into_what_moved() {
+    nothing_leads_into_what_moved("/usr/bin/xmllint", 0.8);
+}
+
+#[test]
+fn nothing_in_libjpeg_leads_into_what_moved() {
+    nothing_leads_into_what_moved("/usr/lib/x86_64-linux-gnu/libjpeg.so.62", 0.6);
+}
+
+#[test]
+fn nothing_in_readelf_leads_into_what_moved() {
+    nothing_leads_into_what_moved("/usr/bin/readelf", 0.8);
+}
+
+#[test]
+fn nothing_in_libstdcxx_leads_into_what_moved() {
+    nothing_leads_into_what_moved("/usr/lib/x86_64-linux-gnu/libstdc++.so.6", 0.6);
+}
+
+#[test]
+fn nothing_in_busybox_leads_into_what_moved() {
+    nothing_leads_into_what_moved("/bin/busybox", 0.5);
+}
+
+#[test]
+fn a_trampoline_marks_its_block_and_does_what_the_block_did() {
+    let Some(rewritten) = Rewritten::read("/usr/bin/xmllint") else { return };
+    let replaced = rewritten.replaced();
+    let marks = rewritten.emitted.numbers.iter().zip(MAP..);
+    let marks: HashMap<u32, u64> = marks.map(|(number, at)| (*number, at)).collect();
+    let sites = rewritten
+        .plan
+        .sites
+        .iter()
+        .filter(|site| site.number.is_some_and(|n| marks.contains_key(&n)));
+    let mut checked = 0;
+    for site in sites {
+        let (to, first) = rewritten.trampoline_of(&replaced, site);
+        let mark = rewritten.decode(to);
+        assert_eq!(mark.mnemonic(), Mnemonic::Mov);
+        assert_eq!(mark.ip_rel_memory_address(), marks[&site.number.unwrap()]);
+        assert_eq!((mark.immediate8(), mark.len()), (1, 7));
+        let code = &rewritten.blocks.code;
+        let original = |at| Decoded::new(code.bytes_from(&rewritten.elf, at), at).unwrap();
+        let mut next = mark.next_ip();
+        if site.way == Way::Call {
+            let call = original(site.at).instruction;
+            assert_eq!(first.len(), call.len(), "the address to return to");
+            let jump = rewritten.decode(next);
+            let target = |i: &Instruction| match i.is_ip_rel_memory_operand() {
+                true => i.ip_rel_memory_address(),
+                false => i.near_branch_target(),
+            };
+            assert_eq!(target(&jump), target(&call) + BASE);
+            assert_eq!(jump.is_ip_rel_memory_operand(), call.is_ip_rel_memory_operand());
+            continue;
+        }
+        let mut at = site.at;
+        while at < site.at + site.moved as u64 {
+            let was = original(at).instruction;
+            let is = rewritten.decode(next);
+            let at_base = code.bytes_from(&rewritten.elf, at);
+            let was_at_base =
+                Decoder::with_ip(64, at_base, at + BASE, DecoderOptions::NONE).decode();
+            assert_eq!(text(&is), text(&was_at_base), "at {at:#x}");
+            (at, next) = (was.next_ip(), is.next_ip());
+            checked += 1;
+        }
+        let back = rewritten.decode(next);
+        assert_eq!(back.near_branch_target(), at + BASE);
+        assert!((site.at + 5..site.at + site.room as u64).all(|at| replaced[&at] != 0x90));
+    }
+    assert!(checked > 1000, "{checked}");
+}
+
+/// Compile C; `None`, with a note, without a compiler.
+fn compile(directory: &Path, source: &str, options: &[&str]) -> Option<PathBuf> {
+    let (input, output) = (directory.join("program.c"), directory.join("program"));
+    std::fs::write(&input, source).unwrap();
+    let done = Command::new("cc").args(options).arg("-o").arg(&output).arg(&input).status();
+    if !done.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: cc {options:?} does not work on this machine");
+        return None;
+    }
+    Some(output)
+}
+
+/// One function for each way in which code can be understood or not.
+const FUNCTIONS: &str = r#"
+int closed(int n) { switch (n) {
+  case 0: return 5; case 1: return 17; case 2: return n * n; case 3: return n << 7;
+  case 4: return 2; case 5: return n ^ 99; case 6: return -n; case 7: return n % 7; }
+  return 1; }
+void *somewhere;
+int open(int n) {
+  static void *const *labels;
+  static void *const all[] = { &&one, &&two };
+  labels = all; somewhere = (void *)labels[n & 1];
+  goto *somewhere;
+ one: n += 3; n *= n;
+ two: n -= 5; n *= 3;
+  return n; }
+int overlapped(int n) {
+  static int counter;
+  __asm__ volatile("testl %0, %0; je 1f; .byte 0xf0; 1: xaddl %0, %1" : "+r"(n), "+m"(counter));
+  return n; }
+int main(int argc, char **argv) { return closed(argc) + open(argc) + overlapped(argc); }
+"#;
+
+fn function_named<'b>(
+    path: &Path,
+    blocks: &'b Blocks,
+    name: &str,
+) -> &'b crate::coverage::blocks::Function {
+    let listing = Command::new("nm").arg(path).output().unwrap();
+    let listing = String::from_utf8_lossy(&listing.stdout).into_owned();
+    let line = listing.lines().find(|line| line.split_whitespace().nth(2) == Some(name)).unwrap();
+    let at = u64::from_str_radix(line.split_whitespace().next().unwrap(), 16).unwrap();
+    blocks.code.function_at(at).unwrap()
+}
+
+#[test]
+fn where_a_jump_may_go_anywhere_only_whole_instructions_move() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(path) = compile(directory.path(), FUNCTIONS, &["-O0", "-fPIE", "-pie"]) else {
+        return;
+    };
+    let Some(rewritten) = Rewritten::read(&path) else { return };
+    let closed = function_named(&path, &rewritten.blocks, "closed");
+    let open = function_named(&path, &rewritten.blocks, "open");
+    assert!(closed.is_closed && !open.is_closed);
+    let code = &rewritten.blocks.code;
+    let length = |at| Decoded::new(code.bytes_from(&rewritten.elf, at), at).unwrap().bytes.len();
+    let moves_more = |range: &std::ops::Range<u64>| {
+        let sites = rewritten.plan.sites.iter().filter(|site| range.contains(&site.at));
+        sites.filter(|site| site.moved > length(site.at)).count()
+    };
+    assert_eq!(moves_more(&open.range), 0);
+    assert!(moves_more(&closed.range) > 0);
+    let of_open = |(number, _): &&(u32, Left)| {
+        open.range.contains(&rewritten.blocks.starts[*number as usize])
+    };
+    assert!(rewritten.emitted.left.iter().any(|l| of_open(&l) && l.1 == Left::Open));
+}
+
+#[test]
+fn a_prefix_that_is_jumped_over_does_not_move() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(path) = compile(directory.path(), FUNCTIONS, &["-O2"]) else { return };
+    let Some(rewritten) = Rewritten::read(&path) else { return };
+    let function = function_named(&path, &rewritten.blocks, "overlapped").clone();
+    assert!(!function.is_closed);
+    let code = &rewritten.blocks.code;
+    let bytes = code.bytes_from(&rewritten.elf, function.range.start);
+    // LOCK XADD, and the XADD inside of it.
+    let lock = bytes.windows(3).position(|bytes| bytes == [0xf0, 0x0f, 0xc1]).unwrap() as u64;
+    let inner = function.range.start + lock + 1;
+    assert!(!code.is_whole(inner - 1, 3) && !rewritten.inside().contains(&inner));
+}
+
+#[test]
+fn what_something_points_into_does_not_move() {
+    let Ok(elf) = std::fs::read("/usr/bin/xmllint") else { return };
+    let before = Rewritten::new(elf.clone(), &|_| false);
+    // Every second instruction after the first of a block that moves.
+    let code = &before.blocks.code;
+    let inner = before.plan.sites.iter().filter(|site| site.way == Way::Jump).map(|site| {
+        site.at
+            + Decoded::new(code.bytes_from(&before.elf, site.at), site.at).unwrap().bytes.len()
+                as u64
+    });
+    let inner: Vec<u64> = inner.step_by(2).map(|at| at + BASE).collect();
+    let after = Rewritten::new(elf, &|at| inner.contains(&at));
+    let inside = after.inside();
+    for at in inner.iter().map(|at| at - BASE) {
+        assert!(!inside.contains(&at), "{at:#x}");
+    }
+    assert!(after.share() < before.share());
+}
+
+#[test]
+fn what_is_not_free_does_not_move() {
+    let Ok(elf) = std::fs::read("/usr/bin/xmllint") else { return };
+    let blocks = find(&elf).unwrap();
+    let image = Image { elf: &elf, blocks: &blocks, base: BASE, first: 7 };
+    let odd_pages = |range: std::ops::Range<u64>| {
+        range.start / 4096 % 2 == 1 && (range.end - 1) / 4096 % 2 == 1
+    };
+    let around = Surroundings { is_free: &odd_pages, is_pointed_at: &|_| false };
+    let plan = plan(&image, &around);
+    assert!(!plan.is_empty());
+    let emitted = emit(&image, &plan, CODE, MAP);
+    for patch in &emitted.patches {
+        assert!(odd_pages(patch.at..patch.at + patch.bytes.len() as u64), "{:#x}", patch.at);
+    }
+    let numbers = 7..7 + blocks.starts.len() as u32;
+    assert!(emitted.numbers.iter().all(|number| numbers.contains(number)));
+}
+
+#[test]
+fn what_trampolines_cannot_reach_is_left_alone() {
+    let Ok(elf) = std::fs::read("/usr/bin/xmllint") else { return };
+    let near = Rewritten::new(elf.clone(), &|_| false);
+    let image = Image { elf: &elf, blocks: &near.blocks, base: BASE, first: 0 };
+    let emitted = emit(&image, &near.plan, CODE - (4 << 30), MAP - (4 << 30));
+    assert!(emitted.patches.is_empty() && emitted.code.is_empty());
+    let unreached = |left: &&(u32, Left)| left.1 == Left::OutOfReach;
+    assert_eq!(emitted.left.iter().filter(unreached).count(), near.plan.len());
+}
+
+/// `code`, moved from 0x1000 to 0x5000.
+fn moved(code: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    Decoded::new(code, 0x1000).unwrap().emit(&mut out, 0x5000, 0).unwrap();
+    out
+}
+
+#[test]
+fn instructions_that_refer_to_rip_refer_to_the_same_place() {
+    // lea rax, [rip + 0x10]; jne +4; jrcxz +4; jmp -2; cmp dword [rip + 0x10], 7
+    assert_eq!(moved(&[0x48, 0x8d, 5, 0x10, 0, 0, 0]), [0x48, 0x8d, 5, 0x10, 0xc0, 0xff, 0xff]);
+    assert_eq!(moved(&[0x75, 4]), [0x0f, 0x85, 0, 0xc0, 0xff, 0xff]);
+    assert_eq!(moved(&[0xe3, 4]), [0xe3, 2, 0xeb, 5, 0xe9, 0xfd, 0xbf, 0xff, 0xff]);
+    assert_eq!(moved(&[0xeb, 0xfe]), [0xe9, 0xfb, 0xbf, 0xff, 0xff]);
+    assert_eq!(
+        moved(&[0x83, 0x3d, 0x10, 0, 0, 0, 7]),
+        [0x83, 0x3d, 0x10, 0xc0, 0xff, 0xff, 7],
+        "an immediate comes after the displacement"
+    );
+    assert_eq!(moved(&[0xc3]), [0xc3]);
+}
+
+#[test]
+fn instructions_that_show_where_they_are_stay() {
+    use super::moves::Kind;
+    let kind = |code: &[u8]| Decoded::new(code, 0x1000).unwrap().kind();
+    // syscall; fld1; int3; ud2; hlt; iretq; call rax; xbegin +0; lea eax, [eip + 0]
+    let fixed: [&[u8]; 9] = [
+        &[0x0f, 5],
+        &[0xd9, 0xe8],
+        &[INT3],
+        &[0x0f, 0x0b],
+        &[0xf4],
+        &[0x48, 0xcf],
+        &[0xff, 0xd0],
+        &[0xc7, 0xf8, 0, 0, 0, 0],
+        &[0x67, 0x8d, 5, 0, 0, 0, 0],
+    ];
+    for code in fixed {
+        assert_eq!(kind(code), Kind::Fixed, "{code:x?}");
+    }
+    assert_eq!(kind(&[0xe8, 0, 0, 0, 0]), Kind::Call);
+    assert_eq!(kind(&[0xff, 0x15, 0, 0, 0, 0]), Kind::Call);
+    assert_eq!(kind(&[0xff, 0xe0]), Kind::End);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn survives_noise_in_an_image(
+        at in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..64),
+        base in any::<u64>(),
+    ) {
+        let Ok(mut elf) = std::fs::read("/usr/bin/djpeg") else { return Ok(()) };
+        for (index, byte) in at {
+            let index = index.index(elf.len());
+            elf[index] = byte;
+        }
+        if let Ok(blocks) = find(&elf) {
+            let image = Image { elf: &elf, blocks: &blocks, base, first: 0 };
+            let around = Surroundings { is_free: &|_| true, is_pointed_at: &|_| false };
+            let plan = plan(&image, &around);
+            let _ = emit(&image, &plan, base.wrapping_sub(0x3000_0000), base.wrapping_sub(0x4000_0000));
+        }
+    }
+}
