@@ -12,6 +12,7 @@ mod batch_hostile;
 mod command;
 mod command_errors;
 mod compile;
+mod detours;
 mod examples;
 mod faults;
 mod files;

@@ -185,6 +185,7 @@ impl Boot {
         let stop = drive(&mut self.hw, &mut self.driver, &mut patches, &self.watchdog, &mut exits);
         self.watchdog.disarm();
         match stop? {
+            Stop::OffDetours => Err(MachineError::Invariant("no boot has detours")),
             Stop::Snapshot => Ok(Started::AtSnapshot(Box::new(self.take_snapshot()?))),
             Stop::Ended(outcome) => {
                 let (stdout, stderr) = self.driver.output();

@@ -39,6 +39,9 @@ pub enum MachineError {
     /// The machine has no room for the agent.
     #[error(transparent)]
     Agent(#[from] crate::guest::process::agent::AgentError),
+    /// The program's blocks cannot mark themselves.
+    #[error(transparent)]
+    Detours(#[from] crate::guest::process::detours::DetourError),
     /// A bare guest's image could not be loaded.
     #[error(transparent)]
     BareImage(#[from] crate::guest::bare::ImageError),

@@ -19,4 +19,6 @@ impl Flow {
 pub(super) enum Stop {
     Ended(Outcome),
     Snapshot,
+    /// A run with detours came to where it would show them; it is worth nothing.
+    OffDetours,
 }

@@ -9,6 +9,7 @@ pub mod bare;
 mod batch;
 mod boot;
 mod coverage;
+mod detours;
 mod digest;
 mod driver;
 mod ending;
@@ -26,6 +27,7 @@ mod stored;
 mod verify;
 mod watchdog;
 
+pub use crate::guest::process::detours::{DetourCounts, DetourError};
 pub use crate::rewind::Rewound;
 pub use crate::state::RewindMode;
 pub use batch::{Batch, BatchOptions, BatchPace, BatchReport, BlockHit};

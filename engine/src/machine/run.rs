@@ -132,6 +132,17 @@ impl Machine {
     pub fn run(&mut self, input: &[u8], limit: Limit) -> Result<RunReport, MachineError> {
         self.leave_agent()?;
         self.readiness.check()?;
+        let report = self.run_once(input, limit)?;
+        report.ok_or(MachineError::Invariant("no run has a snapshot point, only a boot"))
+    }
+
+    /// Runs from the snapshot; the machine must be ready. `None` if the run was stopped before its
+    /// end, for good.
+    pub(super) fn run_once(
+        &mut self,
+        input: &[u8],
+        limit: Limit,
+    ) -> Result<Option<RunReport>, MachineError> {
         // Assume the worst until the outcome is known.
         self.readiness = Readiness::Ran(Ending::Interrupted);
         let start = Instant::now();
@@ -141,12 +152,10 @@ impl Machine {
         self.watchdog.disarm();
         let outcome = match stop? {
             Stop::Ended(outcome) => outcome,
-            Stop::Snapshot => {
-                return Err(MachineError::Invariant("no run has a snapshot point, only a boot"));
-            }
+            Stop::Snapshot | Stop::OffDetours => return Ok(None),
         };
         self.readiness = Readiness::Ran(ending(&outcome));
-        Ok(RunReport {
+        Ok(Some(RunReport {
             outcome,
             regs: *self.hw.vcpu.regs(),
             exits,
@@ -154,7 +163,7 @@ impl Machine {
             traps: self.driver.traps(),
             preemptions: self.driver.preemptions(),
             duration: start.elapsed(),
-        })
+        }))
     }
 
     fn run_to_stop(&mut self, input: &[u8], exits: &mut u64) -> Result<Stop, MachineError> {

@@ -283,6 +283,29 @@ impl Tables {
     }
 }
 
+/// Other tables for the same pages.
+impl Tables {
+    /// A copy of these tables in frames of `arena`. Free frames are the same in both: only one of
+    /// the two is in use at a time.
+    ///
+    /// # Errors
+    /// The arena is too small.
+    pub fn copy_in(
+        &self,
+        memory: &mut GuestMemory,
+        mut arena: Frames,
+    ) -> Result<Self, TablesError> {
+        let root = copy_table(memory, &mut arena, None, self.root(), LEVELS - 1)?;
+        let (log, stale) = (Vec::new(), Vec::new());
+        Ok(Self { root: root.into(), arena, frames: self.frames.clone(), log, stale, guard: None })
+    }
+
+    /// The entries that were changed since the mark, in order, one perhaps more than once.
+    pub fn changed(&self) -> impl ExactSizeIterator<Item = Gpa> + '_ {
+        self.log.iter().map(|change| change.slot)
+    }
+}
+
 /// Copy-on-first-write; see `guard`.
 impl Tables {
     /// A copy of these tables in frames of `arena`, under which every page of `user` that the
@@ -298,7 +321,7 @@ impl Tables {
         user: Frames,
     ) -> Result<Self, TablesError> {
         let guard = Guard::new(Pfn(user.next), user.end.saturating_sub(user.next));
-        let root = copy_table(memory, &mut arena, &guard, self.root(), LEVELS - 1)?;
+        let root = copy_table(memory, &mut arena, Some(&guard), self.root(), LEVELS - 1)?;
         let frames = self.frames.clone();
         let (log, stale) = (Vec::new(), Vec::new());
         Ok(Self { root: root.into(), arena, frames, log, stale, guard: Some(guard) })
@@ -392,7 +415,7 @@ impl Tables {
 fn copy_table(
     memory: &mut GuestMemory,
     arena: &mut Frames,
-    guard: &Guard,
+    guard: Option<&Guard>,
     from: Gpa,
     level: u32,
 ) -> Result<Gpa, TablesError> {
@@ -403,7 +426,7 @@ fn copy_table(
             continue;
         }
         let copy = if level == 0 {
-            guard.filter(entry)
+            guard.map_or(entry, |guard| guard.filter(entry))
         } else {
             let below = copy_table(memory, arena, guard, Gpa(entry & ADDRESS_MASK), level - 1)?;
             entry & !ADDRESS_MASK | below.0

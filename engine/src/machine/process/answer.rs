@@ -14,6 +14,7 @@ use super::served::{Served, served};
 use super::state::{ProcessPoint, ProcessState};
 use crate::address::{Gva, PAGE_SIZE};
 use crate::arch::{INSTRUCTION_BYTES_MAX, exception as vector};
+use crate::guest::process::detours::Trap;
 use crate::guest::process::pages::ProcessPages;
 use crate::guest::process::trap::{self, SYSCALL_BYTES, TrapFrame};
 use crate::linux::abi::syscall::FaultAction;
@@ -35,6 +36,9 @@ impl ProcessDriver {
         hw: &mut Hardware,
         patches: &mut Patches,
     ) -> Result<Flow, MachineError> {
+        if !self.is_shown_right() {
+            return Ok(Flow::Stop(Stop::OffDetours));
+        }
         let exit = next_exit(hw)?;
         if !matches!(exit, ProgramExit::Interrupted) {
             // The program, or its fault, comes after the stub.
@@ -153,6 +157,9 @@ impl ProcessDriver {
     ) -> Result<Flow, MachineError> {
         let Exception { vector, frame, back } = exception;
         self.debug_exception |= *vector == vector::DEBUG;
+        if self.is_off_path(frame.rip) {
+            return Ok(Flow::Stop(Stop::OffDetours));
+        }
         match *vector {
             vector::BREAKPOINT => self.breakpoint(hw, patches, back),
             vector::INVALID_OPCODE if self.is_general_protection(hw, back)? => {
@@ -192,6 +199,9 @@ impl ProcessDriver {
         back: &kvm_regs,
         fault: Fault,
     ) -> Result<Flow, MachineError> {
+        if self.is_off_path(back.rip) {
+            return Ok(Flow::Stop(Stop::OffDetours));
+        }
         let cr2 = hw.vcpu.sregs().cr2;
         *hw.vcpu.regs_mut() = *back;
         let ProcessState { process, tables, .. } = &mut self.state;
@@ -242,10 +252,16 @@ impl ProcessDriver {
             return Ok(Flow::Stop(Stop::Snapshot));
         }
         let is_crash_point = self.state.crash_points.contains(&at);
-        if !is_crash_point && let Some(block) = self.breakpoints.hit(at, &mut hw.memory, patches)? {
-            self.hits.push(block);
-            self.resume(hw, here)?;
-            return Ok(Flow::Continue);
+        if !is_crash_point {
+            match self.block_at(hw, patches, at)? {
+                Trap::Block(block) => {
+                    self.hits.push(block);
+                    self.resume(hw, here)?;
+                    return Ok(Flow::Continue);
+                }
+                Trap::Dead => return Ok(Flow::Stop(Stop::OffDetours)),
+                Trap::Program => {}
+            }
         }
         let signal = if is_crash_point { Signal::ABRT } else { Signal::TRAP };
         let fault = Fault {
@@ -256,6 +272,20 @@ impl ProcessDriver {
             error_code: None,
         };
         if is_crash_point { Ok(self.crash(hw, &here, fault)) } else { self.fault(hw, back, fault) }
+    }
+
+    /// What the INT3 at `at` is, which is gone now if it was a breakpoint of a block.
+    fn block_at(
+        &mut self,
+        hw: &mut Hardware,
+        patches: &mut Patches,
+        at: u64,
+    ) -> Result<Trap, MachineError> {
+        if let Some(detours) = self.detours.as_mut().filter(|_| self.under_detours) {
+            return Ok(detours.trap(&mut hw.memory, at)?);
+        }
+        let hit = self.breakpoints.hit(at, &mut hw.memory, patches)?;
+        Ok(hit.map_or(Trap::Program, Trap::Block))
     }
 
     fn page_fault(

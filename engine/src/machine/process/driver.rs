@@ -7,6 +7,7 @@ use super::state::{ProcessPoint, ProcessState};
 use crate::address::{Gpa, Gva};
 use crate::coverage::Breakpoints;
 use crate::guest::process::agent::Agent;
+use crate::guest::process::detours::Detours;
 use crate::linux::cpu::ExtendedLayout;
 use crate::linux::process::Process;
 use crate::machine::hardware::Hardware;
@@ -60,6 +61,10 @@ pub(crate) struct ProcessDriver {
     pub(super) agent: Option<Box<Agent>>,
     /// The machine stands under the agent's page tables.
     pub(super) under_agent: bool,
+    /// Blocks that mark themselves, where there are any.
+    pub(super) detours: Option<Box<Detours>>,
+    /// The machine stands under the detours' page tables.
+    pub(super) under_detours: bool,
     /// The snapshot's bytes where each run's entry is written.
     pub(super) resume: [u8; RESUME_BYTES],
     /// What the program has of extended state, once that was asked for.
@@ -101,6 +106,8 @@ impl ProcessDriver {
             stale: Vec::new(),
             agent: None,
             under_agent: false,
+            detours: None,
+            under_detours: false,
             resume: [0; RESUME_BYTES],
             extended: OnceCell::new(),
             slices: Slices::default(),

@@ -61,6 +61,7 @@ impl ProcessDriver {
     ) -> Result<(), MachineError> {
         // Only the words, not their whole page: every run writes these and no more of it.
         hw.memory.write_unmarked(trap::RESUME, &self.resume)?;
+        self.leave_detours(hw)?;
         self.state.process.rewind_to(&then.process);
         self.state.tables.rewind_to(&mut hw.memory, &then.tables)?;
         // A run that was stopped before its first exit may not have written them.

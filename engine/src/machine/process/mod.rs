@@ -7,6 +7,7 @@
 mod answer;
 mod batch;
 mod cpu;
+mod detours;
 mod driver;
 mod entry;
 mod exception;

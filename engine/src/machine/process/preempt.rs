@@ -12,7 +12,7 @@ use super::state::ProcessState;
 use crate::guest::process::pages::ProcessPages;
 use crate::guest::process::trap;
 use crate::machine::error::MachineError;
-use crate::machine::flow::Flow;
+use crate::machine::flow::{Flow, Stop};
 use crate::machine::hardware::Hardware;
 use crate::machine::watchdog::Watchdog;
 use std::time::{Duration, Instant};
@@ -55,6 +55,10 @@ impl ProcessDriver {
     }
 
     fn preempt(&mut self, hw: &mut Hardware, length: Duration) -> Result<Flow, MachineError> {
+        if self.under_detours {
+            // A handler would see where that is.
+            return Ok(Flow::Stop(Stop::OffDetours));
+        }
         self.slices.preemptions += 1;
         self.slices.length = length.min(NEXT);
         let rip = hw.vcpu.regs().rip;

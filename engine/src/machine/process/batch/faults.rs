@@ -58,7 +58,7 @@ impl BatchRun<'_, '_> {
         self.agent.set_touched(&mut self.parts.hw.memory, true)?;
         match self.driver.fault(self.parts.hw, back, fault)? {
             Flow::Stop(Stop::Ended(outcome)) => self.ended(outcome),
-            Flow::Stop(Stop::Snapshot) => Err(NO_POINT),
+            Flow::Stop(Stop::Snapshot | Stop::OffDetours) => Err(NO_POINT),
             Flow::Continue | Flow::Interrupted if self.goes_on_elsewhere() => Ok(Next::Go),
             Flow::Continue | Flow::Interrupted => self.over(None),
         }

@@ -18,9 +18,9 @@ use crate::outcome::{Fault, Outcome};
 use crate::state::Ending;
 use std::time::Instant;
 
-/// A run stopped where only a boot does.
+/// A run stopped where only a boot does, or a run with detours.
 pub(super) const NO_POINT: MachineError =
-    MachineError::Invariant("no run has a snapshot point, only a boot");
+    MachineError::Invariant("no batch has a snapshot point or detours");
 
 /// Whether a batch goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -265,7 +265,7 @@ impl BatchRun<'_, '_> {
         self.agent.note_call(regs.rax, regs.rcx);
         match self.driver.system_call(hw)? {
             Flow::Stop(Stop::Ended(outcome)) => self.ended(outcome),
-            Flow::Stop(Stop::Snapshot) => Err(NO_POINT),
+            Flow::Stop(Stop::Snapshot | Stop::OffDetours) => Err(NO_POINT),
             Flow::Continue | Flow::Interrupted => {
                 if !self.goes_on_elsewhere() {
                     return self.over(None);
@@ -321,7 +321,7 @@ impl BatchRun<'_, '_> {
         let BatchParts { hw, patches, .. } = &mut self.parts;
         match self.driver.exception(hw, patches, &exception)? {
             Flow::Stop(Stop::Ended(outcome)) => return self.ended(outcome),
-            Flow::Stop(Stop::Snapshot) => return Err(NO_POINT),
+            Flow::Stop(Stop::Snapshot | Stop::OffDetours) => return Err(NO_POINT),
             Flow::Continue | Flow::Interrupted => {}
         }
         if self.driver.elsewhere.is_some() {

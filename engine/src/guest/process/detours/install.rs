@@ -1,0 +1,252 @@
+//! Puts detours into a machine that stands at its snapshot: rewritten copies of its code pages,
+//! trampolines near them, and page tables that show both.
+//!
+//! Never changes a page or a table that the machine has without detours.
+
+use super::around;
+use super::code::{Breakpoint, DetourCounts, Detours};
+use super::config::DetourConfig;
+use super::error::DetourError;
+use super::region::Region;
+use crate::address::{Gpa, Gva, PAGE_SIZE};
+use crate::arch::INT3;
+use crate::coverage::detours::{Image, Left, Patch, Surroundings, emit, plan};
+use crate::guest::process::layout::engine_va;
+use crate::linux::mm::bounds::USER_START;
+use crate::linux::process::Process;
+use crate::memory::{GuestMemory, Page, SlotSpec, ZERO_PAGE};
+use crate::paging::{Frames, Tables, TablesError, leaf_entry};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+/// Where slots of detours may be: between the agent's slot and the 32-bit MMIO hole.
+const SLOTS: Range<u64> = 0x2000_0000..0xe000_0000;
+/// Frames for page tables, at the start of the slot: room for as many as there can be without.
+const ARENA_BYTES: u64 = 0x180_0000;
+/// How far from an image its trampolines may be: a jump reaches 2 GiB, and what the program maps
+/// next is nearer.
+const NEAR: Range<u64> = 0x2000_0000..0x7000_0000;
+
+/// Rewritten code before it is in the guest.
+#[derive(Default)]
+struct Draft {
+    /// Code pages by address.
+    copies: BTreeMap<u64, Copy>,
+    regions: Vec<Region>,
+    /// What is in each region.
+    code: Vec<Vec<u8>>,
+    breakpoints: HashMap<u64, Breakpoint>,
+    dead: Vec<Range<u64>>,
+    counts: DetourCounts,
+}
+
+/// A rewritten page of code, and where it is to be.
+struct Copy {
+    bytes: Box<Page>,
+    place: Gpa,
+}
+
+/// Puts detours for `images` into a machine at its snapshot.
+///
+/// # Errors
+/// There is no room for them, or the program can write its own code. The machine is as before.
+pub(crate) fn install(
+    memory: &mut GuestMemory,
+    config: &DetourConfig<'_>,
+    images: &[Image<'_>],
+) -> Result<Detours, DetourError> {
+    let slots = memory.layout().map(|slot| slot.start.0.saturating_add(slot.bytes));
+    let start = Gpa(slots.filter(|end| SLOTS.contains(end)).max().unwrap_or(SLOTS.start));
+    let arena = start..start.wrapping_add(ARENA_BYTES);
+    let mut next = arena.end;
+    let draft = draft(memory, config, images, &mut next)?;
+    if next.0 > SLOTS.end {
+        return Err(DetourError::NoRoom { at: start.0 });
+    }
+    memory.add_slot(SlotSpec { start, bytes: next.0 - start.0, log_dirty: false })?;
+    for Copy { bytes, place } in draft.copies.values() {
+        memory.write_unmarked(*place, &bytes[..])?;
+    }
+    for (region, code) in draft.regions.iter().zip(&draft.code) {
+        let before = region.code.start - region.all.start;
+        memory.write_unmarked(region.map.wrapping_add(before), code)?;
+    }
+    let (tables, entries) = show(memory, config.tables, &draft, &arena)?;
+    let baseline = tables.clone();
+    let Draft { regions, breakpoints, dead, counts, .. } = draft;
+    let (hit, checked) = (Vec::new(), 0);
+    Ok(Detours { tables, baseline, counts, regions, breakpoints, hit, dead, entries, checked })
+}
+
+/// Rewrites every image; `next` is the first free byte of the slot.
+fn draft(
+    memory: &GuestMemory,
+    config: &DetourConfig<'_>,
+    images: &[Image<'_>],
+    next: &mut Gpa,
+) -> Result<Draft, DetourError> {
+    let code: Vec<_> = images.iter().flat_map(extents).collect();
+    let pointers = around::pointers(config, &code);
+    let mut draft = Draft::default();
+    for image in images {
+        let pages = around::code_pages(memory, config, image)?;
+        let (Some(first), Some(last)) = (pages.keys().next(), pages.keys().next_back()) else {
+            continue;
+        };
+        let span = *first..*last + PAGE;
+        let is_free = |range: Range<u64>| {
+            let mut all = (Gva(range.start).page_floor().0..range.end).step_by(PAGE_SIZE);
+            all.all(|at| pages.get(&at).is_some_and(|page| page.is_intact))
+                && !config.crash_points.iter().any(|point| range.contains(point))
+        };
+        let is_pointed_at = |at| pointers.contains(&at);
+        let around = Surroundings { is_free: &is_free, is_pointed_at: &is_pointed_at };
+        let plan = plan(image, &around);
+        let map_bytes = (plan.len() as u64).next_multiple_of(PAGE).max(PAGE);
+        let bytes = map_bytes + plan.code_bytes_max().next_multiple_of(PAGE).max(PAGE);
+        let at = room(config.process, &span, bytes, &draft.regions)?;
+        let emitted = emit(image, &plan, at + map_bytes, at);
+        for (at, page) in &pages {
+            let bytes = Box::new(*config.pages.page(page.pfn).unwrap_or(&ZERO_PAGE));
+            draft.copies.insert(*at, Copy { bytes, place: take(next, PAGE) });
+        }
+        let code = at + map_bytes..at + bytes;
+        let map = take(next, bytes);
+        draft.regions.push(Region { all: at..at + bytes, code, map, numbers: emitted.numbers });
+        draft.code.push(emitted.code);
+        draft.rewrite(&emitted.patches);
+        draft.add_breakpoints(image, &emitted.left, config.crash_points);
+        draft.counts.detours = draft.regions.iter().map(|region| region.numbers.len()).sum();
+    }
+    for &point in config.crash_points {
+        draft.write(point, INT3);
+    }
+    draft.dead = merged(std::mem::take(&mut draft.dead));
+    Ok(draft)
+}
+
+fn take(next: &mut Gpa, bytes: u64) -> Gpa {
+    let at = *next;
+    *next = next.wrapping_add(bytes);
+    at
+}
+
+/// Where an image has code in the address space.
+fn extents(image: &Image<'_>) -> Vec<Range<u64>> {
+    let moved = |at: u64| at.wrapping_add(image.base);
+    image.blocks.code.extents().map(|range| moved(range.start)..moved(range.end)).collect()
+}
+
+impl Draft {
+    /// Replaces one byte of a code page that is in memory; what it was.
+    fn write(&mut self, at: u64, byte: u8) -> Option<(Gpa, u8)> {
+        let copy = self.copies.get_mut(&Gva(at).page_floor().0)?;
+        let offset = Gva(at).page_offset();
+        let place = copy.place.wrapping_add(offset as u64);
+        Some((place, std::mem::replace(copy.bytes.get_mut(offset)?, byte)))
+    }
+
+    fn rewrite(&mut self, patches: &[Patch]) {
+        for patch in patches {
+            for (at, byte) in (patch.at..).zip(&patch.bytes) {
+                self.write(at, *byte);
+            }
+            self.dead.push(patch.at..patch.at + patch.bytes.len() as u64);
+        }
+    }
+
+    /// Puts a breakpoint at each block of `left` that is in memory.
+    fn add_breakpoints(&mut self, image: &Image<'_>, left: &[(u32, Left)], crash_points: &[u64]) {
+        for &(number, reason) in left {
+            let index = number.wrapping_sub(image.first) as usize;
+            let Some(start) = image.blocks.starts.get(index) else { continue };
+            let at = start.wrapping_add(image.base);
+            // The program crashes by being there.
+            if crash_points.contains(&at) {
+                continue;
+            }
+            if let Some((place, original)) = self.write(at, INT3) {
+                self.breakpoints.insert(at, Breakpoint { number, place, original });
+                *self.counts.left.entry(reason).or_default() += 1;
+            }
+        }
+    }
+}
+
+/// Sorted, with those that touch made one.
+fn merged(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut merged: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// Where `bytes` bytes are near the image at `span`, and in nobody's way.
+fn room(
+    process: &Process,
+    span: &Range<u64>,
+    bytes: u64,
+    others: &[Region],
+) -> Result<u64, DetourError> {
+    let gap = |low: u64, high: u64| {
+        let low = low.max(USER_START);
+        // Below those of other images, which were looked for in the same place.
+        let others = others.iter().filter(|other| other.all.start < high && low < other.all.end);
+        let high = others.map(|other| other.all.start).min().unwrap_or(high);
+        process.space.find_gap(bytes, low, high)
+    };
+    let below = span.end.saturating_sub(NEAR.end)..span.start.saturating_sub(NEAR.start);
+    let above = span.end.saturating_add(NEAR.start)..span.start.saturating_add(NEAR.end);
+    let found = gap(below.start, below.end).or_else(|| gap(above.start, above.end));
+    found.ok_or(DetourError::NoRoom { at: span.start })
+}
+
+/// Page tables that show the draft; with them, which entries do.
+fn show(
+    memory: &mut GuestMemory,
+    exact: &Tables,
+    draft: &Draft,
+    arena: &Range<Gpa>,
+) -> Result<(Tables, HashSet<Gpa>), TablesError> {
+    let mut tables = exact.copy_in(memory, Frames::new(arena.start.into(), arena.end.into()))?;
+    let mut entries = HashSet::new();
+    let mut set = |memory: &mut GuestMemory, at: u64, entry: u64| {
+        tables.set_leaf(memory, Gva(at), entry)?;
+        entries.extend(tables.leaf(memory, Gva(at)).map(|(slot, _)| slot));
+        Ok::<_, TablesError>(())
+    };
+    for (at, copy) in &draft.copies {
+        set(memory, *at, leaf_entry(copy.place, false, true, true))?;
+    }
+    for region in &draft.regions {
+        for (at, place) in region.all.clone().zip(region.map.0..).step_by(PAGE_SIZE) {
+            let is_code = region.code.contains(&at);
+            set(memory, at, leaf_entry(Gpa(place), !is_code, is_code, true))?;
+        }
+    }
+    // Where the stub that rewrites page-table entries looks for them.
+    for place in (arena.start.0..arena.end.0).step_by(PAGE_SIZE).map(Gpa) {
+        tables.set_leaf(memory, engine_va(place), leaf_entry(place, true, false, false))?;
+    }
+    tables.mark();
+    // Nothing was translated under these tables yet.
+    tables.take_stale(&mut Vec::new());
+    Ok((tables, entries))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_that_touch_become_one() {
+        assert_eq!(merged(vec![9..12, 0..4, 1..2, 4..6]), [0..6, 9..12]);
+        assert_eq!(merged(Vec::new()), []);
+    }
+}
