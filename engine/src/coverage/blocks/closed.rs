@@ -1,8 +1,7 @@
 //! In which functions every arrival is known.
 //!
-//! A function is open if a jump in it may go anywhere, if a byte of it was not reached and is no
-//! padding (who jumps there is unknown), or if two instructions overlap. So is one whose other parts
-//! are: what a compiler splits off (`f.cold`) has bounds of its own, and tables lead there and back.
+//! A function is open if a jump in it may go anywhere, or if a byte of it was not reached and is no
+//! padding (who jumps there is unknown). So is one whose other parts are: what a compiler splits off (`f.cold`) has bounds of its own, and tables lead there and back.
 //!
 //! Never guesses that a jump is a tail call: but for those through the GOT, whose target is another
 //! function, it may be a computed `goto`.
@@ -87,7 +86,7 @@ impl Survey {
                 continue;
             }
             let instruction = Decoder::with_ip(64, rest, at, DecoderOptions::NONE).decode();
-            is_open |= instruction.is_invalid() || !code.is_whole(at, instruction.len());
+            is_open |= instruction.is_invalid() || has_other_way(code, rest, &instruction);
             is_open |= self.follow(number, range, &instruction, known);
             at = instruction.next_ip().max(at + 1);
         }
@@ -125,6 +124,19 @@ impl Survey {
             _ => false,
         }
     }
+}
+
+/// Whether another instruction starts inside `instruction`, with which `bytes` begin, and is not just
+/// that without its prefix (`lock` is jumped over).
+fn has_other_way(code: &Code, bytes: &[u8], instruction: &Instruction) -> bool {
+    if code.is_whole(instruction.ip(), instruction.len()) {
+        return false;
+    }
+    let is_bare_whole = code.is_whole(instruction.ip() + 1, instruction.len().saturating_sub(1));
+    let bare = bytes.get(1..).unwrap_or_default();
+    let bare = Decoder::with_ip(64, bare, instruction.ip() + 1, DecoderOptions::NONE).decode();
+    let is_same = bare.code() == instruction.code() && bare.next_ip() == instruction.next_ip();
+    !is_same || !is_bare_whole || instruction.flow_control() != FlowControl::Next
 }
 
 /// Which ranges are parts of one function.

@@ -14,6 +14,9 @@ pub(super) const REACHED: u8 = 2;
 /// jumped over).
 pub(super) const ARRIVAL: u8 = 4;
 
+/// Something leads here besides the instruction before.
+pub(super) const TARGETED: u8 = 8;
+
 /// The executable bytes of one segment.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct CodePiece {
@@ -21,7 +24,7 @@ pub(super) struct CodePiece {
     pub address: u64,
     /// Where they are in the file.
     pub file: Range<usize>,
-    /// [`INSTRUCTION`], [`REACHED`] and [`ARRIVAL`], one byte for each of them.
+    /// The constants above, one byte for each of them.
     pub marks: Vec<u8>,
 }
 
@@ -32,8 +35,8 @@ pub struct Function {
     pub range: Range<u64>,
     /// Whether all of it is understood: every byte is an instruction that was reached or padding,
     /// every jump table and landing pad was read to its end, and so in the parts that compilers
-    /// split off of it. Where a block starts is then the only place where anything arrives, but
-    /// for addresses that are [taken](Code::is_taken).
+    /// split off of it. A [target](Code::is_target) is then the only place where anything arrives,
+    /// but for addresses that are [taken](Code::is_taken).
     pub is_closed: bool,
 }
 
@@ -67,6 +70,12 @@ impl Code {
     pub fn is_whole(&self, at: u64, length: usize) -> bool {
         let inside = (1..length as u64).map(|offset| at.wrapping_add(offset));
         inside.into_iter().all(|at| self.mark(at) & ARRIVAL == 0)
+    }
+
+    /// Whether something in the image leads to `at` besides the instruction before it.
+    #[must_use]
+    pub fn is_target(&self, at: u64) -> bool {
+        self.mark(at) & TARGETED != 0
     }
 
     /// Whether `at` is a byte of an instruction that control flow reaches.

@@ -65,7 +65,7 @@ impl<'a> Descent<'a> {
     /// A block starts at `at`, certainly.
     pub(super) fn add_start(&mut self, at: u64) {
         if self.text.has(at) {
-            self.text.mark_leader(at);
+            self.text.mark_target(at);
             if !self.text.is_decoded(at) {
                 self.work.push(at);
             }

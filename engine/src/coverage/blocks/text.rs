@@ -2,7 +2,7 @@
 //!
 //! Never decodes; it only remembers.
 
-use super::code::{ARRIVAL, Code, CodePiece, INSTRUCTION, REACHED};
+use super::code::{ARRIVAL, Code, CodePiece, INSTRUCTION, REACHED, TARGETED};
 use super::error::BlocksError;
 use crate::symbols::elf::Layout;
 use std::ops::Range;
@@ -17,6 +17,8 @@ const LEADER: u8 = 4;
 const SWEPT: u8 = 8;
 /// Between functions, where only swept boundaries are believed.
 const GAP: u8 = 16;
+/// Something leads here besides the instruction before.
+const TARGET: u8 = 32;
 
 /// The executable bytes of one segment.
 struct Piece<'a> {
@@ -103,6 +105,12 @@ impl<'a> Text<'a> {
         self.mark(at.saturating_add(1), length.saturating_sub(1), INTERIOR);
     }
 
+    /// A block starts at `at`, to which something leads.
+    pub(super) fn mark_target(&mut self, at: u64) {
+        self.mark(at, 1, LEADER | TARGET);
+    }
+
+    /// A block starts at `at`, behind a branch.
     pub(super) fn mark_leader(&mut self, at: u64) {
         self.mark(at, 1, LEADER);
     }
@@ -138,7 +146,8 @@ impl<'a> Text<'a> {
             let is_certain = mark & (START | INTERIOR) == START && mark & (GAP | SWEPT) != GAP;
             let reached = if is_reached { REACHED } else { 0 };
             let arrival = if mark & (START | LEADER) != 0 { ARRIVAL } else { 0 };
-            reached | arrival | if is_certain { INSTRUCTION } else { 0 }
+            let targeted = if mark & TARGET != 0 { TARGETED } else { 0 };
+            reached | arrival | targeted | if is_certain { INSTRUCTION } else { 0 }
         };
         let piece = |piece: &Piece<'_>| CodePiece {
             address: piece.address,

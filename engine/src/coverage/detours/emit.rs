@@ -43,52 +43,71 @@ pub fn emit(image: &Image<'_>, plan: &Plan, code: u64, map: u64) -> Emitted {
     // What stays where it is has no room for a springboard; those come last.
     let mut kept: Vec<Range<u64>> = Vec::new();
     for site in &plan.sites {
-        let before = out.code.len();
+        let before = (out.code.len(), out.numbers.len());
         let has_room = match site.way {
             Way::Hop { springboard } => !kept.iter().any(|room| room.contains(&springboard)),
             Way::Jump | Way::Call => true,
         };
-        if !has_room || emit_site(image, site, code, map, &mut out).is_none() {
-            out.code.truncate(before);
-            out.left.extend(site.number.map(|number| (number, Left::OutOfReach)));
+        let writer = Writer { image, code, map };
+        if !has_room || writer.write(site, &mut out).is_none() {
+            out.code.truncate(before.0);
+            out.numbers.truncate(before.1);
+            let numbers = image.numbers_in(site.range());
+            out.left.extend(numbers.map(|number| (number, Left::OutOfReach)));
             kept.push(site.at..site.at + site.room as u64);
         }
     }
     out
 }
 
-fn emit_site(image: &Image<'_>, site: &Site, code: u64, map: u64, out: &mut Emitted) -> Option<()> {
-    let start = code.wrapping_add(out.code.len() as u64);
-    let here = |written: usize| code.wrapping_add(written as u64);
-    if site.number.is_some() {
-        // MOV byte [rip + rel32], 1
-        out.code.extend([0xc6, 0x05]);
-        let mark = map.wrapping_add(out.numbers.len() as u64);
-        out.code.extend(distance(start.wrapping_add(MARK_BYTES), mark)?);
-        out.code.push(1);
+struct Writer<'a> {
+    image: &'a Image<'a>,
+    code: u64,
+    map: u64,
+}
+
+impl Writer<'_> {
+    /// Where the next byte comes.
+    fn here(&self, out: &Emitted) -> u64 {
+        self.code.wrapping_add(out.code.len() as u64)
     }
-    let decode = |at| Decoded::new(image.blocks.code.bytes_from(image.elf, at), at);
-    let at = site.at.wrapping_add(image.base);
-    if site.way == Way::Call {
-        let to = here(out.code.len());
-        decode(site.at)?.emit_callee(&mut out.code, to, image.base)?;
-    } else {
-        let end = site.at + site.moved as u64;
+
+    /// Writes a trampoline, and adds what leads there; `None` where it cannot reach something.
+    fn write(&self, site: &Site, out: &mut Emitted) -> Option<()> {
+        let Image { elf, blocks, base, .. } = self.image;
+        let start = self.here(out);
         let mut next = site.at;
-        while next < end {
-            let decoded = decode(next)?;
-            let to = here(out.code.len());
-            decoded.emit(&mut out.code, to, image.base)?;
+        while next < site.range().end {
+            if let Some(number) = self.image.number_at(next) {
+                self.mark(number, out)?;
+            }
+            let decoded = Decoded::new(blocks.code.bytes_from(elf, next), next)?;
+            let to = self.here(out);
+            match site.way {
+                Way::Call => decoded.emit_callee(&mut out.code, to, *base)?,
+                Way::Jump | Way::Hop { .. } => decoded.emit(&mut out.code, to, *base)?,
+            }
             next = decoded.instruction.next_ip();
         }
-        // Not needed behind what never goes on, where it is never reached.
-        let to = here(out.code.len());
-        jump(&mut out.code, to, at.wrapping_add(site.moved as u64))?;
+        if site.way != Way::Call {
+            // Not needed behind what never goes on, where it is never reached.
+            let to = self.here(out);
+            jump(&mut out.code, to, next.wrapping_add(*base))?;
+        }
+        out.patches.extend(patches(self.image, site, start)?);
+        Some(())
     }
-    let patches = patches(image, site, start)?;
-    out.patches.extend(patches);
-    out.numbers.extend(site.number);
-    Some(())
+
+    /// MOV byte [rip + rel32], 1
+    fn mark(&self, number: u32, out: &mut Emitted) -> Option<()> {
+        let next = self.here(out).wrapping_add(MARK_BYTES);
+        let place = self.map.wrapping_add(out.numbers.len() as u64);
+        out.code.extend([0xc6, 0x05]);
+        out.code.extend(distance(next, place)?);
+        out.code.push(1);
+        out.numbers.push(number);
+        Some(())
+    }
 }
 
 /// What stands at a block, and where it has one at its springboard, once its trampoline is at `to`.

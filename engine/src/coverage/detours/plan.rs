@@ -24,29 +24,21 @@ pub struct Surroundings<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     pub(super) sites: Vec<Site>,
+    /// How many blocks do.
+    pub blocks: usize,
     /// The others, by number, each with the reason.
     pub left: Vec<(u32, Left)>,
 }
 
 impl Plan {
-    /// How many blocks mark themselves.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.sites.iter().filter(|site| site.number.is_some()).count()
-    }
-
     /// The most bytes that the trampolines take.
     #[must_use]
     pub fn code_bytes_max(&self) -> u64 {
-        // The mark, a jump back, and what a branch grows by.
-        const MORE: usize = 32;
-        self.sites.iter().map(|site| (site.moved + MORE) as u64).sum()
-    }
-
-    /// Whether no block does.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        // A branch of two bytes grows to nine, and a mark of seven follows it.
+        const GROWTH: usize = 8;
+        // The first mark, and a jump back.
+        const MORE: usize = 16;
+        self.sites.iter().map(|site| (site.moved * GROWTH + MORE) as u64).sum()
     }
 }
 
@@ -58,19 +50,25 @@ pub fn plan(image: &Image<'_>, around: &Surroundings<'_>) -> Plan {
     let mut springboards = Springboards::default();
     let mut spare = BTreeMap::new();
     let mut short = Vec::new();
+    // Where the instructions end that move already.
+    let mut moved = 0;
     let ends = image.blocks.starts.iter().skip(1).copied().chain([u64::MAX]);
     for ((number, &at), end) in (image.first..).zip(&image.blocks.starts).zip(ends) {
-        let found = planner.site(number, at);
-        let moved = found.as_ref().map_or(0, |site| site.moved as u64);
-        spare.extend(planner.spare(at + moved, end));
-        match found {
-            Ok(site) if site.way == Way::Jump && site.room < JUMP_BYTES => short.push(site),
-            Ok(site) => {
-                springboards.add(site.freed());
-                plan.sites.push(site);
+        if at >= moved {
+            match planner.site(at) {
+                Ok(site) => {
+                    moved = site.range().end;
+                    if site.way == Way::Jump && site.room < JUMP_BYTES {
+                        short.push(site);
+                    } else {
+                        springboards.add(site.freed());
+                        plan.sites.push(site);
+                    }
+                }
+                Err(reason) => plan.left.push((number, reason)),
             }
-            Err(reason) => plan.left.push((number, reason)),
         }
+        spare.extend(planner.spare(at.max(moved), end));
     }
     for site in short {
         let springboard = springboards.take(site.at).or_else(|| {
@@ -81,15 +79,15 @@ pub fn plan(image: &Image<'_>, around: &Surroundings<'_>) -> Plan {
         });
         match springboard {
             Some(springboard) => plan.sites.push(Site { way: Way::Hop { springboard }, ..site }),
-            None => plan.left.push((number_of(&site), Left::Short)),
+            None => {
+                let numbers = image.numbers_in(site.range());
+                let reason = if planner.is_closed(site.at) { Left::Short } else { Left::Open };
+                plan.left.extend(numbers.map(|number| (number, reason)));
+            }
         }
     }
+    plan.blocks = image.blocks.starts.len() - plan.left.len();
     plan
-}
-
-/// The number of a site that is a block.
-fn number_of(site: &Site) -> u32 {
-    site.number.unwrap_or_default()
 }
 
 /// Takes code that can move to make room for a springboard within reach of `at`.
@@ -106,19 +104,18 @@ struct Planner<'p> {
 
 impl Planner<'_> {
     /// How the block at `at` can mark itself. One that is too short for its jump has less room.
-    fn site(&self, number: u32, at: u64) -> Result<Site, Left> {
+    fn site(&self, at: u64) -> Result<Site, Left> {
         let first = self.decode(at).ok_or(Left::Fixed)?;
         if !self.is_free(at, first.bytes.len()) {
             return Err(Left::Changed);
         }
-        let code = &self.image.blocks.code;
-        let is_closed = code.function_at(at).is_some_and(|function| function.is_closed);
-        let site = |moved, room, way| Site { number: Some(number), at, moved, room, way };
+        let is_closed = self.is_closed(at);
+        let site = |moved, room, way| Site { at, moved, room, way };
         let length = first.bytes.len();
         let (moved, room) = match first.kind() {
             Kind::Call => return Ok(site(length, length, Way::Call)),
             Kind::Fixed => return Err(Left::Fixed),
-            _ if is_closed => self.run(at),
+            _ if is_closed => self.run(at, u64::MAX),
             _ => (length, length),
         };
         match room {
@@ -131,18 +128,17 @@ impl Planner<'_> {
     /// What can move of a block besides its beginning, from `at` to `end`, where that frees room for
     /// a springboard.
     fn spare(&self, mut at: u64, end: u64) -> Vec<(u64, Site)> {
-        let code = &self.image.blocks.code;
         let mut spare = Vec::new();
-        if !code.function_at(at).is_some_and(|function| function.is_closed) {
+        if !self.is_closed(at) {
             return spare;
         }
         while at < end {
             let Some(next) = self.decode(at) else { return spare };
             // Where a call returns to, an address may lead.
             let is_fixed = matches!(next.kind(), Kind::Call | Kind::Fixed);
-            let (moved, room) = if is_fixed { (0, 0) } else { self.run(at) };
+            let (moved, room) = if is_fixed { (0, 0) } else { self.run(at, end) };
             if room >= 2 * JUMP_BYTES {
-                spare.push((at, Site { number: None, at, moved, room, way: Way::Jump }));
+                spare.push((at, Site { at, moved, room, way: Way::Jump }));
             }
             if next.kind() == Kind::End {
                 return spare;
@@ -152,24 +148,22 @@ impl Planner<'_> {
         spare
     }
 
-    /// How many bytes from `at` move, and how many are then free, in a closed function.
-    fn run(&self, start: u64) -> (usize, usize) {
+    /// How many bytes from `start` on, and before `end`, move, and how many are then free, in a closed
+    /// function. What is only reached by falling into it moves along.
+    fn run(&self, start: u64, end: u64) -> (usize, usize) {
         let mut moved = 0;
         loop {
             let at = start + moved as u64;
-            let Some(next) = self.decode(at).filter(|_| moved == 0 || self.is_inner(at)) else {
-                return (moved, moved);
-            };
+            let is_inside = moved == 0 || at < end && self.is_inner(at);
+            let Some(next) = self.decode(at).filter(|_| is_inside) else { return (moved, moved) };
             let (kind, length) = (next.kind(), next.bytes.len());
             let is_over = matches!(kind, Kind::Call | Kind::Fixed);
             if is_over || moved + length > ROOM_MAX || !self.is_free(at, length) {
                 return (moved, moved);
             }
             moved += length;
-            match kind {
-                Kind::End => return (moved, moved + self.padding(start + moved as u64, moved)),
-                Kind::Branch => return (moved, moved),
-                _ => {}
+            if kind == Kind::End {
+                return (moved, moved + self.padding(start + moved as u64, moved));
             }
         }
     }
@@ -202,10 +196,14 @@ impl Planner<'_> {
         is_certain.then_some(decoded)
     }
 
+    fn is_closed(&self, at: u64) -> bool {
+        self.image.blocks.code.function_at(at).is_some_and(|function| function.is_closed)
+    }
+
     /// Whether nothing arrives at `at` but what comes from before it, in a closed function.
     fn is_inner(&self, at: u64) -> bool {
         let Image { blocks, base, .. } = self.image;
-        blocks.starts.binary_search(&at).is_err()
+        !blocks.code.is_target(at)
             && !blocks.code.is_taken(at)
             && !(self.around.is_pointed_at)(at.wrapping_add(*base))
     }

@@ -23,6 +23,21 @@ pub struct Image<'a> {
     pub first: u32,
 }
 
+impl Image<'_> {
+    /// The number of the block that starts at `at`.
+    pub(super) fn number_at(&self, at: u64) -> Option<u32> {
+        let index = self.blocks.starts.binary_search(&at).ok()?;
+        Some(self.first.wrapping_add(index as u32))
+    }
+
+    /// The numbers of the blocks that start in `range`.
+    pub(super) fn numbers_in(&self, range: Range<u64>) -> Range<u32> {
+        let starts = &self.blocks.starts;
+        let before = |at: u64| starts.partition_point(|start| *start < at) as u32;
+        self.first.wrapping_add(before(range.start))..self.first.wrapping_add(before(range.end))
+    }
+}
+
 /// How a block gets to its trampoline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -34,14 +49,12 @@ pub(super) enum Way {
     Call,
 }
 
-/// Code that moves: a block that marks itself, or what only makes room. Addresses are link-time
+/// Code that moves: blocks that mark themselves, or what only makes room. Addresses are link-time
 /// ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Site {
-    /// The block's number.
-    pub number: Option<u32>,
     pub at: u64,
-    /// Bytes of the instructions that move.
+    /// Bytes of the instructions that move. Every block that starts among them marks itself.
     pub moved: usize,
     /// Bytes that nothing executes any more, from `at`: those and padding.
     pub room: usize,
@@ -49,6 +62,11 @@ pub(super) struct Site {
 }
 
 impl Site {
+    /// Where the instructions that move are.
+    pub(super) fn range(&self) -> Range<u64> {
+        self.at..self.at + self.moved as u64
+    }
+
     /// What is free once it has moved.
     pub(super) fn freed(&self) -> Range<u64> {
         let end = self.at + self.room as u64;
@@ -68,7 +86,8 @@ pub enum Left {
     Short,
     /// It is one byte long.
     Byte,
-    /// Its function is not understood, and its first instruction is shorter than a jump.
+    /// Its function is not understood, and its first instruction is shorter than a jump, with no room
+    /// for one near it.
     Open,
     /// It begins with an instruction that has to stay where it is.
     Fixed,

@@ -103,7 +103,7 @@ fn draft(
         let is_pointed_at = |at| pointers.contains(&at);
         let around = Surroundings { is_free: &is_free, is_pointed_at: &is_pointed_at };
         let plan = plan(image, &around);
-        let map_bytes = (plan.len() as u64).next_multiple_of(PAGE).max(PAGE);
+        let map_bytes = (plan.blocks as u64).next_multiple_of(PAGE).max(PAGE);
         let bytes = map_bytes + plan.code_bytes_max().next_multiple_of(PAGE).max(PAGE);
         let at = room(config.process, &span, bytes, &draft.regions)?;
         let emitted = emit(image, &plan, at + map_bytes, at);
