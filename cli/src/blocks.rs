@@ -3,7 +3,7 @@
 //! Never arms a breakpoint.
 
 use crate::error::CliError;
-use dejavm_engine::coverage::blocks;
+use dejavm_engine::coverage::{blocks, detours};
 use dejavm_engine::linux::{LoadedImage, Process};
 
 /// The blocks of a process, by guest-virtual address, and whose they are.
@@ -15,6 +15,24 @@ pub struct Blocks {
     pub covered: Vec<String>,
     /// File names of the other images.
     pub uncovered: Vec<String>,
+    /// The images that they are in.
+    images: Vec<CoveredImage>,
+}
+
+/// An image whose blocks count.
+#[derive(Debug)]
+struct CoveredImage {
+    image: LoadedImage,
+    blocks: blocks::Blocks,
+    /// The number of its first block.
+    first: u32,
+}
+
+impl CoveredImage {
+    fn for_detours(&self) -> detours::Image<'_> {
+        let Self { image, blocks, first } = self;
+        detours::Image { elf: &image.bytes, blocks, base: image.base, first: *first }
+    }
 }
 
 impl Blocks {
@@ -25,11 +43,13 @@ impl Blocks {
         let mut found = Self::default();
         for (index, image) in images.iter().enumerate() {
             let name = file_name(image);
+            let first = found.starts.len() as u32;
             if index == 0 || is_wanted(&name, also) {
                 let blocks = blocks::find(&image.bytes)
                     .map_err(|source| CliError::Blocks { image: name.clone(), source })?;
                 found.starts.extend(blocks.starts.iter().map(|at| at.wrapping_add(image.base)));
                 found.covered.push(name);
+                found.images.push(CoveredImage { image: image.clone(), blocks, first });
             } else {
                 found.uncovered.push(name);
             }
@@ -41,6 +61,11 @@ impl Blocks {
             }
             None => Ok(found),
         }
+    }
+
+    /// What the blocks need to mark themselves.
+    pub fn detour_images(&self) -> Vec<detours::Image<'_>> {
+        self.images.iter().map(CoveredImage::for_detours).collect()
     }
 
     fn has(&self, wanted: &str) -> bool {

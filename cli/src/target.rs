@@ -6,9 +6,11 @@ use crate::boot;
 use crate::crash;
 use dejavm_corpus::{CrashFacts, Execution, ExitKind, Inputs, Target, TargetError, Uninteresting};
 use dejavm_engine::coverage::Arm;
+use dejavm_engine::coverage::detours::Image;
 use dejavm_engine::linux::Process;
 use dejavm_engine::machine::{
-    Batch, BatchOptions, BatchPace, BatchReport, Limit, Machine, MachineError, RunReport,
+    Batch, BatchOptions, BatchPace, BatchReport, DetourCounts, Limit, Machine, MachineError,
+    RunReport,
 };
 use dejavm_engine::outcome::{Fault, Outcome};
 use dejavm_engine::state::Difference;
@@ -29,6 +31,8 @@ pub struct GuestTarget {
     /// Runs between two verifications; 0 is never.
     verify_every: u64,
     runs: u64,
+    /// Traces in a row that detours were of no use to, while there are detours.
+    detours: Option<u32>,
     /// Many runs to one entry into the guest, if that is wanted and possible.
     batches: Option<BatchState>,
     /// What a verification found.
@@ -45,7 +49,8 @@ struct BatchState {
     fruitless: u32,
 }
 
-/// Batches in a row that may be of no use before there are no more of them.
+/// Batches, and traces through detours, in a row that may be of no use before there are no more of
+/// them.
 const FRUITLESS_MAX: u32 = 64;
 
 /// A rewind left the machine in another state than its snapshot's.
@@ -82,6 +87,7 @@ impl GuestTarget {
             limit: Duration::MAX,
             verify_every,
             runs: 0,
+            detours: None,
             batches: None,
             differences: Vec::new(),
         })
@@ -95,6 +101,48 @@ impl GuestTarget {
         self.machine.prepare_batches()?;
         self.batches = Some(BatchState::default());
         Ok(())
+    }
+
+    /// From now on traces through detours, by which the blocks of `images` mark themselves; how many
+    /// do.
+    ///
+    /// # Errors
+    /// The program cannot have any; it is traced by breakpoints.
+    pub fn use_detours(&mut self, images: &[Image<'_>]) -> Result<DetourCounts, MachineError> {
+        let counts = self.machine.install_detours(images)?;
+        self.detours = Some(0);
+        Ok(counts)
+    }
+
+    /// As [`trace`](Target::trace), through detours, if that is possible.
+    fn trace_detoured(&mut self, input: &[u8]) -> Result<Option<Duration>, TargetError> {
+        let Some(in_vain) = self.detours else { return Ok(None) };
+        let traced =
+            self.machine.trace(input, Limit::time(self.limit)).map_err(TargetError::new)?;
+        let Some(report) = traced else {
+            self.detours = (in_vain + 1 < FRUITLESS_MAX).then_some(in_vain + 1);
+            return Ok(None);
+        };
+        self.detours = Some(0);
+        self.hits.clear();
+        self.hits.extend_from_slice(self.machine.blocks_hit());
+        self.machine.rewind().map_err(TargetError::new)?;
+        self.ran(1)?;
+        Ok(Some(report.duration))
+    }
+
+    /// One run with a breakpoint at every block.
+    fn trace_exactly(&mut self, input: &[u8]) -> Result<(ExitKind, Duration), TargetError> {
+        self.machine.arm_blocks(Arm::All);
+        self.hits.clear();
+        let (exit_kind, duration) = self.once(input)?;
+        // A hit makes the engine regard a block as known; for the campaign only `run` does.
+        let known = &self.known;
+        let is_unknown = |block: &&u32| known.get(**block as usize) == Some(&false);
+        let unknown: Vec<u32> = self.hits.iter().filter(is_unknown).copied().collect();
+        self.machine.forget_blocks(&unknown);
+        self.machine.arm_blocks(Arm::Unknown);
+        Ok((exit_kind, duration))
     }
 
     /// Number of blocks that can never be seen to be reached.
@@ -225,15 +273,15 @@ impl Target for GuestTarget {
     }
 
     fn trace(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
-        self.machine.arm_blocks(Arm::All);
-        self.hits.clear();
-        let (exit_kind, duration) = self.once(input)?;
-        // A hit makes the engine regard a block as known; for the campaign only `run` does.
-        let known = &self.known;
-        let is_unknown = |block: &&u32| known.get(**block as usize) == Some(&false);
-        let unknown: Vec<u32> = self.hits.iter().filter(is_unknown).copied().collect();
-        self.machine.forget_blocks(&unknown);
-        self.machine.arm_blocks(Arm::Unknown);
+        let (exit_kind, duration) = match self.trace_detoured(input)? {
+            Some(duration) => (ExitKind::Finished, duration),
+            None => self.trace_exactly(input)?,
+        };
+        Ok(Execution { exit_kind, blocks: &self.hits, duration })
+    }
+
+    fn confirm(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
+        let (exit_kind, duration) = self.trace_exactly(input)?;
         Ok(Execution { exit_kind, blocks: &self.hits, duration })
     }
 

@@ -95,7 +95,7 @@ impl<'t> Executor<'t> {
         Ok(runs)
     }
 
-    /// Runs `input` on the exact path; all its blocks are in [`blocks`](Self::blocks).
+    /// Runs `input`; all its blocks are in [`blocks`](Self::blocks).
     pub(crate) fn trace(&mut self, input: &[u8]) -> Result<ExitKind, TargetError> {
         self.execs += 1;
         let run = self.target.trace(input)?;
@@ -105,9 +105,19 @@ impl<'t> Executor<'t> {
         Ok(out_of_memory_is_a_crash(run.exit_kind))
     }
 
+    /// As [`trace`](Self::trace), on the exact path.
+    fn confirm(&mut self, input: &[u8]) -> Result<ExitKind, TargetError> {
+        self.execs += 1;
+        let run = self.target.confirm(input)?;
+        self.last = run.duration;
+        self.blocks.clear();
+        self.blocks.extend_from_slice(run.blocks);
+        Ok(out_of_memory_is_a_crash(run.exit_kind))
+    }
+
     /// Repeats on the exact path an input that crashed.
     pub(crate) fn confirm_crash(&mut self, input: &[u8]) -> Result<Confirmation, TargetError> {
-        Ok(match self.trace(input)? {
+        Ok(match self.confirm(input)? {
             ExitKind::Crashed(facts) => Confirmation::Crashes(facts),
             ExitKind::Finished
             | ExitKind::TimedOut
@@ -123,7 +133,7 @@ impl<'t> Executor<'t> {
         limit: Duration,
     ) -> Result<Confirmation, TargetError> {
         self.target.set_timeout(limit);
-        let confirmation = self.trace(input).and_then(|exit_kind| match exit_kind {
+        let confirmation = self.confirm(input).and_then(|exit_kind| match exit_kind {
             ExitKind::TimedOut => Ok(Confirmation::Hangs),
             ExitKind::Finished => Ok(Confirmation::Finishes),
             // Seen once now, as a crash.
@@ -230,6 +240,37 @@ mod tests {
         inputs.push(b"b");
         let error = Executor::new(&mut Liar, LIMIT, 0).run_uninteresting(&inputs).unwrap_err();
         assert_eq!(error.to_string(), "the target reported 3 runs of 2 inputs");
+    }
+
+    #[test]
+    fn findings_are_decided_on_the_exact_path() {
+        /// Whose traces see no crash.
+        struct Blind;
+        impl Target for Blind {
+            fn blocks_total(&self) -> usize {
+                1
+            }
+            fn run(&mut self, _: &[u8]) -> Result<Execution<'_>, TargetError> {
+                let exit_kind = ExitKind::Crashed(CrashFacts::out_of_memory());
+                Ok(Execution { exit_kind, blocks: &[0], duration: Duration::ZERO })
+            }
+            fn trace(&mut self, _: &[u8]) -> Result<Execution<'_>, TargetError> {
+                let duration = Duration::ZERO;
+                Ok(Execution { exit_kind: ExitKind::Finished, blocks: &[], duration })
+            }
+            fn confirm(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
+                self.run(input)
+            }
+            fn known_blocks(&mut self, _: &[u32]) {}
+            fn set_timeout(&mut self, _: Duration) {}
+        }
+        let mut blind = Blind;
+        let mut executor = Executor::new(&mut blind, LIMIT, 0);
+        let crashes = Confirmation::Crashes(CrashFacts::out_of_memory());
+        assert_eq!(executor.trace(b"x").unwrap(), ExitKind::Finished);
+        assert_eq!(executor.confirm_crash(b"x").unwrap(), crashes);
+        assert_eq!(executor.blocks, [0]);
+        assert_eq!(executor.confirm_hang(b"x", LIMIT).unwrap(), crashes);
     }
 
     #[test]

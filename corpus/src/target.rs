@@ -41,14 +41,24 @@ pub trait Target {
         Ok(Uninteresting::default())
     }
 
-    /// Runs `input` on the exact path: reports every block it reaches, each once, known or not.
-    /// Leaves what later calls of [`run`](Self::run) report as it was. The time that tracing
-    /// itself costs does not count against the limit of the run.
+    /// Reports every block that `input` reaches, each once, known or not. Leaves what later calls
+    /// of [`run`](Self::run) report as it was. The time that tracing itself costs does not count
+    /// against the limit of the run. What does not finish was run on the exact path.
     ///
     /// # Errors
     ///
     /// The host failed; the campaign ends.
     fn trace(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError>;
+
+    /// As [`trace`](Self::trace), always on the exact path: decides on findings. Where a trace always
+    /// is that, they are one (the default).
+    ///
+    /// # Errors
+    ///
+    /// The host failed; the campaign ends.
+    fn confirm(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
+        self.trace(input)
+    }
 
     /// Names blocks that need no report from [`run`](Self::run) any more.
     fn known_blocks(&mut self, blocks: &[u32]);

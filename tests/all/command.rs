@@ -68,6 +68,7 @@ fn a_campaign_finds_the_planted_bug_and_repro_brings_it_back() {
     let told = text(&found.stderr) + &text(&found.stdout);
     assert_eq!(found.status.code(), Some(0), "{told}");
     assert!(told.contains("dejavm repro"), "the summary names the command: {told}");
+    assert!(told.contains("blocks by detours, "), "it says how it traces: {told}");
     let crash = only_file(&out.join("crashes"));
     assert!(path(&crash).contains("sig:SIGSEGV"), "{}", crash.display());
 

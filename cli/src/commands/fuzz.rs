@@ -68,6 +68,7 @@ pub fn run(args: &FuzzArgs) -> Result<ExitCode, CliError> {
     {
         status.line(&format!("warning: one run to an entry: {}", ErrorChain(&error)));
     }
+    status.line(&tracing_in_words(&mut target, &blocks));
     match target.blocks_unseen() {
         0 => {}
         unseen => status.line(&format!(
@@ -202,6 +203,21 @@ fn in_words(blocks: &Blocks) -> String {
         words = words + "; --cover adds " + &blocks.uncovered.join(", ");
     }
     words
+}
+
+/// Has the target trace through detours if it can, and says how it traces.
+fn tracing_in_words(target: &mut GuestTarget, blocks: &Blocks) -> String {
+    if blocks.starts.is_empty() {
+        return "tracing: no blocks".to_owned();
+    }
+    match target.use_detours(&blocks.detour_images()) {
+        Ok(counts) => format!(
+            "tracing: {} blocks by detours, {} by breakpoints",
+            counts.detours,
+            counts.breakpoints()
+        ),
+        Err(error) => format!("tracing: by breakpoints, {}", ErrorChain(&error)),
+    }
 }
 
 /// Shows how a campaign goes.
