@@ -3,8 +3,9 @@
 //! A function is open if a jump in it may go anywhere, or if a byte of it was not reached and is no
 //! padding (who jumps there is unknown). So is one whose other parts are: what a compiler splits off (`f.cold`) has bounds of its own, and tables lead there and back.
 //!
-//! Never guesses that a jump is a tail call: but for those through the GOT, whose target is another
-//! function, it may be a computed `goto`.
+//! Never guesses that a jump is a tail call. One to an address that is loaded as it is opens nothing,
+//! whatever it is: labels whose address anything holds are known ([`Code::is_taken`]). Any other may be
+//! a computed `goto` or a table.
 
 use super::code::{Code, Function};
 use super::padding::padding;

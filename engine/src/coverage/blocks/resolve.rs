@@ -46,8 +46,9 @@ struct Resolver<'d, 'a> {
 pub(super) struct Followed {
     /// Jumps that had a table.
     pub count: usize,
-    /// Jumps that go nowhere but to the targets that were found: a comparison tells how many
-    /// entries their table has, each of them was believed, and no other table was possible.
+    /// Jumps that go nowhere but to the targets that were found (a comparison tells how many
+    /// entries their table has, each of them was believed, and no other table was possible) or to
+    /// an address that somebody else has made: a function, or one that the image shows elsewhere.
     pub complete: BTreeSet<u64>,
 }
 
@@ -73,22 +74,26 @@ pub(super) fn follow_tables(descent: &mut Descent<'_>, layout: &Layout, bytes: &
         entries_left,
     };
     let mut followed = Followed::default();
-    let mut unsure = Vec::new();
+    let (mut unsure, mut others) = (Vec::new(), Vec::new());
     // Tables of known size first: an unbounded one needs to know where its neighbours begin.
     loop {
         while let Some(at) = resolver.descent.pending.pop() {
-            if let Some(table) = resolver.table(at) {
-                match resolver.follow_bounded(at, table) {
+            match resolver.table(at) {
+                Some(table) => match resolver.follow_bounded(at, table) {
                     Reading::Nothing => unsure.push((at, table)),
                     reading => followed.note(at, reading),
-                }
+                },
+                None => others.push(at),
             }
             resolver.descent.run();
         }
-        let Some((at, table)) = unsure.pop() else { return followed };
+        let Some((at, table)) = unsure.pop() else { break };
         followed.note(at, resolver.follow(at, JumpTable { count: None, ..table }));
         resolver.descent.run();
     }
+    // Every target is known now, so that a way without one is the only way.
+    followed.complete.extend(others.into_iter().filter(|at| resolver.is_loaded(*at)));
+    followed
 }
 
 impl Followed {
@@ -112,6 +117,19 @@ impl Resolver<'_, '_> {
             return None;
         }
         tables::recognise(&jump, &self.path_to(at, PATH_STEPS_MAX))
+    }
+
+    /// Whether the jump at `at` goes to an address that it loads.
+    fn is_loaded(&self, at: u64) -> bool {
+        let Some(jump) = decode(self.descent.text.bytes_from(at), at) else { return false };
+        let mut path = Vec::new();
+        let mut to = at;
+        while path.len() < PATH_STEPS_MAX && !self.descent.text.is_target(to) {
+            let Some(step) = self.before(to) else { break };
+            to = step.instruction.ip();
+            path.push(step);
+        }
+        tables::is_loaded(&jump, &path)
     }
 
     /// The instructions that lead to `at`, the nearest first.

@@ -60,6 +60,31 @@ pub(super) fn is_plausible(jump: &Instruction, path: &[Step]) -> bool {
     })
 }
 
+/// Whether `jump` goes to an address that is loaded as it is, and not from the stack: somebody has
+/// made that address before, and not by adding to a table's entry. `path` is the only way to it.
+pub(super) fn is_loaded(jump: &Instruction, path: &[Step]) -> bool {
+    if jump.op0_kind() == OpKind::Memory {
+        return is_plain_load(jump);
+    }
+    let mut slice = Slice { path, info: InstructionInfoFactory::new() };
+    let target = register(jump, 0).and_then(|target| slice.definition(target, 0));
+    target.is_some_and(|(_, load)| {
+        load.code() == Code::Mov_r64_rm64
+            && load.op1_kind() == OpKind::Memory
+            && is_plain_load(&load)
+    })
+}
+
+/// Whether the memory operand is no local variable, and nothing chooses among several.
+fn is_plain_load(load: &Instruction) -> bool {
+    let is_local = match load.memory_base() {
+        Register::RSP => true,
+        Register::RBP => displacement(load).cast_signed() < 0,
+        _ => false,
+    };
+    !is_local && load.memory_index() == Register::None && !has_segment(load)
+}
+
 /// The table that `jump` goes through; `path[0]` is the instruction before it.
 pub(super) fn recognise(jump: &Instruction, path: &[Step]) -> Option<JumpTable> {
     let mut slice = Slice { path, info: InstructionInfoFactory::new() };

@@ -96,6 +96,10 @@ impl<'a> Text<'a> {
         self.marks(at) & INTERIOR != 0
     }
 
+    pub(super) fn is_target(&self, at: u64) -> bool {
+        self.marks(at) & TARGET != 0
+    }
+
     pub(super) fn is_swept(&self, at: u64) -> bool {
         self.marks(at) & SWEPT != 0
     }

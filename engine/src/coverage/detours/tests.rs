@@ -235,6 +235,14 @@ int open(int n) {
  one: n += 3; n *= n;
  two: n -= 5; n *= 3;
   return n; }
+struct object { int (*method)(struct object *); int n; };
+int tail(struct object *o) { o->n++; return o->method(o); }
+int offsets(const unsigned char *p) {
+  static const int all[] = { &&first - &&first, &&second - &&first, &&third - &&first };
+  int n = 0;
+ first: n += 3; if (n > 90) return n; goto *(&&first + all[p[n]]);
+ second: n *= 5; if (n > 80) return n; goto *(&&first + all[p[n]]);
+ third: n ^= 1; goto *(&&first + all[p[n]]); }
 int overlapped(int n) {
   static int counter;
   __asm__ volatile("testl %0, %0; je 1f; .byte 0xf0; 1: xaddl %0, %1" : "+r"(n), "+m"(counter));
@@ -291,6 +299,15 @@ fn a_prefix_that_is_jumped_over_does_not_move() {
     let lock = bytes.windows(3).position(|bytes| bytes == [0xf0, 0x0f, 0xc1]).unwrap() as u64;
     let inner = function.range.start + lock + 1;
     assert!(!code.is_whole(inner - 1, 3) && !rewritten.inside().contains(&inner));
+}
+
+#[test]
+fn a_tail_call_opens_no_function_and_a_table_of_unknown_size_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(path) = compile(directory.path(), FUNCTIONS, &["-O2"]) else { return };
+    let Some(rewritten) = Rewritten::read(&path) else { return };
+    assert!(function_named(&path, &rewritten.blocks, "tail").is_closed);
+    assert!(!function_named(&path, &rewritten.blocks, "offsets").is_closed);
 }
 
 #[test]
