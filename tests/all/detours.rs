@@ -1,6 +1,6 @@
 //! Blocks that mark themselves: one run tells what breakpoints tell, and nothing else is different.
 
-use crate::support::{build_c, guests, installed, kvm, limit, spec};
+use crate::support::{build_c, build_rust, guests, installed, kvm, limit, spec};
 use dejavm_engine::coverage::blocks::{self, Blocks};
 use dejavm_engine::coverage::{Arm, detours};
 use dejavm_engine::linux::{LoadedImage, ProcessSpec};
@@ -102,6 +102,17 @@ impl Covered {
         assert_same(&again, &expected);
         assert_eq!(self.machine.verify().unwrap(), []);
         (exits_before, exits)
+    }
+
+    /// Traces `input` by both ways, or has detours give up on it; whether they did not.
+    fn compare_or_do_without(&mut self, input: &[u8]) -> bool {
+        let (expected, _) = self.by_breakpoints(input);
+        let found = self.by_detours(input);
+        if let Some((found, _)) = &found {
+            assert_same(found, &expected);
+        }
+        assert_eq!(self.machine.verify().unwrap(), []);
+        found.is_some()
     }
 
     /// Detours have to give up on `input`, and have changed nothing.
@@ -232,6 +243,23 @@ fn interpreters_reach_the_same_blocks() {
     debian("/usr/bin/lua5.4", "lua5.4", &["-"], &[script, b"error(".to_vec()]);
     let query = b"create table t(a); insert into t values (1), ('b'); select * from t;".to_vec();
     debian("/usr/bin/sqlite3", "sqlite3", &[], &[query, b"select".to_vec()]);
+}
+
+#[test]
+fn programs_with_threads_and_panics_reach_the_same_blocks_or_are_traced_without() {
+    let Some(machine) = boot(&mut spec(&build_rust("threads"), &[]), b"x") else { return };
+    let mut covered = Covered::new(machine);
+    let traced = ["some words for a worker", "panic"];
+    assert!(traced.iter().all(|input| covered.compare_or_do_without(input.as_bytes())));
+    for work in ["produce", "pipes", "meetings", "signals", "exit", "first"] {
+        let machine = boot(&mut spec(&build_c("threads", &["-pthread"]), &[]), work.as_bytes());
+        let done = Covered::new(machine.unwrap()).compare_or_do_without(work.as_bytes());
+        assert!(done || work == "signals", "{work}");
+    }
+    // These overflow a stack and follow a null pointer.
+    for input in ["deep", "deep thread", "null"] {
+        assert!(!covered.compare_or_do_without(input.as_bytes()), "{input}");
+    }
 }
 
 fn guest() -> Option<Covered> {
