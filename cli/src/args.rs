@@ -1,6 +1,7 @@
 //! The arguments as typed. Never looks at a file; what they mean together is resolved elsewhere.
 
 use crate::exit_code;
+use crate::harness;
 use crate::values::{self, Point};
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -77,6 +78,13 @@ pub struct GuestArgs {
     /// A run ends, with status 0, when the function returns that --at names the start of.
     #[arg(long, requires = "at", conflicts_with = "bare")]
     pub until_return: bool,
+    /// A run is one call of this function, as libFuzzer calls it, with the input in memory of its
+    /// size [default: LLVMFuzzerTestOneInput]. Up to its first call the program runs as it does
+    /// natively; `@@` is an empty file.
+    #[arg(long, value_name = "SYMBOL|ADDRESS", num_args = 0..=1, require_equals = true,
+          default_missing_value = harness::FUNCTION, value_parser = values::point,
+          conflicts_with_all = ["at", "input_path", "bare"])]
+    pub harness: Option<Point>,
     /// It is a crash, as if abort were called there, to reach this function, address or +OFFSET
     /// after the snapshot; `rust_panic` makes every panic of a Rust program one. May be repeated.
     #[arg(long, value_name = "SYMBOL|ADDRESS", value_parser = values::point)]
@@ -134,7 +142,7 @@ pub struct RunArgs {
     pub input: Option<PathBuf>,
     /// Run from this snapshot instead of booting a program.
     #[arg(long, value_name = "FILE",
-          conflicts_with_all = ["program", "ram", "file", "dir", "no_host_files", "env", "at", "input_path", "bare"])]
+          conflicts_with_all = ["program", "ram", "file", "dir", "no_host_files", "env", "at", "harness", "input_path", "bare"])]
     pub snapshot: Option<PathBuf>,
     /// Time limit in milliseconds, or with a unit: 500ms, 2s; 0 is none.
     #[arg(short, long, value_name = "MS", default_value = "10s", value_parser = values::time)]
@@ -248,6 +256,7 @@ const FUZZ_EXAMPLES: &str = "\
 Examples:
     dejavm fuzz -i seeds -o out -x xml.dict --cover libxml2 -- xmllint --noout @@
     dejavm fuzz -i seeds -o out -V 60 --until-crash -- ./parser
+    dejavm fuzz -i seeds -o out --harness ./libfuzzer_target
 
 The same command goes on with the campaign in OUT; after Ctrl-C, or after a kill. With another
 program OUT is refused, because its crashes would lose their snapshot. A crash found does not

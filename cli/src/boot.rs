@@ -44,9 +44,10 @@ pub fn start(
             let mut boot = Boot::process(system, &program.spec, program.ram_bytes, input)
                 .map_err(CliError::machine("boot the program"))?;
             let images = boot.process_images();
-            let point = match &program.at {
-                None => ProcessPoint::Input,
-                Some(at) => ProcessPoint::Address(resolve(at, &images)?),
+            let point = match (&program.harness, &program.at) {
+                (Some(at), _) => ProcessPoint::Harness(harness(at, &images)?),
+                (None, Some(at)) => ProcessPoint::Address(resolve(at, &images)?),
+                (None, None) => ProcessPoint::Input,
             };
             if program.until_return {
                 boot.end_at_return();
@@ -91,6 +92,9 @@ pub fn to_snapshot(
         Started::Ended(ended) => ended,
     };
     let (before, todo) = match guest {
+        Resolved::Process(program) if program.harness.is_some() => {
+            ("before it called the function of --harness", "try it with `dejavm run`")
+        }
         Resolved::Process(program) if program.at.is_some() => {
             ("before it reached the point of --at", "try it with `dejavm run`")
         }
@@ -175,6 +179,14 @@ fn resolve(point: &Point, images: &[LoadedImage]) -> Result<u64, CliError> {
             program.base.wrapping_add(*offset)
         }
         Point::Symbol(name) => symbolizer_of(images).address_of(name).map_err(CliError::Point)?,
+    })
+}
+
+/// The address of the function that is all of a run.
+fn harness(point: &Point, images: &[LoadedImage]) -> Result<u64, CliError> {
+    resolve(point, images).map_err(|error| match error {
+        CliError::Point(source) => CliError::NoHarness(source),
+        other => other,
     })
 }
 

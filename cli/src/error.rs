@@ -84,6 +84,9 @@ pub enum CliError {
     /// A symbol is no point.
     #[error("find the snapshot point")]
     Point(#[source] dejavm_engine::symbols::NameError),
+    /// A program has not the function that was to be all of a run.
+    #[error("find the function of --harness")]
+    NoHarness(#[source] dejavm_engine::symbols::NameError),
     /// No block can be found.
     #[error("find the basic blocks of {image}")]
     Blocks {
@@ -192,9 +195,11 @@ impl CliError {
     /// The exit status.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Usage(_) | Self::Point(_) | Self::PointAfterInput | Self::NoImage { .. } => {
-                ExitCode::Usage
-            }
+            Self::Usage(_)
+            | Self::Point(_)
+            | Self::NoHarness(_)
+            | Self::PointAfterInput
+            | Self::NoImage { .. } => ExitCode::Usage,
             Self::Kvm(_)
             | Self::Stdout(_)
             | Self::Signals(_)
@@ -247,6 +252,10 @@ impl CliError {
                 _ => None,
             },
             Self::Sandbox(_) => Some("--no-sandbox does without"),
+            Self::NoHarness(_) => Some(
+                "a program that was stripped has no symbols: take its unstripped file, or give the \
+                 function's address, --harness=+OFFSET",
+            ),
             Self::Point(_) => Some("see `nm -C PROGRAM`, or give an address"),
             Self::Campaign(error) => of_campaign(error),
             Self::Kvm(_) => Some("see `dejavm doctor`"),
@@ -280,9 +289,9 @@ fn of_campaign(error: &CampaignError) -> Option<&'static str> {
 fn of_machine(error: &MachineError) -> ExitCode {
     match error {
         MachineError::Load(_) | MachineError::BareImage(_) => ExitCode::Input,
-        MachineError::PointNotMapped { .. } | MachineError::Tables(TablesError::Full) => {
-            ExitCode::Usage
-        }
+        MachineError::PointNotMapped { .. }
+        | MachineError::Harness { .. }
+        | MachineError::Tables(TablesError::Full) => ExitCode::Usage,
         _ => ExitCode::Host,
     }
 }

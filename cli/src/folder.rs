@@ -36,6 +36,7 @@ impl SnapshotSource {
             format!("from {:?}", std::env::current_dir().ok()),
             format!("ram {:?}", guest.ram),
             format!("at {:?} {}", guest.at, guest.until_return),
+            format!("harness {:?}", guest.harness),
             format!("crash at {:?}", guest.crash_at),
             format!("input {:?}", guest.input_path),
             format!("bare {:?} {:?} {:?}", guest.bare, guest.load_at, guest.entry),

@@ -4,6 +4,7 @@
 
 use crate::args::{Bare, GuestArgs};
 use crate::error::CliError;
+use crate::harness;
 use crate::sanitizers::{self, Aim};
 use crate::script;
 use crate::values::{Point, replace_input};
@@ -44,6 +45,8 @@ pub struct Program {
     pub at: Option<Point>,
     /// Whether a run ends where the function at that point returns.
     pub until_return: bool,
+    /// The function whose one call is all of a run.
+    pub harness: Option<Point>,
     /// Where it is a crash to be.
     pub crash_at: Vec<Point>,
     /// Whether it may have the host's system files that it looks for.
@@ -75,12 +78,16 @@ impl GuestArgs {
                 let bytes = fs::read(&spec.program).unwrap_or_default();
                 let sanitizer_options = sanitizers::options(&bytes, &spec.env, aim);
                 spec.env.extend_from_slice(&sanitizer_options);
+                if self.harness.is_some() {
+                    spec.args.splice(..0, harness::arguments(&bytes));
+                }
                 let ram_bytes = self.ram.unwrap_or(RAM_BYTES);
                 let program = Program {
                     spec,
                     ram_bytes,
                     at: self.at.clone(),
                     until_return: self.until_return,
+                    harness: self.harness.clone(),
                     crash_at: self.crash_at.clone(),
                     system_files: !self.no_host_files,
                     sanitizer_options,
@@ -93,9 +100,11 @@ impl GuestArgs {
     fn fill(&self, spec: &mut ProcessSpec, args: &[OsString]) {
         let path = self.input_path.clone().unwrap_or_else(|| INPUT_PATH.into());
         let mut is_file = self.input_path.is_some();
-        let mut replace = |arg: &OsString| match replace_input(arg, path.as_os_str()) {
+        let is_harness = self.harness.is_some();
+        let shown = if is_harness { harness::NO_INPUT.as_ref() } else { path.as_os_str() };
+        let mut replace = |arg: &OsString| match replace_input(arg, shown) {
             Some(replaced) => {
-                is_file = true;
+                is_file |= !is_harness;
                 replaced
             }
             None => arg.clone(),

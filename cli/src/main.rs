@@ -15,6 +15,7 @@ mod error;
 mod exit_code;
 mod folder;
 mod guest;
+mod harness;
 mod point;
 mod quote;
 mod report;

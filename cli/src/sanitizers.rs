@@ -39,7 +39,8 @@ const RUNTIMES: [Runtime; 2] = [
         symbol: b"__ubsan_handle_",
         variable: "UBSAN_OPTIONS",
         run: "",
-        campaign: "halt_on_error=1:abort_on_error=1:symbolize=0",
+        campaign: "halt_on_error=1:abort_on_error=1:symbolize=0:\
+                   handle_segv=0:handle_sigbus=0:handle_sigfpe=0:handle_sigill=0",
     },
 ];
 
@@ -63,7 +64,8 @@ pub fn options(program: &[u8], env: &[OsString], aim: Aim) -> Vec<OsString> {
     wanted.collect()
 }
 
-fn contains(bytes: &[u8], name: &[u8]) -> bool {
+/// Whether `bytes` have `name` in them.
+pub fn contains(bytes: &[u8], name: &[u8]) -> bool {
     let Some(&first) = name.first() else { return true };
     let mut rest = bytes;
     while let Some(at) = rest.iter().position(|byte| *byte == first) {

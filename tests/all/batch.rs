@@ -59,7 +59,7 @@ fn one_by_one<'i>(
     inputs.into_iter().map(run).collect()
 }
 
-fn run(machine: &mut Machine, batch: &Batch) -> BatchReport {
+pub fn run(machine: &mut Machine, batch: &Batch) -> BatchReport {
     let mut report = BatchReport::default();
     machine.run_batch(batch, options(), &mut report).unwrap();
     report

@@ -17,6 +17,7 @@ mod examples;
 mod faults;
 mod files;
 mod footprint;
+mod harness;
 mod host;
 mod hostile;
 mod hostile_bare;

@@ -177,6 +177,7 @@ impl Boot {
     pub fn start(mut self, point: ProcessPoint, limit: Limit) -> Result<Started, MachineError> {
         if let Driver::Process(driver) = &mut self.driver {
             driver.stop_at(&mut self.hw, point)?;
+            self.ends_at_return |= matches!(point, ProcessPoint::Harness(_));
         }
         let started = Instant::now();
         self.driver.arm(&self.watchdog, started, limit.time);

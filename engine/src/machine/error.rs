@@ -65,6 +65,12 @@ pub enum MachineError {
         /// The address that was asked for.
         address: u64,
     },
+    /// The function that is all of a run cannot be given an input.
+    #[error("give the harness its input: {why}")]
+    Harness {
+        /// Why not.
+        why: &'static str,
+    },
     /// One of the engine's own stubs exited in a way it cannot.
     #[error("a stub inside the guest ended in {exit}")]
     Stub {

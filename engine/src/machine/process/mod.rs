@@ -14,6 +14,7 @@ mod exception;
 mod exits;
 mod fault;
 mod gp_as_ud;
+mod harness;
 mod points;
 mod preempt;
 mod registers;

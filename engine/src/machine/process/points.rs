@@ -18,7 +18,7 @@ impl ProcessDriver {
         point: ProcessPoint,
     ) -> Result<(), MachineError> {
         let mut original = [0];
-        if let ProcessPoint::Address(address) = point {
+        if let ProcessPoint::Address(address) | ProcessPoint::Harness(address) = point {
             let not_mapped = MachineError::PointNotMapped { address };
             let Some(at) = self.translate(hw, address) else { return Err(not_mapped) };
             hw.memory.read(at, &mut original).map_err(|_| not_mapped)?;

@@ -12,6 +12,11 @@ pub enum ProcessPoint {
     Input,
     /// The first time that this guest-virtual address is about to be executed.
     Address(u64),
+    /// The first call of the function `int f(const uint8_t *data, size_t size)` at this
+    /// guest-virtual address: each run is one call of it with the run's input, whose end is the end
+    /// of memory, and ends with status 0 where it returns. The program's input channel must be
+    /// standard input, which brings the input; at most 16 MiB of it.
+    Harness(u64),
 }
 
 /// What a process keeps on the host's side, as a snapshot holds it.
