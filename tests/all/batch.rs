@@ -318,7 +318,7 @@ const SCRATCH: std::ops::Range<u64> = 24..128;
 fn a_program_whose_exits_never_end_times_out() {
     let Some(system) = kvm() else { return };
     let mut machine = guest(&system);
-    for endless in [&b"f"[..], b"q", b"o"] {
+    for endless in [&b"f"[..], b"q"] {
         let mut report = BatchReport::default();
         let batch = batch_of([&b"plain"[..], endless, b"plain"]);
         machine.run_batch(&batch, within(20), &mut report).unwrap();
