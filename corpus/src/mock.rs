@@ -60,6 +60,11 @@ impl Maze {
                 time = Duration::from_millis(15);
                 ExitKind::Finished
             }
+            [b'C', b'R', b'A', b'W', b'L', ..] => {
+                special(14);
+                time = Duration::from_millis(30);
+                ExitKind::Finished
+            }
             [b'H', b'A', b'N', b'G', rest @ ..] => {
                 special(11);
                 // Two different ways to hang.

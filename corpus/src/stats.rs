@@ -125,6 +125,11 @@ pub enum Event<'a> {
         /// Longest run of a seed.
         slowest: Duration,
     },
+    /// Many inputs finished a little after the time limit of a run, which is longer now.
+    Slowed {
+        /// The limit.
+        timeout: Duration,
+    },
     /// A crash not seen before.
     NewCrash {
         /// Its input, saved.
@@ -199,6 +204,12 @@ impl fmt::Display for Event<'_> {
             }
             Self::Calibrated { timeout, slowest } => {
                 write!(f, "time limit {timeout:?} (slowest seed {slowest:?})")
+            }
+            Self::Slowed { timeout } => {
+                write!(
+                    f,
+                    "time limit {timeout:?} (many inputs finish a little after the earlier one)"
+                )
             }
             Self::NewCrash { path, facts } => {
                 write!(f, "new crash: {} ({})", facts.summary, path.display())

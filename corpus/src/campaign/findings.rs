@@ -7,7 +7,7 @@ use std::time::Duration;
 use libafl::corpus::CorpusId;
 
 use super::error::{CampaignError, library};
-use super::state::CampaignState;
+use super::state::{CampaignState, TIMEOUT_MAX};
 use crate::atomic;
 use crate::crash;
 use crate::executor::{Confirmation, hang_limit};
@@ -21,6 +21,10 @@ const CRASHES_MAX: u64 = 10_000;
 
 /// Hangs saved, as in AFL.
 const HANGS_MAX: u64 = 500;
+
+/// Inputs that are a little too slow, after which the time limit is twice as long: each of them is run
+/// twice over, and what it reaches is lost.
+const SLOW_MAX: u32 = 16;
 
 /// Reasons of unsupported runs that are reported.
 const REASONS_MAX: usize = 64;
@@ -162,6 +166,9 @@ impl CampaignState<'_> {
         // where a saved one does: only a new one is given the time that it takes to be believed.
         let limit = self.executor.limit();
         let mut confirmation = self.confirm_hang(input, limit.saturating_mul(2))?;
+        if confirmation == Confirmation::Finishes {
+            self.was_slow();
+        }
         if confirmation == Confirmation::Hangs && self.hangs_anew() {
             confirmation = self.confirm_hang(input, hang_limit(limit))?;
         }
@@ -179,6 +186,21 @@ impl CampaignState<'_> {
         limit: Duration,
     ) -> Result<Confirmation, CampaignError> {
         self.executor.confirm_hang(input, limit).map_err(self.host_failed())
+    }
+
+    /// Counts an input that finishes within twice the limit, and doubles it when there are many,
+    /// unless the user has set it.
+    fn was_slow(&mut self) {
+        let timeout = self.executor.limit().saturating_mul(2).min(TIMEOUT_MAX);
+        if self.options.timeout.is_some() || timeout <= self.executor.limit() {
+            return;
+        }
+        self.counts.slow += 1;
+        if self.counts.slow >= SLOW_MAX {
+            self.counts.slow = 0;
+            self.executor.set_limit(timeout);
+            self.notify(&Event::Slowed { timeout });
+        }
     }
 
     /// Whether the last run reached a block that no saved hang reaches.

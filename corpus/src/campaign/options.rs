@@ -18,7 +18,7 @@ pub struct Options {
     /// `-x`: dictionaries.
     pub dictionaries: Vec<PathBuf>,
     /// `-t`: time limit of one run. `None` takes five times the slowest seed, in steps of 20 ms,
-    /// from 20 ms to 1 s.
+    /// from 20 ms to 1 s, and doubles that, to at most 1 s, when many inputs finish a little later.
     pub timeout: Option<Duration>,
     /// `-V`: stop after this time, counted from this start.
     pub duration: Option<Duration>,

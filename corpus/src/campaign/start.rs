@@ -14,7 +14,7 @@ use super::clock::Clock;
 use super::error::{CampaignError, library};
 use super::findings::{Disposition, Source};
 use super::options::Options;
-use super::state::{CampaignState, Counts};
+use super::state::{CampaignState, Counts, TIMEOUT_MAX};
 use crate::coverage::BlockSet;
 use crate::crash::{CrashBook, ReadBook};
 use crate::executor::Executor;
@@ -24,9 +24,6 @@ use crate::schedule::Queue;
 use crate::seeds::{self, Seed, Seeds, SkipReason, SkippedSeed};
 use crate::stats::{Event, IgnoredReason, Progress, StopReason};
 use crate::target::{ExitKind, Target};
-
-/// Time limit of a run as long as there is no other.
-const TIMEOUT_MAX: Duration = Duration::from_secs(1);
 
 /// How many times as long as the slowest seed a run may take, as in AFL.
 const TIMEOUT_FACTOR: u64 = 5;

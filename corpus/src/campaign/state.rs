@@ -23,6 +23,9 @@ use crate::schedule::Queue;
 use crate::stats::{Event, Progress, Stats, StopReason};
 use crate::target::TargetError;
 
+/// Time limit of a run as long as there is no other, and the highest one that is found out.
+pub(super) const TIMEOUT_MAX: Duration = Duration::from_secs(1);
+
 /// Counts that nothing else holds.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
@@ -30,6 +33,8 @@ pub(super) struct Counts {
     pub(super) found: u64,
     pub(super) hangs: u64,
     pub(super) timeouts: u64,
+    /// Of those, since the limit was set, the inputs that finish within twice as long.
+    pub(super) slow: u32,
     pub(super) unreproducible: u64,
     pub(super) unsupported: u64,
     /// New crashes that were not saved because there are too many.

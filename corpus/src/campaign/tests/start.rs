@@ -158,6 +158,25 @@ fn takes_the_time_limit_from_the_seeds() {
 }
 
 #[test]
+fn many_inputs_that_are_a_little_slow_get_twice_the_time_unless_it_was_asked_for() {
+    let mut bench = Bench::new(&[("a", b"CRAW")]);
+    fs::write(bench.path("way"), "\"CRAWL\"").unwrap();
+    let dictionaries = vec![bench.path("way")];
+    let asked = Options { executions: Some(20_000), dictionaries, ..bench.options() };
+    let mut maze = Maze::new();
+    let stats = bench.run(asked.clone(), &mut maze).unwrap().stats;
+    assert_eq!(maze.limit, asked.timeout.unwrap());
+    assert!(stats.timeouts_total > 16, "{}", stats.timeouts_total);
+
+    fs::remove_dir_all(bench.path("out")).unwrap();
+    let mut maze = Maze::new();
+    let stats = bench.run(Options { timeout: None, ..asked }, &mut maze).unwrap().stats;
+    assert_eq!(maze.limit, Duration::from_millis(40), "they take 30 ms");
+    assert_eq!(stats.timeouts_total, 16);
+    assert!(bench.heard("time limit 40ms (many inputs"));
+}
+
+#[test]
 fn says_that_there_is_nothing_to_start_from() {
     let mut bench = Bench::new(&[("a", b""), ("b", b"DEJA")]);
     let error = bench.run(bench.options(), &mut Maze::new()).unwrap_err();
