@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Bench, SEED};
 use crate::campaign::{Campaign, Options};
@@ -76,14 +76,18 @@ fn survives_a_kill_at_any_moment() {
     }
     let bench = Bench::new(SEED);
     let mut entries = 0;
-    for delay_ms in [5, 40, 110, 230] {
+    // `None`: as long as it takes to write something, however busy the host is.
+    for delay_ms in [Some(5), Some(40), Some(110), Some(230), None] {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "campaign::tests::kill::survives_a_kill_at_any_moment"])
             .env(FOLDER, bench.path(""))
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(delay_ms));
+        match delay_ms {
+            Some(delay_ms) => std::thread::sleep(Duration::from_millis(delay_ms)),
+            None => wait_for_entries(&bench.path("out/queue"), entries + 20),
+        }
         child.kill().unwrap();
         child.wait().unwrap();
 
@@ -100,5 +104,14 @@ fn survives_a_kill_at_any_moment() {
         assert!(names.len() >= entries);
         entries = names.len();
     }
-    assert!(entries > 10, "the victim had the time to write: {entries}");
+    assert!(entries > 10, "the victim wrote {entries}");
+}
+
+/// Waits until `queue` holds as many files, or for a minute.
+fn wait_for_entries(queue: &Path, entries: usize) {
+    let start = Instant::now();
+    let count = || std::fs::read_dir(queue).map_or(0, Iterator::count);
+    while count() < entries && start.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
