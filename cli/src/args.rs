@@ -282,7 +282,8 @@ pub struct FuzzArgs {
     /// A dictionary in AFL's format. May be repeated.
     #[arg(short = 'x', long, value_name = "DICT")]
     pub dictionary: Vec<PathBuf>,
-    /// Time limit of one run in milliseconds, or with a unit [default: from the seeds].
+    /// Time limit of one run in milliseconds, or with a unit [default: from the seeds,
+    /// and longer when many inputs finish a little later].
     #[arg(short, long, value_name = "MS", value_parser = values::time)]
     pub timeout: Option<Duration>,
     /// Stop after so many seconds.
