@@ -27,6 +27,8 @@ pub struct GuestTarget {
     known: Vec<bool>,
     /// Blocks that the current input hit.
     hits: Vec<u32>,
+    /// System calls of the last run by itself.
+    calls: u64,
     limit: Duration,
     /// Runs between two verifications; 0 is never.
     verify_every: u64,
@@ -84,6 +86,7 @@ impl GuestTarget {
             machine,
             known: vec![false; blocks.len()],
             hits: Vec::new(),
+            calls: 0,
             limit: Duration::MAX,
             verify_every,
             runs: 0,
@@ -126,6 +129,7 @@ impl GuestTarget {
         self.detours = Some(0);
         self.hits.clear();
         self.hits.extend_from_slice(self.machine.blocks_hit());
+        self.calls = report.system_calls;
         self.machine.rewind().map_err(TargetError::new)?;
         self.ran(1)?;
         Ok(Some(report.duration))
@@ -162,6 +166,7 @@ impl GuestTarget {
     fn once(&mut self, input: &[u8]) -> Result<(ExitKind, Duration), TargetError> {
         let report = self.machine.run(input, Limit::time(self.limit)).map_err(TargetError::new)?;
         self.hits.extend_from_slice(self.machine.blocks_hit());
+        self.calls = report.system_calls;
         let exit_kind = self.exit_kind(&report);
         self.machine.rewind().map_err(TargetError::new)?;
         self.ran(1)?;
@@ -286,6 +291,10 @@ impl Target for GuestTarget {
     fn confirm(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
         let (exit_kind, duration) = self.trace_exactly(input)?;
         Ok(Execution { exit_kind, blocks: &self.hits, duration })
+    }
+
+    fn calls(&self) -> u64 {
+        self.calls
     }
 
     fn known_blocks(&mut self, blocks: &[u32]) {

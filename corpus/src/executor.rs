@@ -39,6 +39,8 @@ pub(crate) struct Executor<'t> {
     pub(crate) blocks: Vec<u32>,
     /// Time of the last run.
     pub(crate) last: Duration,
+    /// Calls that the last trace made.
+    pub(crate) calls: u64,
     /// Longest run that finished on the fast path.
     pub(crate) slowest: Duration,
 }
@@ -48,7 +50,7 @@ impl<'t> Executor<'t> {
     pub(crate) fn new(target: &'t mut dyn Target, limit: Duration, execs: u64) -> Self {
         target.set_timeout(limit);
         let zero = Duration::ZERO;
-        Self { target, limit, execs, blocks: Vec::new(), last: zero, slowest: zero }
+        Self { target, limit, execs, blocks: Vec::new(), last: zero, calls: 0, slowest: zero }
     }
 
     /// Sets the time limit of a run.
@@ -102,7 +104,9 @@ impl<'t> Executor<'t> {
         self.last = run.duration;
         self.blocks.clear();
         self.blocks.extend_from_slice(run.blocks);
-        Ok(out_of_memory_is_a_crash(run.exit_kind))
+        let exit_kind = out_of_memory_is_a_crash(run.exit_kind);
+        self.calls = self.target.calls();
+        Ok(exit_kind)
     }
 
     /// As [`trace`](Self::trace), on the exact path.

@@ -5,7 +5,8 @@
 //! are havoc, crossover and dictionary tokens, and a share of them a mutator of the user's own. What is added here keeps one seed one campaign:
 //!
 //! - *Work instead of time.* LibAFL weighs entries by the time they took. Here each entry costs a
-//!   fixed price and one unit for each block it reaches, which no clock can change.
+//!   fixed price, one unit for each block it reaches and some for each call it makes, which no clock
+//!   can change.
 //! - *Order.* LibAFL's minimizer walks a hash map with random keys when it chooses favoured
 //!   entries, and it never takes the mark away again; [`Queue`] does the same walk in the order of
 //!   the blocks.
@@ -45,6 +46,13 @@ use crate::mutator::{Choices, CustomMutator};
 /// Price of a run that reaches no block, in blocks. A run's fixed cost (rewind, exit) outweighs
 /// that of its blocks, so an entry must reach many more blocks to count as slow.
 const RUN_WORK: u64 = 1024;
+
+/// Price of a call to the target's host, in blocks: a system call that takes a program out of the
+/// guest costs about as much as a short run in a batch.
+const CALL_WORK: u64 = 256;
+
+/// Calls beyond which an entry is as dear as can be: LibAFL adds the work of all entries up.
+const CALLS_MAX: u64 = 1 << 20;
 
 /// Mutations stacked on one another: 2 to 2^4, AFL++'s default. LibAFL's 2^7 costs eight times as
 /// much and leaves little of a short input.
@@ -146,11 +154,12 @@ impl Queue {
         })
     }
 
-    /// Adds an input that reaches exactly `blocks`, mutated from `parent`.
+    /// Adds an input that reaches exactly `blocks` with so many calls, mutated from `parent`.
     pub(crate) fn add(
         &mut self,
         input: &[u8],
         blocks: &[u32],
+        calls: u64,
         parent: Option<CorpusId>,
     ) -> Result<CorpusId, Error> {
         let mut indexes: Vec<usize> = blocks.iter().map(|&block| block as usize).collect();
@@ -159,7 +168,8 @@ impl Queue {
         indexes.dedup();
         let reached = indexes.len().max(1) as u64;
         // One unit of work is a millisecond: LibAFL's minimizer counts in these.
-        let work = Duration::from_millis(RUN_WORK + reached);
+        let calls = CALL_WORK.saturating_mul(calls.min(CALLS_MAX));
+        let work = Duration::from_millis(RUN_WORK + reached + calls);
         let mut testcase = Testcase::new(BytesInput::from(input));
         testcase.set_exec_time(work);
         testcase.add_metadata(MapIndexesMetadata::new(indexes));
@@ -345,7 +355,7 @@ mod tests {
         let mut queue = queue(seed);
         for entry in 0..40_u32 {
             let blocks: Vec<u32> = (0..100).filter(|b| (b * 7 + entry) % 5 == 0).collect();
-            queue.add(&[b'x'; 9], &blocks, None).unwrap();
+            queue.add(&[b'x'; 9], &blocks, 0, None).unwrap();
         }
         (0..200).map(|_| queue.next().map(|turn| (turn.entry.0, turn.energy)).unwrap()).collect()
     }
@@ -359,9 +369,9 @@ mod tests {
     #[test]
     fn favours_the_small_entry_and_the_only_one_that_reaches_a_block() {
         let mut queue = queue(1);
-        let long = queue.add(&[b'x'; 60], &[1, 2], None).unwrap();
-        let short = queue.add(b"x", &[1, 2], None).unwrap();
-        let rare = queue.add(&[b'x'; 60], &[9], None).unwrap();
+        let long = queue.add(&[b'x'; 60], &[1, 2], 0, None).unwrap();
+        let short = queue.add(b"x", &[1, 2], 0, None).unwrap();
+        let rare = queue.add(&[b'x'; 60], &[9], 0, None).unwrap();
         queue.next().unwrap();
         assert!(!queue.is_favoured(long).unwrap());
         assert!(queue.is_favoured(short).unwrap() && queue.is_favoured(rare).unwrap());
@@ -369,12 +379,26 @@ mod tests {
     }
 
     #[test]
+    fn favours_the_entry_that_makes_fewer_calls_and_gives_it_more_turns() {
+        let mut queue = queue(1);
+        let dear = queue.add(b"xxxx", &[1, 2], 400, None).unwrap();
+        let cheap = queue.add(b"yyyy", &[1, 2], 30, None).unwrap();
+        let mut energy = [0, 0];
+        for _ in 0..400 {
+            let turn = queue.next().unwrap();
+            energy[usize::from(turn.entry == cheap)] += turn.energy;
+        }
+        assert!(!queue.is_favoured(dear).unwrap() && queue.is_favoured(cheap).unwrap());
+        assert!(energy[1] > 4 * energy[0], "{energy:?}");
+    }
+
+    #[test]
     fn takes_the_mark_from_an_entry_that_a_better_one_replaces() {
         let mut queue = queue(1);
-        let long = queue.add(&[b'x'; 60], &[1, 2], None).unwrap();
+        let long = queue.add(&[b'x'; 60], &[1, 2], 0, None).unwrap();
         queue.next().unwrap();
         assert!(queue.is_favoured(long).unwrap());
-        queue.add(b"x", &[1, 2], None).unwrap();
+        queue.add(b"x", &[1, 2], 0, None).unwrap();
         queue.next().unwrap();
         assert!(!queue.is_favoured(long).unwrap());
     }
@@ -382,8 +406,8 @@ mod tests {
     #[test]
     fn schedules_a_queue_that_reaches_no_block() {
         let mut queue = queue(1);
-        queue.add(b"a", &[], None).unwrap();
-        queue.add(b"b", &[], None).unwrap();
+        queue.add(b"a", &[], 0, None).unwrap();
+        queue.add(b"b", &[], 0, None).unwrap();
         for _ in 0..50 {
             queue.next().unwrap();
         }
@@ -393,8 +417,8 @@ mod tests {
     #[test]
     fn survives_a_block_that_is_named_twice() {
         let mut queue = queue(1);
-        queue.add(&[b'x'; 9], &[1, 2], None).unwrap();
-        queue.add(b"x", &[2, 2, 2], None).unwrap();
+        queue.add(&[b'x'; 9], &[1, 2], 0, None).unwrap();
+        queue.add(b"x", &[2, 2, 2], 0, None).unwrap();
         for _ in 0..50 {
             queue.next().unwrap();
         }
@@ -407,8 +431,8 @@ mod tests {
         let mut tokens = Tokens::new();
         tokens.add_token(&vec![b't'; 40]);
         queue.state.add_metadata(tokens);
-        queue.add(&[b'x'; 60], &[1], None).unwrap();
-        queue.add(&[b'y'; 60], &[2], None).unwrap();
+        queue.add(&[b'x'; 60], &[1], 0, None).unwrap();
+        queue.add(&[b'y'; 60], &[2], 0, None).unwrap();
         let mut mutant = BytesInput::new(Vec::new());
         for _ in 0..10_000 {
             queue.mutate(&[b'x'; 60], &mut mutant).unwrap();
@@ -463,7 +487,7 @@ mod tests {
         for longer in [0, 1000] {
             let mut queue = queue(1);
             queue.set_mutator(Some(Box::new(Longer(longer))));
-            queue.add(&[b'x'; 60], &[1], None).unwrap();
+            queue.add(&[b'x'; 60], &[1], 0, None).unwrap();
             let mut mutant = BytesInput::new(Vec::new());
             let mutated = (0..50).filter(|_| queue.mutate(&[b'x'; 60], &mut mutant).unwrap());
             assert!(mutated.count() > 40);
@@ -474,7 +498,7 @@ mod tests {
     #[test]
     fn an_entry_without_its_input_is_an_error_and_not_an_empty_input() {
         let mut queue = queue(1);
-        let entry = queue.add(b"a", &[1], None).unwrap();
+        let entry = queue.add(b"a", &[1], 0, None).unwrap();
         *queue.state.corpus().get(entry).unwrap().borrow_mut().input_mut() = None;
         let mut bytes = b"old".to_vec();
         queue.load(entry, &mut bytes).unwrap_err();
@@ -484,7 +508,7 @@ mod tests {
     #[test]
     fn makes_the_same_mutants_again_from_a_checkpoint() {
         let mut queue = queue(1);
-        queue.add(&[b'x'; 60], &[1], None).unwrap();
+        queue.add(&[b'x'; 60], &[1], 0, None).unwrap();
         let checkpoint = queue.rng_checkpoint();
         let mut mutants = || {
             let mut mutant = BytesInput::new(Vec::new());
@@ -502,9 +526,9 @@ mod tests {
     #[test]
     fn counts_depth_along_parents() {
         let mut queue = queue(1);
-        let seed = queue.add(b"a", &[1], None).unwrap();
-        let child = queue.add(b"b", &[2], Some(seed)).unwrap();
-        queue.add(b"c", &[3], Some(child)).unwrap();
+        let seed = queue.add(b"a", &[1], 0, None).unwrap();
+        let child = queue.add(b"b", &[2], 0, Some(seed)).unwrap();
+        queue.add(b"c", &[3], 0, Some(child)).unwrap();
         assert_eq!(queue.counts().depth, 3);
     }
 }

@@ -60,6 +60,13 @@ pub trait Target {
         self.trace(input)
     }
 
+    /// How many calls the last [`trace`](Self::trace) made that cost the target time of its own,
+    /// such as system calls: entries with few of them get more of a campaign. The same input must
+    /// make the same number each time. 0, the default, is that they cost nothing.
+    fn calls(&self) -> u64 {
+        0
+    }
+
     /// Names blocks that need no report from [`run`](Self::run) any more.
     fn known_blocks(&mut self, blocks: &[u32]);
 

@@ -122,7 +122,7 @@ impl CampaignState<'_> {
         Ok(if fresh { Disposition::Kept } else { Disposition::Uninteresting })
     }
 
-    /// Adds an input that is saved with the number `id` to the queue.
+    /// Adds an input that is saved with the number `id`, and was traced last, to the queue.
     pub(super) fn enqueue(
         &mut self,
         input: &[u8],
@@ -135,7 +135,8 @@ impl CampaignState<'_> {
         }
         self.executor.known(blocks);
         self.entry_ids.push(id);
-        self.queue.add(input, blocks, parent).map_err(library("add an entry to the queue"))
+        let calls = self.executor.calls;
+        self.queue.add(input, blocks, calls, parent).map_err(library("add an entry to the queue"))
     }
 
     fn crashed(
