@@ -8,7 +8,7 @@ use dejavm_engine::machine::{Boot, Machine, ProcessPoint, Started};
 use dejavm_engine::outcome::{Outcome, Signal};
 use dejavm_engine::symbols::{Image, Symbolizer};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 const FINE: Outcome = Outcome::Exited { status: 0 };
 
@@ -126,10 +126,7 @@ fn a_harness_that_cannot_be_run_is_refused_with_what_to_do() {
     assert!(text(&closed.stderr).contains("closed its standard input"), "{}", text(&closed.stderr));
     // It ends as it does by itself.
     assert_eq!(run_on(&program, &["--harness"], &["never"]).status.code(), Some(5));
-    let folder = tempfile::tempdir().unwrap();
-    let stripped = folder.path().join("stripped");
-    let mut strip = Command::new("strip");
-    assert!(strip.arg("-o").args([&stripped, &program]).status().unwrap().success());
+    let stripped = build_c("one_input", &["-s"]);
     let missing = run_on(&stripped, &["--harness"], &["@@"]);
     assert_eq!(missing.status.code(), Some(2));
     let said = text(&missing.stderr);
