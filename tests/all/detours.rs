@@ -1,12 +1,10 @@
 //! Blocks that mark themselves: one run tells what breakpoints tell, and nothing else is different.
 
-use crate::support::{build_c, build_rust, guests, installed, kvm, limit, spec};
+use crate::support::{Guest, build_c, build_rust, guests, installed, kvm, limit, spec};
 use dejavm_engine::coverage::blocks::{self, Blocks};
 use dejavm_engine::coverage::{Arm, detours};
 use dejavm_engine::linux::{LoadedImage, ProcessSpec};
-use dejavm_engine::machine::{
-    Batch, BatchOptions, BatchReport, Boot, DetourCounts, Machine, ProcessPoint, Started,
-};
+use dejavm_engine::machine::{Batch, BatchOptions, BatchReport, DetourCounts, Machine};
 use dejavm_engine::outcome::Outcome;
 use std::path::Path;
 
@@ -142,20 +140,10 @@ fn assert_same(found: &Shown, expected: &Shown) {
 /// At the first look at the input, with the host's system files that the program looks for.
 fn boot(spec: &mut ProcessSpec, input: &[u8]) -> Option<Machine> {
     let system = kvm()?;
-    loop {
-        let boot = Boot::process(&system, spec, crate::support::RAM_BYTES, input).unwrap();
-        let Started::AtSnapshot(mut machine) = boot.start(ProcessPoint::Input, limit()).unwrap()
-        else {
-            panic!("ended before its snapshot point")
-        };
-        machine.run(input, limit()).unwrap();
-        let wanted = machine.process().unwrap().wanted().clone();
-        machine.rewind().unwrap();
-        if !spec.system.take(&wanted) {
-            machine.trace_calls();
-            return Some(*machine);
-        }
-    }
+    let machine = Guest::new(&system, spec).into_machine(input);
+    let mut machine = machine.expect("it ended before its snapshot point");
+    machine.trace_calls();
+    Some(machine)
 }
 
 fn agrees(program: &Path, args: &[&str], inputs: &[Vec<u8>]) {

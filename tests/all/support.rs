@@ -129,6 +129,12 @@ impl<'a> Guest<'a> {
         End { status: status_of(&outcome), stdout: text(&stdout), stderr }
     }
 
+    /// The machine at its snapshot, after one run; `None` of a program that never gets there.
+    pub fn into_machine(mut self, input: &[u8]) -> Option<Machine> {
+        self.run_to_end(input);
+        self.machine
+    }
+
     fn run_to_end(&mut self, input: &[u8]) -> (Outcome, Vec<u8>, Vec<u8>) {
         loop {
             let started = match self.machine.take() {

@@ -30,3 +30,5 @@ pub use symbolizer::Symbolizer;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod tools;

@@ -3,9 +3,10 @@
 
 mod process;
 
+use super::tools::compile;
 use super::*;
 use crate::memory::SharedBytes;
-use process::{Process, compile};
+use process::Process;
 
 const CRASHING: &str = r#"
 #include <stdlib.h>

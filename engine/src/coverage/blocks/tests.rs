@@ -1,7 +1,8 @@
 use super::{Blocks, find};
+use crate::symbols::tools::{compile, listing};
 use proptest::prelude::*;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -46,15 +47,8 @@ fn read(path: &Path) -> Option<Vec<u8>> {
 
 /// Every instruction boundary in objdump's listing; `None` without objdump.
 fn objdump_boundaries(path: &Path) -> Option<HashSet<u64>> {
-    let output =
-        Command::new("objdump").args(["-d", "-w", "--no-show-raw-insn"]).arg(path).output();
-    let Ok(output) = output else {
-        eprintln!("skipped: objdump is not on this machine");
-        return None;
-    };
-    let listing = String::from_utf8_lossy(&output.stdout);
     let address = |line: &str| u64::from_str_radix(line.split_once(":\t")?.0.trim(), 16).ok();
-    Some(listing.lines().filter_map(address).collect())
+    Some(listing(path)?.lines().filter_map(address).collect())
 }
 
 fn agrees_with_objdump(path: &Path) -> Option<Blocks> {
@@ -77,18 +71,6 @@ fn agrees_with_objdump(path: &Path) -> Option<Blocks> {
     let wrong: Vec<_> = blocks.starts.iter().filter(|at| !boundaries.contains(at)).collect();
     assert!(wrong.is_empty(), "{} starts inside instructions: {wrong:x?}", wrong.len());
     Some(blocks)
-}
-
-/// Compile C into an executable; `None`, with a note, without a compiler.
-fn compile(directory: &Path, source: &str, options: &[&str]) -> Option<PathBuf> {
-    let (input, output) = (directory.join("program.c"), directory.join("program"));
-    std::fs::write(&input, source).unwrap();
-    let done = Command::new("cc").args(options).arg("-o").arg(&output).arg(&input).status();
-    if !done.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: cc {options:?} does not work on this machine");
-        return None;
-    }
-    Some(output)
 }
 
 fn covers_nearly_all_functions(path: &str) {

@@ -3,10 +3,11 @@ use super::site::{Site, Way};
 use super::{Emitted, Image, Left, Plan, Surroundings, emit, plan};
 use crate::arch::INT3;
 use crate::coverage::blocks::{Blocks, find};
+use crate::symbols::tools::{compile, listing};
 use iced_x86::{Decoder, DecoderOptions, FastFormatter, Instruction, Mnemonic};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 const BASE: u64 = 0x7fff_0000_0000;
@@ -106,9 +107,6 @@ fn text(instruction: &Instruction) -> String {
 
 /// The addresses that objdump says anything jumps to or calls; `None` without objdump.
 fn targets_in_listing(path: &Path) -> Option<Vec<u64>> {
-    let listing =
-        Command::new("objdump").args(["-d", "-w", "--no-show-raw-insn"]).arg(path).output().ok()?;
-    let listing = String::from_utf8_lossy(&listing.stdout).into_owned();
     let target = |line: &str| {
         let (_, instruction) = line.split_once(":\t")?;
         let mut words = instruction.split_whitespace().filter(|word| *word != "bnd");
@@ -119,7 +117,7 @@ fn targets_in_listing(path: &Path) -> Option<Vec<u64>> {
             .then(|| u64::from_str_radix(words.next()?.trim_start_matches("0x"), 16).ok())
             .flatten()
     };
-    Some(listing.lines().filter_map(target).collect())
+    Some(listing(path)?.lines().filter_map(target).collect())
 }
 
 /// Holds what was rewritten against a listing that was made by somebody else.
@@ -206,18 +204,6 @@ fn a_trampoline_marks_its_block_and_does_what_the_block_did() {
         }
     }
     assert!(checked > 1000, "{checked}");
-}
-
-/// Compile C; `None`, with a note, without a compiler.
-fn compile(directory: &Path, source: &str, options: &[&str]) -> Option<PathBuf> {
-    let (input, output) = (directory.join("program.c"), directory.join("program"));
-    std::fs::write(&input, source).unwrap();
-    let done = Command::new("cc").args(options).arg("-o").arg(&output).arg(&input).status();
-    if !done.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: cc {options:?} does not work on this machine");
-        return None;
-    }
-    Some(output)
 }
 
 /// One function for each way in which code can be understood or not.

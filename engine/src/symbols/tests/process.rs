@@ -2,7 +2,7 @@
 
 use crate::symbols::{Frame, Image, Symbolizer, UnwindRegisters};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// Bytes of stack saved.
@@ -35,18 +35,6 @@ pub(super) struct Process {
     images: Vec<Image>,
     stack_at: u64,
     stack: Vec<u8>,
-}
-
-/// Compile C; `None`, with a note, where that does not work.
-pub(super) fn compile(directory: &Path, source: &str, options: &[&str]) -> Option<PathBuf> {
-    let (input, output) = (directory.join("program.c"), directory.join("program"));
-    std::fs::write(&input, source).unwrap();
-    let done = Command::new("cc").args(options).arg("-o").arg(&output).arg(&input).output();
-    if !done.is_ok_and(|done| done.status.success()) {
-        eprintln!("skipped: cc {options:?} does not work on this machine");
-        return None;
-    }
-    Some(output)
 }
 
 impl Process {
