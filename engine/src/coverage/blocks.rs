@@ -97,7 +97,7 @@ pub fn find(elf: &[u8]) -> Result<Blocks, BlocksError> {
     let (complete, unread) = (&followed.complete, &landing.unread.into_iter().collect());
     let known = closed::Known { elf, complete, unread };
     code.functions = closed::functions(&code, ranges.all(), &known);
-    Ok(Blocks { code, ..report(&descent, &seeds, followed.count) })
+    Ok(report(&descent, &seeds, followed.count, code))
 }
 
 /// The addresses of code that the image has anywhere.
@@ -111,7 +111,7 @@ fn taken(descent: &Descent<'_>, layout: &Layout, elf: &[u8]) -> Vec<u64> {
     taken
 }
 
-fn report(descent: &Descent<'_>, seeds: &[u64], tables_followed: usize) -> Blocks {
+fn report(descent: &Descent<'_>, seeds: &[u64], tables_followed: usize, code: Code) -> Blocks {
     let functions: Vec<_> = seeds.iter().filter(|seed| descent.text.has(**seed)).collect();
     let starts = descent.text.block_starts();
     Blocks {
@@ -122,7 +122,7 @@ fn report(descent: &Descent<'_>, seeds: &[u64], tables_followed: usize) -> Block
         tables_followed,
         indirect_jumps_left: descent.indirect_jumps.saturating_sub(tables_followed),
         starts,
-        code: Code::default(),
+        code,
     }
 }
 

@@ -9,13 +9,12 @@ use super::guest_state::GuestState;
 use super::hardware::Hardware;
 use super::readiness::Readiness;
 use super::run::Machine;
-use super::watchdog::{Exits, STUB_TIME_MAX, Watchdog};
+use super::watchdog::Watchdog;
 use crate::address::Pfn;
 use crate::exit::Exit;
 use crate::guest::process::trap;
 use crate::memory::{Page, ZERO_PAGE};
 use crate::state::{Difference, Ending};
-use std::time::Instant;
 
 /// Pages that are named one by one; of the others the number is given.
 const PAGES_NAMED_MAX: usize = 64;
@@ -63,10 +62,8 @@ impl Machine {
                 return Err(MachineError::Invariant("entering the program ended it"));
             }
             self.readiness = Readiness::Ran(Ending::Asked);
-            self.watchdog.arm(Instant::now(), Some(STUB_TIME_MAX));
-            let done = run_to_gate(&mut self.hw, &self.watchdog);
-            self.watchdog.disarm();
-            done?;
+            let Self { hw, watchdog, .. } = self;
+            watchdog.while_stub_runs(|| run_to_gate(hw, watchdog))?;
             self.rewind()?;
         }
         Ok(())
@@ -129,8 +126,8 @@ fn run_to_gate(hw: &mut Hardware, watchdog: &Watchdog) -> Result<(), MachineErro
             Exit::MmioWrite { at, .. } if at.page_floor() == trap::GATE => return Ok(()),
             Exit::Interrupted => {
                 hw.vcpu.clear_kick();
-                if watchdog.expired(Exits::default()) {
-                    return Err(MachineError::StubSpins { limit: STUB_TIME_MAX });
+                if let Some(limit) = watchdog.stub_spins() {
+                    return Err(MachineError::StubSpins { limit });
                 }
             }
             Exit::DirtyRingFull => hw.memory.drain_dirty_ring()?,

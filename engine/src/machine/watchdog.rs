@@ -20,7 +20,7 @@ const ALLOWED_LIMITS: u64 = 4;
 
 /// The engine's own code in the guest takes microseconds, and never ends where a snapshot file has
 /// other page tables or descriptor tables than the engine's.
-pub(super) const STUB_TIME_MAX: Duration = Duration::from_secs(2);
+const STUB_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How often the thread looks while a run has a deadline; a time-out is late by at most this.
 const TICK: Duration = Duration::from_millis(2);
@@ -127,6 +127,21 @@ impl Watchdog {
     #[must_use]
     pub(super) fn slice_is_over(&self) -> bool {
         self.shared.is_over(&self.shared.slice_ns, 0)
+    }
+
+    /// Calls `work`, which runs the engine's own code in the guest, and gives it a limit:
+    /// [`stub_spins`](Self::stub_spins) says whether that has passed.
+    pub(super) fn while_stub_runs<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.arm(Instant::now(), Some(STUB_TIME_MAX));
+        let done = work();
+        self.disarm();
+        done
+    }
+
+    /// Whether the engine's own code takes longer than it ever can; then for how long it ran.
+    #[must_use]
+    pub(super) fn stub_spins(&self) -> Option<Duration> {
+        self.expired(Exits::default()).then_some(STUB_TIME_MAX)
     }
 
     fn start(&self, now: Instant, limit: Option<Duration>) {

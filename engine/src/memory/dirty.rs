@@ -6,7 +6,7 @@
 
 use super::guest::{GuestMemory, Slot};
 use super::ring::RingLog;
-use crate::kvm::{DirtyBitmap, DirtyPage, DirtyRing, GivenBack, KvmError};
+use crate::kvm::{DirtyBitmap, DirtyPage, DirtyRing, GivenBack, KvmError, Vm};
 
 /// By the log.
 impl GuestMemory {
@@ -18,9 +18,7 @@ impl GuestMemory {
     pub fn start_dirty_log(&mut self) -> Result<(), KvmError> {
         for (number, slot) in self.slots.iter_mut().enumerate() {
             if slot.spec.log_dirty && !slot.logged {
-                let (at, bytes) = (slot.spec.start.0, slot.spec.bytes);
-                // SAFETY: the same mapping as in `new`; only the flags change.
-                unsafe { self.vm.set_memory_region(number as u32, at, slot.host, bytes, true) }?;
+                slot.log_writes(&self.vm, number, true)?;
                 slot.logged = true;
             }
         }
@@ -124,6 +122,7 @@ impl GuestMemory {
         }
         Ok(())
     }
+
     fn give_entries_back(&mut self) -> Result<(), KvmError> {
         let Some(log) = &mut self.ring else { return Ok(()) };
         match log.ring.give_back(&self.vm)? {
@@ -136,14 +135,18 @@ impl GuestMemory {
     /// milliseconds.
     fn protect_everything(&mut self) -> Result<(), KvmError> {
         for (number, slot) in self.slots.iter().enumerate().filter(|(_, slot)| slot.logged) {
-            let (at, bytes) = (slot.spec.start.0, slot.spec.bytes);
-            for log_dirty in [false, true] {
-                // SAFETY: the same mapping as in `new`; only the flags change.
-                unsafe {
-                    self.vm.set_memory_region(number as u32, at, slot.host, bytes, log_dirty)
-                }?;
-            }
+            slot.log_writes(&self.vm, number, false)?;
+            slot.log_writes(&self.vm, number, true)?;
         }
         Ok(())
+    }
+}
+
+impl Slot {
+    /// Has KVM log the guest's writes to this slot of `vm`, its number `number`, or no longer.
+    fn log_writes(&self, vm: &Vm, number: usize, is_logged: bool) -> Result<(), KvmError> {
+        let (at, bytes) = (self.spec.start.0, self.spec.bytes);
+        // SAFETY: the same mapping as in `GuestMemory::new`; only the flags change.
+        unsafe { vm.set_memory_region(number as u32, at, self.host, bytes, is_logged) }
     }
 }

@@ -1,7 +1,8 @@
 //! In which functions every arrival is known.
 //!
 //! A function is open if a jump in it may go anywhere, or if a byte of it was not reached and is no
-//! padding (who jumps there is unknown). So is one whose other parts are: what a compiler splits off (`f.cold`) has bounds of its own, and tables lead there and back.
+//! padding (who jumps there is unknown). So is one whose other parts are: what a compiler splits off
+//! (`f.cold`) has bounds of its own, and tables lead there and back.
 //!
 //! Never guesses that a jump is a tail call. One to an address that is loaded as it is opens nothing,
 //! whatever it is: labels whose address anything holds are known ([`Code::is_taken`]). Any other may be
@@ -55,14 +56,14 @@ pub(super) fn functions(code: &Code, ranges: &[Range<u64>], known: &Known<'_>) -
             parts.join(*from, index);
         }
     }
-    let open = survey.open.iter().enumerate().filter(|(_, is_open)| **is_open);
-    let open: HashSet<usize> = open.map(|(number, _)| parts.root(number)).collect();
-    let is_closed = |number| !open.contains(&parts.root(number));
-    let function = |(number, range): (usize, &Range<u64>)| Function {
+    let roots: Vec<usize> = (0..ranges.len()).map(|number| parts.root(number)).collect();
+    let open = roots.iter().zip(&survey.open).filter(|(_, is_open)| **is_open);
+    let open: HashSet<usize> = open.map(|(root, _)| *root).collect();
+    let function = |(range, root): (&Range<u64>, &usize)| Function {
         range: range.clone(),
-        is_closed: is_closed(number),
+        is_closed: !open.contains(root),
     };
-    ranges.iter().enumerate().map(function).collect()
+    ranges.iter().zip(&roots).map(function).collect()
 }
 
 impl Survey {
@@ -150,8 +151,10 @@ impl Parts {
         Self { above: (0..count).collect() }
     }
 
-    fn root(&self, mut number: usize) -> usize {
+    fn root(&mut self, mut number: usize) -> usize {
         while self.above[number] != number {
+            // Halves what the next search walks: an image can chain all of its functions.
+            self.above[number] = self.above[self.above[number]];
             number = self.above[number];
         }
         number
@@ -159,12 +162,6 @@ impl Parts {
 
     fn join(&mut self, one: usize, other: usize) {
         let (one, other) = (self.root(one), self.root(other));
-        // The lower number stays above, so that the chains of neighbours stay short.
-        let (low, high) = (one.min(other), one.max(other));
-        self.above[high] = low;
-        // Halves what the next search walks.
-        for number in [one, other] {
-            self.above[number] = low;
-        }
+        self.above[one.max(other)] = one.min(other);
     }
 }

@@ -68,8 +68,7 @@ impl Code {
     /// Whether nothing arrives within the `length` bytes of an instruction at `at`, but at its first.
     #[must_use]
     pub fn is_whole(&self, at: u64, length: usize) -> bool {
-        let inside = (1..length as u64).map(|offset| at.wrapping_add(offset));
-        inside.into_iter().all(|at| self.mark(at) & ARRIVAL == 0)
+        (1..length as u64).all(|offset| self.mark(at.wrapping_add(offset)) & ARRIVAL == 0)
     }
 
     /// Whether something in the image leads to `at` besides the instruction before it.

@@ -2,7 +2,6 @@
 //! Never decides which.
 
 use crate::coverage::blocks::Blocks;
-use std::fmt;
 use std::ops::Range;
 
 /// JMP rel32.
@@ -93,17 +92,4 @@ pub enum Left {
     Fixed,
     /// No trampoline can reach what its instructions refer to.
     OutOfReach,
-}
-
-impl fmt::Display for Left {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Changed => "not as in the file",
-            Self::Short => "too short",
-            Self::Byte => "one byte long",
-            Self::Open => "in a function that is not understood",
-            Self::Fixed => "begins with what cannot move",
-            Self::OutOfReach => "out of reach",
-        })
-    }
 }

@@ -241,14 +241,14 @@ impl ProcessDriver {
         let at = back.rip.wrapping_sub(1);
         let here = kvm_regs { rip: at, ..*back };
         if let Some(ArmedPoint { point, original }) = self.point
-            && (point == ProcessPoint::Address(at) || point == ProcessPoint::Harness(at))
+            && matches!(point, ProcessPoint::Address(a) | ProcessPoint::Harness(a) if a == at)
         {
             let Some(place) = self.translate(hw, at) else {
                 return Err(MachineError::Invariant("code that was just executed is mapped"));
             };
             hw.memory.write_unmarked(place, &[original])?;
             self.point = None;
-            if point == ProcessPoint::Harness(at) {
+            if matches!(point, ProcessPoint::Harness(_)) {
                 return self.stop_in_harness(hw, &here);
             }
             stand_at(hw, here);

@@ -7,6 +7,7 @@ use super::config::DetourConfig;
 use super::error::DetourError;
 use crate::address::{Gva, PAGE_SIZE, Pfn};
 use crate::coverage::detours::Image;
+use crate::linux::abi::registers::Registers;
 use crate::memory::{GuestMemory, Page, PageFile, ZERO_PAGE};
 use crate::paging::{NO_EXECUTE, PRESENT, Tables, USER, frame_of, may_write};
 use std::collections::{BTreeMap, HashSet};
@@ -72,20 +73,17 @@ fn is_intact(image: &Image<'_>, page: &Page, at: u64, range: Range<u64>) -> bool
 /// Every address in `code` that is in the program's memory or in a register of one of its threads.
 pub(super) fn pointers(config: &DetourConfig<'_>, code: &[Range<u64>]) -> HashSet<u64> {
     let is_code = |word: &u64| code.iter().any(|range| range.contains(word));
-    let r = config.regs;
-    let running = [
+    let waiting = config.process.threads.iter().filter_map(|thread| thread.context.as_ref());
+    let threads = waiting.map(|context| context.regs).chain([(*config.regs).into()]);
+    words(config.pages).chain(threads.flat_map(in_registers)).filter(is_code).collect()
+}
+
+/// What the registers hold that can be an address.
+fn in_registers(r: Registers) -> [u64; 17] {
+    [
         r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11, r.r12,
         r.r13, r.r14, r.r15, r.rip,
-    ];
-    let waiting = config.process.threads.iter().filter_map(|thread| thread.context.as_ref());
-    let waiting = waiting.flat_map(|context| {
-        let r = &context.regs;
-        [
-            r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11,
-            r.r12, r.r13, r.r14, r.r15, r.rip,
-        ]
-    });
-    words(config.pages).chain(running).chain(waiting).filter(is_code).collect()
+    ]
 }
 
 /// All words of memory.

@@ -117,8 +117,8 @@ fn draft(
         draft.code.push(emitted.code);
         draft.rewrite(&emitted.patches);
         draft.add_breakpoints(image, &emitted.left, config.crash_points);
-        draft.counts.detours = draft.regions.iter().map(|region| region.numbers.len()).sum();
     }
+    draft.counts.detours = draft.regions.iter().map(|region| region.numbers.len()).sum();
     for &point in config.crash_points {
         draft.write(point, INT3);
     }

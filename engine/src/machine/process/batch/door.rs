@@ -10,9 +10,8 @@ use crate::machine::guest_state::MachineSnapshot;
 use crate::machine::hardware::Hardware;
 use crate::machine::process::driver::ProcessDriver;
 use crate::machine::process::state::ProcessState;
-use crate::machine::watchdog::{Exits, STUB_TIME_MAX};
+use crate::machine::watchdog::Exits;
 use crate::state::Ending;
-use std::time::Instant;
 
 /// The agent is gone.
 const NO_AGENT: MachineError =
@@ -93,10 +92,8 @@ impl ProcessDriver {
         // No further input: the agent puts everything back and says so.
         agent.set_count(memory, 0)?;
         parts::enter(self, &agent, &mut parts, agent.reset_entry())?;
-        parts.watchdog.arm(Instant::now(), Some(STUB_TIME_MAX));
-        let is_idle = parts::run_to_idle(parts.hw, &agent, parts.watchdog);
-        parts.watchdog.disarm();
-        if !is_idle? {
+        let BatchParts { hw, watchdog, .. } = &mut parts;
+        if !watchdog.while_stub_runs(|| parts::run_to_idle(hw, &agent, watchdog))? {
             parts::mark_hot(&agent, &mut parts)?;
         }
         self.stale.clear();

@@ -12,7 +12,7 @@ use crate::machine::hardware::Hardware;
 use crate::machine::process::driver::ProcessDriver;
 use crate::machine::process::exits::{ProgramExit, next_exit};
 use crate::machine::process::state::ProcessState;
-use crate::machine::watchdog::{Exits, Watchdog};
+use crate::machine::watchdog::Watchdog;
 use crate::rewind::{HostRewind, Patches};
 use crate::state::{Ending, Prepared, RewindMode, RunFacts};
 use kvm_bindings::{kvm_regs, kvm_sregs};
@@ -77,7 +77,7 @@ pub(super) fn run_to_idle(
             ProgramExit::Gate(rip) => return Ok(agent.exit_at(rip) == Some(AgentExit::Idle)),
             ProgramExit::Interrupted => {
                 hw.vcpu.clear_kick();
-                if watchdog.expired(Exits::default()) {
+                if watchdog.stub_spins().is_some() {
                     return Ok(false);
                 }
             }
