@@ -128,10 +128,7 @@ impl GuestTarget {
         };
         self.detours = Some(0);
         self.hits.clear();
-        self.hits.extend_from_slice(self.machine.blocks_hit());
-        self.calls = report.system_calls;
-        self.machine.rewind().map_err(TargetError::new)?;
-        self.ran(1)?;
+        self.go_back(&report)?;
         Ok(Some(report.duration))
     }
 
@@ -165,12 +162,17 @@ impl GuestTarget {
     /// One run from the snapshot and back; what it hit is added to `hits`.
     fn once(&mut self, input: &[u8]) -> Result<(ExitKind, Duration), TargetError> {
         let report = self.machine.run(input, Limit::time(self.limit)).map_err(TargetError::new)?;
+        let exit_kind = self.exit_kind(&report);
+        self.go_back(&report)?;
+        Ok((exit_kind, report.duration))
+    }
+
+    /// Keeps what a run cost and hit, and rewinds.
+    fn go_back(&mut self, report: &RunReport) -> Result<(), TargetError> {
         self.hits.extend_from_slice(self.machine.blocks_hit());
         self.calls = report.system_calls;
-        let exit_kind = self.exit_kind(&report);
         self.machine.rewind().map_err(TargetError::new)?;
-        self.ran(1)?;
-        Ok((exit_kind, report.duration))
+        self.ran(1)
     }
 
     /// Counts runs, and verifies when it is time to.

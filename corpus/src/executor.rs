@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::target::{CrashFacts, ExitKind, Inputs, Target, TargetError, Uninteresting};
+use crate::target::{CrashFacts, Execution, ExitKind, Inputs, Target, TargetError, Uninteresting};
 
 /// What a repeated run shows about a finding.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,8 +39,6 @@ pub(crate) struct Executor<'t> {
     pub(crate) blocks: Vec<u32>,
     /// Time of the last run.
     pub(crate) last: Duration,
-    /// Calls that the last trace made.
-    pub(crate) calls: u64,
     /// Longest run that finished on the fast path.
     pub(crate) slowest: Duration,
 }
@@ -50,7 +48,7 @@ impl<'t> Executor<'t> {
     pub(crate) fn new(target: &'t mut dyn Target, limit: Duration, execs: u64) -> Self {
         target.set_timeout(limit);
         let zero = Duration::ZERO;
-        Self { target, limit, execs, blocks: Vec::new(), last: zero, calls: 0, slowest: zero }
+        Self { target, limit, execs, blocks: Vec::new(), last: zero, slowest: zero }
     }
 
     /// Sets the time limit of a run.
@@ -69,16 +67,14 @@ impl<'t> Executor<'t> {
     pub(crate) fn run(&mut self, input: &[u8]) -> Result<Option<ExitKind>, TargetError> {
         self.execs += 1;
         let run = self.target.run(input)?;
-        self.last = run.duration;
         if matches!(run.exit_kind, ExitKind::Finished) {
             self.slowest = self.slowest.max(run.duration);
             if run.blocks.is_empty() {
+                self.last = run.duration;
                 return Ok(None);
             }
         }
-        self.blocks.clear();
-        self.blocks.extend_from_slice(run.blocks);
-        Ok(Some(out_of_memory_is_a_crash(run.exit_kind)))
+        Ok(Some(note(run, &mut self.last, &mut self.blocks)))
     }
 
     /// How many inputs are best run at once.
@@ -101,22 +97,19 @@ impl<'t> Executor<'t> {
     pub(crate) fn trace(&mut self, input: &[u8]) -> Result<ExitKind, TargetError> {
         self.execs += 1;
         let run = self.target.trace(input)?;
-        self.last = run.duration;
-        self.blocks.clear();
-        self.blocks.extend_from_slice(run.blocks);
-        let exit_kind = out_of_memory_is_a_crash(run.exit_kind);
-        self.calls = self.target.calls();
-        Ok(exit_kind)
+        Ok(note(run, &mut self.last, &mut self.blocks))
     }
 
     /// As [`trace`](Self::trace), on the exact path.
     fn confirm(&mut self, input: &[u8]) -> Result<ExitKind, TargetError> {
         self.execs += 1;
         let run = self.target.confirm(input)?;
-        self.last = run.duration;
-        self.blocks.clear();
-        self.blocks.extend_from_slice(run.blocks);
-        Ok(out_of_memory_is_a_crash(run.exit_kind))
+        Ok(note(run, &mut self.last, &mut self.blocks))
+    }
+
+    /// Calls that the last trace made.
+    pub(crate) fn calls(&self) -> u64 {
+        self.target.calls()
     }
 
     /// Repeats on the exact path an input that crashed.
@@ -169,6 +162,14 @@ pub fn hang_limit(limit: Duration) -> Duration {
     limit.saturating_mul(2).max(Duration::from_secs(1))
 }
 
+/// Keeps what a run showed, for which running out of memory is a crash.
+fn note(run: Execution<'_>, last: &mut Duration, blocks: &mut Vec<u32>) -> ExitKind {
+    *last = run.duration;
+    blocks.clear();
+    blocks.extend_from_slice(run.blocks);
+    out_of_memory_is_a_crash(run.exit_kind)
+}
+
 fn out_of_memory_is_a_crash(exit_kind: ExitKind) -> ExitKind {
     match exit_kind {
         ExitKind::OutOfMemory => ExitKind::Crashed(CrashFacts::out_of_memory()),
@@ -180,7 +181,6 @@ fn out_of_memory_is_a_crash(exit_kind: ExitKind) -> ExitKind {
 mod tests {
     use super::*;
     use crate::mock::Maze;
-    use crate::target::Execution;
 
     const LIMIT: Duration = Duration::from_millis(10);
 

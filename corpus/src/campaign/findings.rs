@@ -22,8 +22,8 @@ const CRASHES_MAX: u64 = 10_000;
 /// Hangs saved, as in AFL.
 const HANGS_MAX: u64 = 500;
 
-/// Inputs that are a little too slow, after which the time limit is twice as long: each of them is run
-/// twice over, and what it reaches is lost.
+/// Inputs that are a little too slow, after which the time limit is twice as long: each of them is
+/// run twice over, and what it reaches is lost.
 const SLOW_MAX: u32 = 16;
 
 /// Reasons of unsupported runs that are reported.
@@ -135,7 +135,7 @@ impl CampaignState<'_> {
         }
         self.executor.known(blocks);
         self.entry_ids.push(id);
-        let calls = self.executor.calls;
+        let calls = self.executor.calls();
         self.queue.add(input, blocks, calls, parent).map_err(library("add an entry to the queue"))
     }
 
