@@ -1,0 +1,1 @@
+"""The parts of benches/finding, and what they share."""

@@ -1,0 +1,201 @@
+"""The host: what is installed, which CPUs are used, which versions are compared.
+
+Never measures anything itself.
+"""
+
+import concurrent.futures
+import contextlib
+import datetime
+import json
+import os
+import platform
+import queue
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PACKAGES = ["afl++", "clang", "llvm", "gcc", "libc6-dev"]
+COMPARED = ["afl++", "clang-14", "gcc-12"]
+
+
+class Failed(Exception):
+    """What the host or a tool failed at, in words for the user."""
+
+
+def positive(text):
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def cpu_list(text):
+    cpus = [int(cpu) for cpu in text.split(",")]
+    if not set(cpus) <= os.sched_getaffinity(0) or len(set(cpus)) != len(cpus):
+        raise ValueError(text)
+    return cpus
+
+
+def built_dejavm():
+    target = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
+    return os.path.join(target, "release", "dejavm")
+
+
+def install():
+    """Installs what is compared with, and what it takes to build and to measure."""
+    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    for command in (["apt-get", "update", "-q"],
+                    ["apt-get", "install", "-q", "-y", "--no-install-recommends", *PACKAGES]):
+        subprocess.run(command, env=environment, check=True)
+
+
+def need(*commands):
+    """Fails unless these commands are there."""
+    for command in commands:
+        if not shutil.which(command):
+            raise Failed(f"{command} is missing: benches/finding --install")
+
+
+def call(command, **more):
+    """What a command prints; fails, with the end of what it said, if the command does."""
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, check=False, **more)
+    except OSError as error:
+        raise Failed(f"{command[0]}: {error.strerror}") from error
+    said = done.stdout.decode(errors="replace")
+    if done.returncode != 0:
+        words = " ".join(command)
+        raise Failed(f"{words}: status {done.returncode}\n{said[-2000:]}")
+    return said
+
+
+def package_version(package):
+    """The version of an installed package of Debian's, or None."""
+    done = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", package], check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return done.stdout.decode() or None
+
+
+@contextlib.contextmanager
+def scratch():
+    """A folder for campaigns, which is gone afterwards with all that they found."""
+    with tempfile.TemporaryDirectory(prefix="finding-", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+def kept(*names):
+    """A folder of the target folder, made if it is missing: for builds, never for findings."""
+    path = os.path.join(os.path.dirname(os.path.dirname(built_dejavm())), "finding", *names)
+    os.makedirs(path, exist_ok=True)
+    return path
+
+
+def in_turn(jobs, cpus):
+    """Carries out jobs, functions of a CPU, one at a time on each CPU; their results, in order."""
+    free = queue.Queue()
+    for cpu in cpus:
+        free.put(cpu)
+
+    def one(job):
+        cpu = free.get()
+        try:
+            return job(cpu)
+        finally:
+            free.put(cpu)
+
+    with concurrent.futures.ThreadPoolExecutor(len(cpus)) as pool:
+        waiting = [pool.submit(one, job) for job in jobs]
+        try:
+            return [job.result() for job in waiting]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def median(values):
+    """The median of times or counts; None is "never", and more than any time."""
+    values = [float("inf") if value is None else value for value in values]
+    middle = statistics.median_low(values)
+    return None if middle == float("inf") else middle
+
+
+def wanted(names, options):
+    """Those of the names that --only leaves."""
+    return [name for name in names
+            if not options.only or any(text in name for text in options.only)]
+
+
+def wanted_fuzzers(names, options):
+    """Those of the fuzzers that --fuzzer leaves."""
+    return [name for name in names if not options.fuzzer or name in options.fuzzer]
+
+
+def say(words):
+    """Progress, for whoever waits."""
+    now = datetime.datetime.now().strftime("%H:%M:%S")
+    print(f"{now} {words}", file=sys.stderr, flush=True)
+
+
+def about(options):
+    """The host as `dejavm bench` tells of it, and the load before anything is measured."""
+    with scratch() as folder:
+        path = os.path.join(folder, "boot.json")
+        call([options.dejavm, "bench", "boot", "--only", "none", "--json", path])
+        with open(path, encoding="utf-8") as file:
+            told = json.load(file)["host"]
+    keys = ("cpu", "cpus", "kvm", "kernel", "engine", "build")
+    return {**{key: told.get(key) for key in keys}, "load": os.getloadavg()[0]}
+
+
+def versions():
+    """The distribution and what was compared, each with its version."""
+    told = [platform.freedesktop_os_release().get("PRETTY_NAME")]
+    for package in COMPARED:
+        version = package_version(package)
+        told.append(version and f"{package} {version}")
+    return [version for version in told if version]
+
+
+def commit():
+    """The commit that is checked out."""
+    return call(["git", "-C", ROOT, "describe", "--always", "--dirty"]).strip()
+
+
+def report(part, options):
+    """Measures a part, and says on what."""
+    if not os.access(options.dejavm, os.X_OK):
+        raise Failed(f"{options.dejavm} is missing: cargo build --release --workspace")
+    options.dejavm = os.path.abspath(options.dejavm)
+    told = about(options)
+    rows = part.measure(options)
+    return {
+        "bench": f"finding-{part.NAME}",
+        "host": told,
+        "versions": versions(),
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "command": command(options, part),
+        "rounds": options.rounds,
+        "at_a_time": len(options.cpus),
+        "rows": rows,
+    }
+
+
+def command(options, part):
+    """The command that measures the part so."""
+    words = ["benches/finding", part.NAME]
+    defaults = {"rounds": 3, **{name: default for name, (default, *_) in part.OPTIONS.items()}}
+    for name, default in defaults.items():
+        value = getattr(options, name.replace("-", "_"))
+        if value != default:
+            words += [f"--{name}", f"{value:g}"]
+    if options.cpus != [0]:
+        words += ["--cpus", ",".join(map(str, options.cpus))]
+    for name in ("only", "fuzzer"):
+        for value in getattr(options, name):
+            words += [f"--{name}", value]
+    return " ".join(words)
