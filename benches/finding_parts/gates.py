@@ -56,18 +56,8 @@ def job(options, gate, name, program, seeds, seed):
 
 
 def row(gate, times, limit_s):
-    return {"name": gate, "what": gate, "absent": None, "limit_s": limit_s, "lines": [
-        {"layer": name, "seconds": seconds, "median_s": host.median(seconds),
-         "found": sum(one is not None for one in seconds)} for name, seconds in times.items()]}
-
-
-def cell(line, limit_s):
-    """A median, and how many rounds it is of where some found nothing."""
-    rounds = len(line["seconds"])
-    few = f" ({line['found']} of {rounds})" if 0 < line["found"] < rounds else ""
-    if line["median_s"] is None:
-        return f"not in {limit_s} s{few}"
-    return f"{line['median_s']:.3g} s{few}"
+    return {"name": gate, "what": gate, "absent": None, "limit_s": limit_s,
+            "lines": [host.times(name, seconds) for name, seconds in times.items()]}
 
 
 def table(report):
@@ -75,5 +65,5 @@ def table(report):
     yield "| gate | " + " | ".join(fuzzers.TITLES[name] for name in names) + " |"
     yield "|---|" + "---|" * len(names)
     for gate in report["rows"]:
-        cells = [cell(line, gate["limit_s"]) for line in gate["lines"]]
+        cells = [host.time_or_never(line, gate["limit_s"]) for line in gate["lines"]]
         yield f"| {gate['what']} | " + " | ".join(cells) + " |"

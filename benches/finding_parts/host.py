@@ -123,6 +123,21 @@ def median(values):
     return None if middle == float("inf") else middle
 
 
+def times(name, seconds):
+    """What several rounds of a fuzzer came to: seconds to a find, or None where there was none."""
+    return {"layer": name, "seconds": seconds, "median_s": median(seconds),
+            "found": sum(one is not None for one in seconds)}
+
+
+def time_or_never(line, limit_s):
+    """A median, and how many rounds it is of where some found nothing."""
+    rounds = len(line["seconds"])
+    few = f" ({line['found']} of {rounds})" if 0 < line["found"] < rounds else ""
+    if line["median_s"] is None:
+        return f"not in {limit_s} s{few}"
+    return f"{line['median_s']:.3g} s{few}"
+
+
 def wanted(names, options):
     """Those of the names that --only leaves."""
     return [name for name in names
