@@ -74,6 +74,14 @@ def images():
            + b"\0\x08\0\xe0" + bytes(12))
 
 
+def dns_answer():
+    """An answer with an address and a mail exchange, whose names point to the question's."""
+    yield (struct.pack(">HHHHHH", 0x1234, 0x8180, 1, 2, 0, 0)
+           + b"\x07example\x03com\0" + struct.pack(">HH", 1, 1)
+           + struct.pack(">HHHIH", 0xc00c, 1, 1, 60, 4) + bytes([192, 0, 2, 1])
+           + struct.pack(">HHHIHH", 0xc00c, 15, 1, 60, 9, 10) + b"\x04mail\xc0\x0c")
+
+
 # The bug's names, the releases that have it and that mend it, a program's heart, seeds, and
 # whether a panic is what it comes to.
 BUGS = [
@@ -98,6 +106,14 @@ BUGS = [
     let _ = rulex::Rulex::parse_and_compile(text, Default::default(), Default::default());""",
      "seeds": lambda: [b"'a'+ ['b'-'d' ! 'x']? :name('x' | range '0'-'255') ::name >> 'y'\n"],
      "options": PANIC},
+    {"crate": "trust-dns-proto", "advisory": "RUSTSEC-2018-0007", "version": "0.4.2",
+     "mended": "0.4.3", "parse": """use trust_dns_proto::serialize::binary::*;
+    let _ = trust_dns_proto::op::Message::read(&mut BinDecoder::new(data));""",
+     "seeds": dns_answer, "options": []},
+    {"crate": "cookie", "advisory": "RUSTSEC-2017-0005", "version": "0.6.1", "mended": "0.6.2",
+     "parse": """let Ok(text) = std::str::from_utf8(data) else { return };
+    let _ = cookie::Cookie::parse(text);""",
+     "seeds": lambda: [b"name=value; Path=/docs; Max-Age=3600; Secure"], "options": PANIC},
     {"crate": "stb_image", "advisory": "RUSTSEC-2023-0021 (C)", "version": "0.2.4",
      "mended": "0.2.5", "parse": "let _ = stb_image::image::load_from_memory(data);",
      "seeds": images, "options": []},
