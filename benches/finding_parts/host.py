@@ -17,8 +17,12 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-PACKAGES = ["afl++", "clang", "llvm", "gcc", "libc6-dev"]
-COMPARED = ["afl++", "clang-14", "gcc-12"]
+PACKAGES = ["afl++", "clang", "llvm", "gcc", "libc6-dev",
+            # To measure coverage: what tells it, the programs, and what they are built from.
+            "qemu-user", "libxml2-utils", "libjpeg-turbo-progs", "binutils", "libtiff-tools", "file",
+            "dpkg-dev", "make", "cmake", "zlib1g-dev", "liblzma-dev", "libjpeg62-turbo-dev",
+            "libicu-dev"]
+COMPARED = ["afl++", "clang-14", "gcc-12", "qemu-user"]
 
 
 class Failed(Exception):
