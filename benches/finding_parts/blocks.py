@@ -6,8 +6,6 @@ a program and its libraries at the same addresses each time.
 
 import os
 import re
-import resource
-import signal
 import subprocess
 
 from . import host
@@ -41,18 +39,11 @@ def wanted_ranges(program, libraries):
 def of_run(words, ranges, log, cpu):
     """The blocks in these ranges that a command executes. However it ends, and whatever it
     prints: only a run that takes too long has none."""
-    def limit():
-        os.sched_setaffinity(0, {cpu})
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (LOG_BYTES_MAX, LOG_BYTES_MAX))
-        # A log that is full is cut off, and no signal.
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
+    limited = ["taskset", "-c", str(cpu), "prlimit", "--core=0", f"--fsize={LOG_BYTES_MAX}"]
     try:
-        subprocess.run(["qemu-x86_64", "-d", "in_asm", "-D", log, *words], check=False,
+        subprocess.run([*limited, "qemu-x86_64", "-d", "in_asm", "-D", log, *words], check=False,
                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                       stderr=subprocess.DEVNULL, timeout=RUN_S, preexec_fn=limit,
-                       cwd=os.path.dirname(log))
+                       stderr=subprocess.DEVNULL, timeout=RUN_S, cwd=os.path.dirname(log))
     except subprocess.TimeoutExpired:
         return set()
     with open(log, "rb") as file:
@@ -67,6 +58,7 @@ def of_folder(words, folder, ranges, log, cpu):
                    if os.path.isfile(os.path.join(folder, name)) and not name.startswith("."))
     reached = set()
     for name in names:
+        host.go_on()
         path = os.path.join(folder, name)
         reached |= of_run([path if word == "@@" else word for word in words], ranges, log, cpu)
     return reached, len(names)

@@ -7,7 +7,6 @@ and are never printed: a report has names and times.
 
 import contextlib
 import os
-import resource
 import struct
 import subprocess
 import time
@@ -180,6 +179,7 @@ def first_find(words, crashes, mended, cpu, log, limit_s):
     seen = set()
     with fuzzers.Campaign(words, cpu, log) as campaign:
         while campaign.seconds() < limit_s:
+            host.go_on()
             ended, seconds = campaign.ended(), campaign.seconds()
             for name in sorted(new_crashes(crashes) - seen):
                 seen.add(name)
@@ -198,14 +198,11 @@ def new_crashes(folder):
 
 
 def survives(program, path):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_AS, (CHECK_BYTES, CHECK_BYTES))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
     try:
-        done = subprocess.run([program, path], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        done = subprocess.run(["prlimit", "--core=0", f"--as={CHECK_BYTES}", program, path],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL, cwd=os.path.dirname(path),
-                              timeout=CHECK_S, check=False, preexec_fn=limit)
+                              timeout=CHECK_S, check=False)
     except subprocess.TimeoutExpired:
         return False
     return done.returncode >= 0 and done.returncode != RUST_PANIC_STATUS

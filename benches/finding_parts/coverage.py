@@ -145,7 +145,9 @@ def job(options, program, name, words, seeds, scratch, seed):
                                            os.path.join(folder, "out"), seed, cover)
         with fuzzers.Campaign(command, cpu, os.path.join(folder, "log")) as campaign:
             if not campaign.wait(options.minutes * 60):
-                raise host.Failed(f"{label} ended by itself:\n{campaign.said()[-1000:]}")
+                # The hours of the others are not to be lost.
+                host.say(f"{label} ended by itself:\n{campaign.said()[-1000:]}")
+                return None
         return reached_by(program, os.path.join(os.path.dirname(crashes), "queue"), scratch,
                           label, cpu)
     return run
@@ -153,10 +155,13 @@ def job(options, program, name, words, seeds, scratch, seed):
 
 def row(program, seeds, reached):
     return {"name": program, "what": program, "absent": None,
-            "lines": [line(SEEDS, [seeds])] + [line(*one) for one in reached.items()]}
+            "lines": [line(name, there) for name, there in {SEEDS: [seeds], **reached}.items()
+                      if any(there)]}
 
 
 def line(name, reached):
+    """What the rounds came to, but for those that ended too soon."""
+    reached = [one for one in reached if one]
     return {"layer": name, "blocks": [count for count, _ in reached],
             "median_blocks": host.median([count for count, _ in reached]),
             "median_inputs": host.median([files for _, files in reached])}
@@ -174,8 +179,8 @@ def table(report):
         cells = [cell(lines.get(name)) for name in names]
         yield f"| {program['what']} | " + " | ".join(cells) + " |"
     yield ""
-    yield "Blocks, and in brackets inputs in the queue."
+    yield "Blocks, and in brackets inputs in the queue; - where nothing was built, or ran to its end."
 
 
 def cell(one):
-    return f"{one['median_blocks']:,} ({one['median_inputs']:,})" if one else "not built"
+    return f"{one['median_blocks']:,} ({one['median_inputs']:,})" if one else "-"

@@ -55,7 +55,7 @@ def command(name, options, program, seeds, out, seed, more=()):
         return [options.dejavm, "fuzz", "-i", seeds, "-o", out, "-s", str(seed), "--max-len",
                 str(INPUT_BYTES_MAX), *more, "--", *program], os.path.join(out, "crashes")
     if name in (AFL, CMPLOG):
-        # With a second program for -c, Debian's 4.04c logs no comparison; with 0, the same program, it does.
+        # With a second program for -c, Debian's 4.04c solves nothing; with the same one, 0, it does.
         logged = ["-c", "0"] if name == CMPLOG else []
         return ["afl-fuzz", "-i", seeds, "-o", out, "-s", str(seed), "-G", str(INPUT_BYTES_MAX),
                 *logged, "--", *program], os.path.join(out, "default", "crashes")
@@ -75,10 +75,9 @@ class Campaign:
         with open(log, "wb") as file:
             try:
                 self.process = subprocess.Popen(
-                    words, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-                    env={**os.environ, **AFL_ENVIRONMENT}, start_new_session=True,
-                    cwd=os.path.dirname(log),
-                    preexec_fn=lambda: os.sched_setaffinity(0, {cpu}))
+                    ["taskset", "-c", str(cpu), *words], stdin=subprocess.DEVNULL, stdout=file,
+                    stderr=subprocess.STDOUT, env={**os.environ, **AFL_ENVIRONMENT},
+                    start_new_session=True, cwd=os.path.dirname(log))
             except OSError as error:
                 raise host.Failed(f"{words[0]}: {error.strerror}") from error
 
@@ -97,6 +96,7 @@ class Campaign:
     def wait(self, seconds):
         """Lets it run for so long, by this clock; False if it ended of itself before."""
         while self.seconds() < seconds:
+            host.go_on()
             if self.ended():
                 return False
             time.sleep(0.05)
@@ -133,6 +133,7 @@ def first_crash(name, words, crashes, cpu, log, limit_s):
     A libFuzzer that dies of what it found, as it does of a stack without an end, has found it."""
     with Campaign(words, cpu, log) as campaign:
         while campaign.seconds() < limit_s:
+            host.go_on()
             ended = campaign.ended()
             seconds = campaign.seconds()
             if has_crash(crashes):

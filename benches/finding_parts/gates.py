@@ -21,8 +21,8 @@ def measure(options):
     names = host.wanted_fuzzers(FUZZERS, options)
     for name in names:
         host.need(*fuzzers.tools(name))
-    gates = [(number, gate) for number, gate in enumerate(GATES, 1)
-             if gate in host.wanted(GATES, options)]
+    left = host.wanted(GATES, options)
+    gates = [(number, gate) for number, gate in enumerate(GATES, 1) if gate in left]
     with host.scratch() as folder:
         seeds = os.path.join(folder, "seeds")
         os.mkdir(seeds)

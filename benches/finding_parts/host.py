@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PACKAGES = ["afl++", "clang", "llvm", "gcc", "libc6-dev",
@@ -23,6 +24,10 @@ PACKAGES = ["afl++", "clang", "llvm", "gcc", "libc6-dev",
             "dpkg-dev", "make", "cmake", "zlib1g-dev", "liblzma-dev", "libjpeg62-turbo-dev",
             "libicu-dev"]
 COMPARED = ["afl++", "clang-14", "gcc-12", "qemu-user"]
+
+
+# Set when everything is to end: whatever waits looks at it.
+stopping = threading.Event()
 
 
 class Failed(Exception):
@@ -84,6 +89,12 @@ def package_version(package):
     return done.stdout.decode() or None
 
 
+def go_on():
+    """Ends a job that is to stop."""
+    if stopping.is_set():
+        raise Failed("stopped")
+
+
 @contextlib.contextmanager
 def scratch():
     """A folder for campaigns, which is gone afterwards with all that they found."""
@@ -99,7 +110,9 @@ def kept(*names):
 
 
 def in_turn(jobs, cpus):
-    """Carries out jobs, functions of a CPU, one at a time on each CPU; their results, in order."""
+    """Carries out jobs, functions of a CPU, one at a time on each CPU; their results, in order.
+
+    After a failure, or Ctrl-C, no further job begins, and those under way are told to stop."""
     free = queue.Queue()
     for cpu in cpus:
         free.put(cpu)
@@ -116,6 +129,7 @@ def in_turn(jobs, cpus):
         try:
             return [job.result() for job in waiting]
         except BaseException:
+            stopping.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
@@ -143,14 +157,20 @@ def time_or_never(line, limit_s):
 
 
 def wanted(names, options):
-    """Those of the names that --only leaves."""
-    return [name for name in names
+    """Those of the names that --only leaves; fails if it leaves none."""
+    left = [name for name in names
             if not options.only or any(text in name for text in options.only)]
+    if not left:
+        raise Failed(f"--only leaves nothing of {', '.join(names)}")
+    return left
 
 
 def wanted_fuzzers(names, options):
-    """Those of the fuzzers that --fuzzer leaves."""
-    return [name for name in names if not options.fuzzer or name in options.fuzzer]
+    """Those of the fuzzers that --fuzzer leaves; fails if it leaves none."""
+    left = [name for name in names if not options.fuzzer or name in options.fuzzer]
+    if not left:
+        raise Failed(f"--fuzzer leaves none of {', '.join(names)}")
+    return left
 
 
 def say(words):

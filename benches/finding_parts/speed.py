@@ -21,8 +21,7 @@ EXECUTIONS = {fuzzers.DEJAVM: ("out/fuzzer_stats", r"execs_done\s*: "),
 
 
 def measure(options):
-    names = [name for name in host.wanted_fuzzers(FUZZERS, options) if name in
-             host.wanted(FUZZERS, options)]
+    names = host.wanted_fuzzers(FUZZERS, options)
     for name in names:
         host.need(*fuzzers.tools(name))
     with host.scratch() as folder:
