@@ -135,15 +135,19 @@ def in_turn(jobs, cpus):
 
 
 def median(values):
-    """The median of times or counts; None is "never", and more than any time."""
-    values = [float("inf") if value is None else value for value in values]
-    middle = statistics.median_low(values)
+    """The median of counts or rates; the lower one of two."""
+    return statistics.median_low(values)
+
+
+def median_time(seconds):
+    """The median of times, the longer one of two; None is "never", and longer than any."""
+    middle = statistics.median_high([float("inf") if one is None else one for one in seconds])
     return None if middle == float("inf") else middle
 
 
 def times(name, seconds):
     """What several rounds of a fuzzer came to: seconds to a find, or None where there was none."""
-    return {"layer": name, "seconds": seconds, "median_s": median(seconds),
+    return {"layer": name, "seconds": seconds, "median_s": median_time(seconds),
             "found": sum(one is not None for one in seconds)}
 
 
