@@ -17,7 +17,7 @@ from . import fuzzers, host
 NAME = "bugs"
 TITLE = "Time to find a published bug"
 HELP = ["published bugs in old releases of parsers, by dejavm alone: the time to the first find.",
-        "At most a minute to build each, 3 rounds, 200 s where it is not found; as a rule seconds."]
+        "5 minutes to build them, once, and at most 70 to find them: 7 bugs, 3 rounds, 200 s."]
 OPTIONS = {"bug-limit": (200, "SECONDS", "longest time for a bug")}
 # What a mended program gets to survive an input.
 CHECK_S, CHECK_BYTES = 10, 1 << 30

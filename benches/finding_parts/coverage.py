@@ -8,9 +8,9 @@ from . import blocks, builds, fuzzers, host
 NAME = "coverage"
 TITLE = "Blocks that the final queues reach, told by qemu-user"
 HELP = ["what the queues reach in Debian's own xmllint, djpeg, readelf, tiffinfo and file, as",
-        "qemu-user tells it. 6.5 hours: 10 minutes each for dejavm and, but for readelf, AFL++",
-        "with and without CMPLOG, 3 rounds; then some minutes a queue to measure it, and before",
-        "it the builds for AFL++, a minute or two each, once."]
+        "qemu-user tells it. 6.5 hours of fuzzing: 10 minutes each for dejavm and, but for",
+        "readelf, AFL++ with and without CMPLOG, 3 rounds. Then 5 to 10 inputs a second are",
+        "measured, 1 to 2 hours in all. Before it the builds for AFL++, once: 5 to 15 minutes."]
 OPTIONS = {"minutes": (10.0, "N", "how long each fuzzer runs")}
 FUZZERS = [fuzzers.DEJAVM, fuzzers.AFL, fuzzers.CMPLOG]
 SEEDS = "seeds"

@@ -6,8 +6,8 @@ from . import fuzzers, host
 
 NAME = "gates"
 TITLE = "Time to the first crash behind a gate"
-HELP = ["eight gates of tests/guests/c/gates.c: the time to the first crash. At most 2.4 hours:",
-        "8 gates, 4 fuzzers, 3 rounds, 90 s where nothing is found."]
+HELP = ["eight gates of tests/guests/c/gates.c: the time to the first crash. About an hour, at most",
+        "2.4: 8 gates, 4 fuzzers, 3 rounds, 90 s where nothing is found."]
 OPTIONS = {"limit": (90, "SECONDS", "longest time for a gate")}
 SOURCE = os.path.join(host.ROOT, "tests/guests/c/gates.c")
 GATES = ["4 bytes at once", "8 bytes at once", "strcmp", "memcmp of 16 bytes",

@@ -204,8 +204,11 @@ def versions():
 
 
 def commit():
-    """The commit that is checked out."""
-    return call(["git", "-C", ROOT, "describe", "--always", "--dirty"]).strip()
+    """The commit that is checked out, and whether anything but the page has changed since."""
+    git = ["git", "-C", ROOT]
+    head = call([*git, "rev-parse", "--short", "HEAD"]).strip()
+    changed = call([*git, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs"])
+    return f"{head} and changes" if changed else head
 
 
 def report(part, options):
