@@ -66,6 +66,32 @@ def command(name, options, program, seeds, out, seed, more=()):
             f"-artifact_prefix={crashes}/", corpus, seeds], crashes
 
 
+def stat_of(pid):
+    """The fields of a process's state behind its name, or None if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def start_of(pid):
+    """When a process started: with its number, a name that no other process gets."""
+    fields = stat_of(pid)
+    return fields and fields[19]
+
+
+def descendants(pid):
+    """The processes that a process has started, and those that they have: number and start."""
+    parents = {int(name): stat_of(name) for name in os.listdir("/proc") if name.isdigit()}
+    found, new = {}, {pid}
+    while new:
+        new = {child for child, fields in parents.items()
+               if fields and int(fields[1]) in new and child not in found}
+        found.update((child, parents[child][19]) for child in new)
+    return found
+
+
 class Campaign:
     """A fuzzer that runs, on one CPU, until it is stopped or the block ends."""
 
@@ -104,6 +130,7 @@ class Campaign:
 
     def stop(self):
         """Stops it as Ctrl-C does, so that it writes its figures, and with force if need be."""
+        began = descendants(self.process.pid)
         for sign in (signal.SIGINT, signal.SIGKILL):
             if self.ended():
                 break
@@ -111,9 +138,11 @@ class Campaign:
                 os.kill(self.process.pid, sign)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(STOP_S)
-        # What it left behind of its own: a fork server, a child that hangs.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        # AFL++ leaves fork servers behind, in sessions of their own.
+        for pid, start in began.items():
+            if start_of(pid) == start:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def said(self):
         with open(self.log, encoding="utf-8", errors="replace") as file:
