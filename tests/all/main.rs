@@ -11,6 +11,7 @@ mod batch;
 mod batch_hostile;
 mod command;
 mod command_errors;
+mod comparisons;
 mod compile;
 mod detours;
 mod examples;

@@ -8,6 +8,7 @@
 pub mod bare;
 mod batch;
 mod boot;
+mod comparisons;
 mod coverage;
 mod detours;
 mod digest;

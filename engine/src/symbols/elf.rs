@@ -73,6 +73,8 @@ pub(crate) struct FunctionSymbol {
     pub name: Range<usize>,
     /// A global name is preferred to a local one at the same address.
     pub global: bool,
+    /// It is a resolver (`STT_GNU_IFUNC`), which returns the address of the function.
+    pub is_ifunc: bool,
 }
 
 /// What an image's headers say.
@@ -203,11 +205,7 @@ impl Layout {
     }
 
     fn functions_of(&self, section: &Section, bytes: &[u8]) -> Vec<FunctionSymbol> {
-        let data = bytes.get(section.file.clone()).unwrap_or_default();
-        let count = data.len() / size_of::<elf::Sym64<LE>>();
-        let Ok((symbols, _)) = object::pod::slice_from_bytes::<elf::Sym64<LE>>(data, count) else {
-            return Vec::new();
-        };
+        let symbols: &[elf::Sym64<LE>] = entries_of(section, bytes);
         let wanted = symbols.iter().filter(|symbol| {
             matches!(symbol.st_type(), elf::STT_FUNC | elf::STT_GNU_IFUNC)
                 && !symbol.is_undefined(LE)
@@ -219,6 +217,7 @@ impl Layout {
                 size: symbol.st_size(LE),
                 name: name_range(bytes, section.strings.as_ref(), symbol.st_name(LE)),
                 global: symbol.st_bind() != elf::STB_LOCAL,
+                is_ifunc: symbol.st_type() == elf::STT_GNU_IFUNC,
             })
             .collect()
     }
@@ -230,24 +229,43 @@ impl Layout {
 
     /// The resolvers named by `R_X86_64_IRELATIVE` relocations.
     pub(crate) fn ifunc_resolvers(&self, bytes: &[u8]) -> Vec<u64> {
-        let resolvers = self.relocations(bytes, elf::R_X86_64_IRELATIVE).into_iter();
-        resolvers.map(|(_, resolver)| resolver).collect()
+        self.ifunc_slots(bytes).into_iter().map(|(_, resolver)| resolver).collect()
+    }
+
+    /// Where the dynamic linker writes what a resolver returns: `(place, resolver)`, sorted.
+    pub(crate) fn ifunc_slots(&self, bytes: &[u8]) -> Vec<(u64, u64)> {
+        self.relocations(bytes, elf::R_X86_64_IRELATIVE)
+    }
+
+    /// Where the dynamic linker writes the address of a symbol: `(place, name)`, the name by its
+    /// place in the file.
+    pub(crate) fn imported_slots(&self, bytes: &[u8]) -> Vec<(u64, Range<usize>)> {
+        let Some(symbols) = self.sections.iter().find(|s| s.kind == elf::SHT_DYNSYM) else {
+            return Vec::new();
+        };
+        let table: &[elf::Sym64<LE>] = entries_of(symbols, bytes);
+        let is_wanted = |entry: &&elf::Rela64<LE>| {
+            matches!(entry.r_type(LE, false), elf::R_X86_64_JUMP_SLOT | elf::R_X86_64_GLOB_DAT)
+        };
+        let name = |entry: &elf::Rela64<LE>| {
+            let symbol = table.get(entry.r_sym(LE, false) as usize)?;
+            let name = name_range(bytes, symbols.strings.as_ref(), symbol.st_name(LE));
+            Some((entry.r_offset(LE), name))
+        };
+        self.relocation_entries(bytes).filter(is_wanted).filter_map(name).collect()
     }
 
     fn relocations(&self, bytes: &[u8], kind: elf::RelocationType) -> Vec<(u64, u64)> {
-        let mut found = Vec::new();
-        for section in self.sections.iter().filter(|s| s.kind == elf::SHT_RELA) {
-            let data = bytes.get(section.file.clone()).unwrap_or_default();
-            let count = data.len() / size_of::<elf::Rela64<LE>>();
-            let Ok((entries, _)) = object::pod::slice_from_bytes::<elf::Rela64<LE>>(data, count)
-            else {
-                continue;
-            };
-            let wanted = entries.iter().filter(|entry| entry.r_type(LE, false) == kind);
-            found.extend(wanted.map(|e| (e.r_offset(LE), e.r_addend(LE).cast_unsigned())));
-        }
+        let wanted = self.relocation_entries(bytes).filter(|e| e.r_type(LE, false) == kind);
+        let place = |e: &elf::Rela64<LE>| (e.r_offset(LE), e.r_addend(LE).cast_unsigned());
+        let mut found: Vec<_> = wanted.map(place).collect();
         found.sort_unstable();
         found
+    }
+
+    fn relocation_entries<'b>(&self, bytes: &'b [u8]) -> impl Iterator<Item = &'b elf::Rela64<LE>> {
+        let sections = self.sections.iter().filter(|s| s.kind == elf::SHT_RELA);
+        sections.flat_map(move |section| entries_of(section, bytes))
     }
 
     /// The address that a dynamic tag holds.
@@ -304,6 +322,13 @@ fn name_range(bytes: &[u8], strings: Option<&Range<usize>>, offset: u32) -> Rang
         Some(start..start + length)
     });
     found.unwrap_or_default()
+}
+
+/// The whole entries of a section that is a table.
+fn entries_of<'b, T: object::pod::Pod>(section: &Section, bytes: &'b [u8]) -> &'b [T] {
+    let data = bytes.get(section.file.clone()).unwrap_or_default();
+    let count = data.len() / size_of::<T>();
+    object::pod::slice_from_bytes(data, count).map_or(&[], |(entries, _)| entries)
 }
 
 fn bytes_eq(bytes: &[u8], a: &Range<usize>, b: &Range<usize>) -> bool {

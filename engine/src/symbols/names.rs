@@ -154,7 +154,13 @@ mod tests {
 
     #[test]
     fn finds_the_function_that_covers_an_address() {
-        let symbol = |address, size, global| FunctionSymbol { address, size, name: 0..0, global };
+        let symbol = |address, size, global| FunctionSymbol {
+            address,
+            size,
+            name: 0..0,
+            global,
+            is_ifunc: false,
+        };
         let functions = vec![
             symbol(0x100, 0x40, true),
             symbol(0x100, 0x40, false),

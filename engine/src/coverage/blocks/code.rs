@@ -65,6 +65,14 @@ impl Code {
         self.mark(at) & INSTRUCTION != 0
     }
 
+    /// Where instructions start for certain, in order.
+    pub fn instructions(&self) -> impl Iterator<Item = u64> + '_ {
+        self.pieces.iter().flat_map(|piece| {
+            let marks = (piece.address..).zip(&piece.marks);
+            marks.filter(|(_, mark)| *mark & INSTRUCTION != 0).map(|(at, _)| at)
+        })
+    }
+
     /// Whether nothing arrives within the `length` bytes of an instruction at `at`, but at its first.
     #[must_use]
     pub fn is_whole(&self, at: u64, length: usize) -> bool {

@@ -7,6 +7,7 @@ use super::moves::{Decoded, distance, jump};
 use super::plan::Plan;
 use super::site::{HOP_BYTES, Image, JUMP_BYTES, Left, Site, Way};
 use crate::arch::INT3;
+use iced_x86::Instruction;
 use std::ops::Range;
 
 /// Bytes of the instruction that marks a block.
@@ -29,16 +30,51 @@ pub struct Emitted {
     /// What replaces the program's own. They are written in this order: a springboard stands in
     /// what an earlier one has freed.
     pub patches: Vec<Patch>,
-    /// The number of the block that each byte of the map is for.
+    /// The number of the block at which each probe stands.
     pub numbers: Vec<u32>,
     /// The blocks that do not mark themselves, each with the reason.
     pub left: Vec<(u32, Left)>,
 }
 
-/// Writes the trampolines of `plan`, a plan for `image`, to stand at `code`, with their map at `map`.
-/// Each block has a byte of the map: not more of them than the image has blocks.
+/// What an instruction that moves has before it in its trampoline.
+pub trait Probe {
+    /// Appends it to `code`; `None` if it cannot reach something, and then the instruction stays.
+    fn emit(&mut self, before: &Before<'_>, code: &mut Vec<u8>) -> Option<()>;
+}
+
+/// Where a probe stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Before<'a> {
+    /// How many probes stand before it.
+    pub index: usize,
+    /// Its address.
+    pub to: u64,
+    /// The instruction that follows, with its link-time address.
+    pub instruction: &'a Instruction,
+}
+
+/// Probes that mark their blocks: each in a byte of the map at this address.
+#[derive(Clone, Copy, Debug)]
+pub struct Marks(
+    /// The map's address.
+    pub u64,
+);
+
+impl Probe for Marks {
+    fn emit(&mut self, before: &Before<'_>, code: &mut Vec<u8>) -> Option<()> {
+        // MOV byte [rip + rel32], 1
+        let place = self.0.wrapping_add(before.index as u64);
+        code.extend([0xc6, 0x05]);
+        code.extend(distance(before.to.wrapping_add(MARK_BYTES), place)?);
+        code.push(1);
+        Some(())
+    }
+}
+
+/// Writes the trampolines of `plan`, a plan for `image`, to stand at `code`, with a probe before each
+/// instruction at which a block starts.
 #[must_use]
-pub fn emit(image: &Image<'_>, plan: &Plan, code: u64, map: u64) -> Emitted {
+pub fn emit(image: &Image<'_>, plan: &Plan, code: u64, probe: &mut dyn Probe) -> Emitted {
     let mut out = Emitted { left: plan.left.clone(), ..Emitted::default() };
     // What stays where it is has no room for a springboard; those come last.
     let mut kept: Vec<Range<u64>> = Vec::new();
@@ -48,7 +84,7 @@ pub fn emit(image: &Image<'_>, plan: &Plan, code: u64, map: u64) -> Emitted {
             Way::Hop { springboard } => !kept.iter().any(|room| room.contains(&springboard)),
             Way::Jump | Way::Call => true,
         };
-        let writer = Writer { image, code, map };
+        let mut writer = Writer { image, code, probe };
         if !has_room || writer.write(site, &mut out).is_none() {
             out.code.truncate(before.0);
             out.numbers.truncate(before.1);
@@ -63,7 +99,7 @@ pub fn emit(image: &Image<'_>, plan: &Plan, code: u64, map: u64) -> Emitted {
 struct Writer<'a> {
     image: &'a Image<'a>,
     code: u64,
-    map: u64,
+    probe: &'a mut dyn Probe,
 }
 
 impl Writer<'_> {
@@ -73,15 +109,18 @@ impl Writer<'_> {
     }
 
     /// Writes a trampoline, and adds what leads there; `None` where it cannot reach something.
-    fn write(&self, site: &Site, out: &mut Emitted) -> Option<()> {
+    fn write(&mut self, site: &Site, out: &mut Emitted) -> Option<()> {
         let Image { elf, blocks, base, .. } = self.image;
         let start = self.here(out);
         let mut next = site.at;
         while next < site.range().end {
-            if let Some(number) = self.image.number_at(next) {
-                self.mark(number, out)?;
-            }
             let decoded = Decoded::new(blocks.code.bytes_from(elf, next), next)?;
+            if let Some(number) = self.image.number_at(next) {
+                let (index, to) = (out.numbers.len(), self.here(out));
+                let before = Before { index, to, instruction: &decoded.instruction };
+                self.probe.emit(&before, &mut out.code)?;
+                out.numbers.push(number);
+            }
             let to = self.here(out);
             match site.way {
                 Way::Call => decoded.emit_callee(&mut out.code, to, *base)?,
@@ -95,17 +134,6 @@ impl Writer<'_> {
             jump(&mut out.code, to, next.wrapping_add(*base))?;
         }
         out.patches.extend(patches(self.image, site, start)?);
-        Some(())
-    }
-
-    /// MOV byte [rip + rel32], 1
-    fn mark(&self, number: u32, out: &mut Emitted) -> Option<()> {
-        let next = self.here(out).wrapping_add(MARK_BYTES);
-        let place = self.map.wrapping_add(out.numbers.len() as u64);
-        out.code.extend([0xc6, 0x05]);
-        out.code.extend(distance(next, place)?);
-        out.code.push(1);
-        out.numbers.push(number);
         Some(())
     }
 }

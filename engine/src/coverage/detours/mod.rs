@@ -19,11 +19,13 @@
 mod emit;
 mod moves;
 mod plan;
+mod relocated;
 mod site;
 mod springboards;
 
-pub use emit::{Emitted, Patch, emit};
+pub use emit::{Before, Emitted, Marks, Patch, Probe, emit};
 pub use plan::{Plan, Surroundings, plan};
+pub use relocated::relocated;
 pub use site::{Image, Left};
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use super::moves::Decoded;
 use super::site::{Site, Way};
-use super::{Emitted, Image, Left, Plan, Surroundings, emit, plan};
+use super::{Emitted, Image, Left, Marks, Plan, Surroundings, emit, plan};
 use crate::arch::INT3;
 use crate::coverage::blocks::{Blocks, find};
 use crate::symbols::tools::{compile, listing};
@@ -28,7 +28,7 @@ impl Rewritten {
         let image = Image { elf: &elf, blocks: &blocks, base: BASE, first: 0 };
         let around = Surroundings { is_free: &|_| true, is_pointed_at: pointed_at };
         let plan = plan(&image, &around);
-        let emitted = emit(&image, &plan, CODE, MAP);
+        let emitted = emit(&image, &plan, CODE, &mut Marks(MAP));
         assert!(emitted.code.len() as u64 <= plan.code_bytes_max());
         assert_eq!(emitted.numbers.len() + emitted.left.len(), blocks.starts.len());
         Self { elf, blocks, plan, emitted }
@@ -327,7 +327,7 @@ fn what_is_not_free_does_not_move() {
     let around = Surroundings { is_free: &odd_pages, is_pointed_at: &|_| false };
     let plan = plan(&image, &around);
     assert!(plan.blocks > 0);
-    let emitted = emit(&image, &plan, CODE, MAP);
+    let emitted = emit(&image, &plan, CODE, &mut Marks(MAP));
     for patch in &emitted.patches {
         assert!(odd_pages(patch.at..patch.at + patch.bytes.len() as u64), "{:#x}", patch.at);
     }
@@ -340,7 +340,7 @@ fn what_trampolines_cannot_reach_is_left_alone() {
     let Ok(elf) = std::fs::read("/usr/bin/xmllint") else { return };
     let near = Rewritten::new(elf.clone(), &|_| false);
     let image = Image { elf: &elf, blocks: &near.blocks, base: BASE, first: 0 };
-    let emitted = emit(&image, &near.plan, CODE - (4 << 30), MAP - (4 << 30));
+    let emitted = emit(&image, &near.plan, CODE - (4 << 30), &mut Marks(MAP - (4 << 30)));
     assert!(emitted.patches.is_empty() && emitted.code.is_empty());
     let unreached = |left: &&(u32, Left)| left.1 == Left::OutOfReach;
     assert_eq!(emitted.left.iter().filter(unreached).count(), near.plan.blocks);
@@ -409,7 +409,8 @@ proptest! {
             let image = Image { elf: &elf, blocks: &blocks, base, first: 0 };
             let around = Surroundings { is_free: &|_| true, is_pointed_at: &|_| false };
             let plan = plan(&image, &around);
-            let _ = emit(&image, &plan, base.wrapping_sub(0x3000_0000), base.wrapping_sub(0x4000_0000));
+            let map = base.wrapping_sub(0x4000_0000);
+            let _ = emit(&image, &plan, base.wrapping_sub(0x3000_0000), &mut Marks(map));
         }
     }
 }

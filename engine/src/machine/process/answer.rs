@@ -257,9 +257,17 @@ impl ProcessDriver {
         let is_crash_point = self.state.crash_points.contains(&at);
         if !is_crash_point {
             match self.block_at(hw, patches, at)? {
-                Trap::Block(block) => {
-                    self.hits.push(block);
+                Trap::Block(number) => {
+                    match self.is_logging {
+                        true => self.log_comparison(hw, number, &here)?,
+                        false => self.hits.push(number),
+                    }
                     self.resume(hw, here)?;
+                    return Ok(Flow::Continue);
+                }
+                Trap::Function(hooked) => {
+                    self.log_function(hw, &hooked, &here);
+                    self.resume(hw, kvm_regs { rip: hooked.to, ..here })?;
                     return Ok(Flow::Continue);
                 }
                 Trap::Dead => return Ok(Flow::Stop(Stop::OffDetours)),

@@ -4,7 +4,7 @@
 
 use super::driver::ProcessDriver;
 use crate::coverage::detours::Image;
-use crate::guest::process::detours::{self, DetourConfig, DetourCounts};
+use crate::guest::process::detours::{self, DetourConfig, DetourCounts, Purpose};
 use crate::machine::error::MachineError;
 use crate::machine::guest_state::MachineSnapshot;
 use crate::machine::hardware::Hardware;
@@ -24,6 +24,8 @@ impl ProcessDriver {
             pages: &snapshot.pages,
             regs: &snapshot.state.regs,
             crash_points: &self.state.crash_points,
+            purpose: Purpose::Marks,
+            functions: &[],
         };
         let detours = detours::install(&mut hw.memory, &config, images)?;
         let counts = detours.counts.clone();
@@ -34,6 +36,7 @@ impl ProcessDriver {
     /// The blocks do not have these numbers any more.
     pub(in crate::machine) fn forget_detours(&mut self) {
         self.detours = None;
+        self.comparisons = None;
     }
 
     /// Has the next run go through detours, until it is undone; false where there are none.
@@ -62,6 +65,7 @@ impl ProcessDriver {
             // What the program has put in place of its code may have been put into these pages.
             self.detours = None;
         }
+        self.leave_comparisons();
         Ok(())
     }
 

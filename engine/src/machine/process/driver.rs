@@ -2,10 +2,12 @@
 //!
 //! Never answers an exit: `answer` does.
 
+use super::comparisons::LoggedComparisons;
 use super::cpu::Done;
 use super::state::{ProcessPoint, ProcessState};
 use crate::address::{Gpa, Gva};
 use crate::coverage::Breakpoints;
+use crate::coverage::comparisons::Compared;
 use crate::guest::process::agent::Agent;
 use crate::guest::process::detours::Detours;
 use crate::linux::cpu::ExtendedLayout;
@@ -65,6 +67,12 @@ pub(crate) struct ProcessDriver {
     pub(super) detours: Option<Box<Detours>>,
     /// The machine stands under the detours' page tables.
     pub(super) under_detours: bool,
+    /// Comparisons that log themselves, where there are any.
+    pub(super) comparisons: Option<Box<LoggedComparisons>>,
+    /// `detours` are those of comparisons, for this run.
+    pub(super) is_logging: bool,
+    /// What breakpoints have logged in this run.
+    pub(super) logged: Vec<Compared>,
     /// The snapshot's bytes where each run's entry is written.
     pub(super) resume: [u8; RESUME_BYTES],
     /// What the program has of extended state, once that was asked for.
@@ -108,6 +116,9 @@ impl ProcessDriver {
             under_agent: false,
             detours: None,
             under_detours: false,
+            comparisons: None,
+            is_logging: false,
+            logged: Vec::new(),
             resume: [0; RESUME_BYTES],
             extended: OnceCell::new(),
             slices: Slices::default(),

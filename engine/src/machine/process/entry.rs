@@ -67,6 +67,7 @@ impl ProcessDriver {
         // A run that was stopped before its first exit may not have written them.
         self.state.tables.mark_stale(&mut self.stale);
         self.hits.clear();
+        self.logged.clear();
         (self.system_calls, self.traps) = (0, 0);
         (self.debug_exception, self.elsewhere) = (false, None);
         self.slices = Slices::default();

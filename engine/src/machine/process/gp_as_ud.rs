@@ -76,7 +76,7 @@ fn alignment(instruction: &Instruction) -> u64 {
 }
 
 /// A register's value, zero-extended; a segment's base.
-fn value(register: Register, operands: &Operands<'_>) -> Option<u64> {
+pub(super) fn value(register: Register, operands: &Operands<'_>) -> Option<u64> {
     let regs = operands.regs;
     let full = match register.full_register() {
         Register::RAX => regs.rax,

@@ -6,6 +6,7 @@
 
 mod answer;
 mod batch;
+mod comparisons;
 mod cpu;
 mod detours;
 mod driver;

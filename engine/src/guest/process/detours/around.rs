@@ -50,7 +50,11 @@ pub(super) fn code_pages(
 }
 
 /// The frame of the program's code at `at`, if it is there.
-fn code_frame(memory: &GuestMemory, tables: &Tables, at: u64) -> Result<Option<Pfn>, DetourError> {
+pub(super) fn code_frame(
+    memory: &GuestMemory,
+    tables: &Tables,
+    at: u64,
+) -> Result<Option<Pfn>, DetourError> {
     let Some((_, entry)) = tables.leaf(memory, Gva(at)) else { return Ok(None) };
     if entry & PRESENT == 0 || entry & USER == 0 || entry & NO_EXECUTE != 0 {
         return Ok(None);

@@ -2,9 +2,11 @@
 //!
 //! Never decides what is rewritten: `install` does.
 
+use super::hooks::{Hooked, Hooks};
 use super::region::Region;
 use crate::address::Gpa;
 use crate::arch::INT3;
+use crate::coverage::comparisons::Logged;
 use crate::coverage::detours::Left;
 use crate::linux::process::Process;
 use crate::memory::{GuestMemory, OutOfRam};
@@ -42,6 +44,8 @@ pub(super) struct Breakpoint {
 pub(crate) enum Trap {
     /// The first arrival at this block. The breakpoint is gone until the run is over.
     Block(u32),
+    /// A function that compares strings.
+    Function(Hooked),
     /// An arrival in code that has moved: the plan is wrong.
     Dead,
     /// The program's own.
@@ -66,6 +70,7 @@ pub(crate) struct Detours {
     pub(super) entries: HashSet<Gpa>,
     /// Changes of entries that were looked at in this run.
     pub(super) checked: usize,
+    pub(super) hooks: Hooks,
 }
 
 impl Detours {
@@ -101,6 +106,9 @@ impl Detours {
             self.hit.push(at);
             return Ok(Trap::Block(breakpoint.number));
         }
+        if let Some(hooked) = self.hooks.hit(memory, at)? {
+            return Ok(Trap::Function(hooked));
+        }
         let before = self.dead.partition_point(|range| range.start <= at);
         let range = before.checked_sub(1).and_then(|index| self.dead.get(index));
         Ok(if range.is_some_and(|r| r.contains(&at)) { Trap::Dead } else { Trap::Program })
@@ -123,15 +131,26 @@ impl Detours {
         Ok(is_whole)
     }
 
-    /// Puts maps and breakpoints back for the next run.
+    /// The comparisons that the run logged by itself, by number, and what they compared.
+    ///
+    /// # Errors
+    /// A log is missing.
+    pub(crate) fn read_log(&self, memory: &GuestMemory) -> Result<Vec<(u32, Logged)>, OutOfRam> {
+        let mut found = Vec::new();
+        self.regions.iter().try_for_each(|region| region.read_log(memory, &mut found))?;
+        Ok(found)
+    }
+
+    /// Puts data and breakpoints back for the next run.
     ///
     /// # Errors
     /// They are missing.
     pub(crate) fn end_run(&mut self, memory: &mut GuestMemory) -> Result<(), OutOfRam> {
         self.checked = 0;
         for region in &self.regions {
-            region.clear_marks(memory)?;
+            region.clear(memory)?;
         }
+        self.hooks.end_run(memory)?;
         for at in self.hit.drain(..) {
             if let Some(breakpoint) = self.breakpoints.get(&at) {
                 memory.write_unmarked(breakpoint.place, &[INT3])?;

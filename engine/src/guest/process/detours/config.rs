@@ -1,5 +1,7 @@
 //! What detours need to know of a machine. Never changes it.
 
+use super::purpose::Purpose;
+use crate::coverage::comparisons::StringFunction;
 use crate::linux::process::Process;
 use crate::memory::PageFile;
 use crate::paging::Tables;
@@ -14,4 +16,7 @@ pub(crate) struct DetourConfig<'a> {
     pub regs: &'a kvm_regs,
     /// Where the machine has breakpoints of its own that stay.
     pub crash_points: &'a [u64],
+    pub purpose: Purpose,
+    /// Functions that compare strings, by their addresses.
+    pub functions: &'a [(u64, StringFunction)],
 }

@@ -7,10 +7,11 @@ use super::around;
 use super::code::{Breakpoint, DetourCounts, Detours};
 use super::config::DetourConfig;
 use super::error::DetourError;
+use super::hooks::draft_hooks;
 use super::region::Region;
-use crate::address::{Gpa, Gva, PAGE_SIZE};
+use crate::address::{Gpa, Gva, PAGE_SIZE, Pfn};
 use crate::arch::INT3;
-use crate::coverage::detours::{Image, Left, Patch, Surroundings, emit, plan};
+use crate::coverage::detours::{Image, Left, Patch, Surroundings, plan};
 use crate::guest::process::layout::engine_va;
 use crate::linux::mm::bounds::USER_START;
 use crate::linux::process::Process;
@@ -19,7 +20,7 @@ use crate::paging::{Frames, Tables, TablesError, leaf_entry};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
-const PAGE: u64 = PAGE_SIZE as u64;
+pub(super) const PAGE: u64 = PAGE_SIZE as u64;
 /// Where slots of detours may be: between the agent's slot and the 32-bit MMIO hole.
 const SLOTS: Range<u64> = 0x2000_0000..0xe000_0000;
 /// Frames for page tables, at the start of the slot: room for as many as there can be without.
@@ -30,12 +31,12 @@ const NEAR: Range<u64> = 0x2000_0000..0x7000_0000;
 
 /// Rewritten code before it is in the guest.
 #[derive(Default)]
-struct Draft {
+pub(super) struct Draft {
     /// Code pages by address.
     copies: BTreeMap<u64, Copy>,
-    regions: Vec<Region>,
+    pub(super) regions: Vec<Region>,
     /// What is in each region.
-    code: Vec<Vec<u8>>,
+    pub(super) code: Vec<Vec<u8>>,
     breakpoints: HashMap<u64, Breakpoint>,
     dead: Vec<Range<u64>>,
     counts: DetourCounts,
@@ -60,7 +61,8 @@ pub(crate) fn install(
     let start = Gpa(slots.filter(|end| SLOTS.contains(end)).max().unwrap_or(SLOTS.start));
     let arena = start..start.wrapping_add(ARENA_BYTES);
     let mut next = arena.end;
-    let draft = draft(memory, config, images, &mut next)?;
+    let mut draft = draft(memory, config, images, &mut next)?;
+    let hooks = draft_hooks(memory, config, config.functions, &mut draft, &mut next)?;
     if next.0 > SLOTS.end {
         return Err(DetourError::NoRoom { at: start.0 });
     }
@@ -76,7 +78,18 @@ pub(crate) fn install(
     let baseline = tables.clone();
     let Draft { regions, breakpoints, dead, counts, .. } = draft;
     let (hit, checked) = (Vec::new(), 0);
-    Ok(Detours { tables, baseline, counts, regions, breakpoints, hit, dead, entries, checked })
+    Ok(Detours {
+        tables,
+        baseline,
+        counts,
+        regions,
+        breakpoints,
+        hit,
+        dead,
+        entries,
+        checked,
+        hooks,
+    })
 }
 
 /// Rewrites every image; `next` is the first free byte of the slot.
@@ -103,17 +116,19 @@ fn draft(
         let is_pointed_at = |at| pointers.contains(&at);
         let around = Surroundings { is_free: &is_free, is_pointed_at: &is_pointed_at };
         let plan = plan(image, &around);
-        let map_bytes = (plan.blocks as u64).next_multiple_of(PAGE).max(PAGE);
-        let bytes = map_bytes + plan.code_bytes_max().next_multiple_of(PAGE).max(PAGE);
+        let purpose = config.purpose;
+        let map_bytes = purpose.data_bytes(image, &plan).next_multiple_of(PAGE).max(PAGE);
+        let code_bytes = purpose.code_bytes_max(image, &plan);
+        let bytes = map_bytes + code_bytes.next_multiple_of(PAGE).max(PAGE);
         let at = room(config.process, &span, bytes, &draft.regions)?;
-        let emitted = emit(image, &plan, at + map_bytes, at);
+        let emitted = purpose.emit(image, &plan, at + map_bytes, at);
         for (at, page) in &pages {
-            let bytes = Box::new(*config.pages.page(page.pfn).unwrap_or(&ZERO_PAGE));
-            draft.copies.insert(*at, Copy { bytes, place: take(next, PAGE) });
+            draft.copy_page(config, *at, page.pfn, next);
         }
         let code = at + map_bytes..at + bytes;
         let map = take(next, bytes);
-        draft.regions.push(Region { all: at..at + bytes, code, map, numbers: emitted.numbers });
+        let (numbers, total) = (emitted.numbers, image.blocks.starts.len());
+        draft.regions.push(Region { all: at..at + bytes, code, map, numbers, purpose, total });
         draft.code.push(emitted.code);
         draft.rewrite(&emitted.patches);
         draft.add_breakpoints(image, &emitted.left, config.crash_points);
@@ -126,7 +141,7 @@ fn draft(
     Ok(draft)
 }
 
-fn take(next: &mut Gpa, bytes: u64) -> Gpa {
+pub(super) fn take(next: &mut Gpa, bytes: u64) -> Gpa {
     let at = *next;
     *next = next.wrapping_add(bytes);
     at
@@ -140,11 +155,30 @@ fn extents(image: &Image<'_>) -> Vec<Range<u64>> {
 
 impl Draft {
     /// Replaces one byte of a code page that is in memory; what it was.
-    fn write(&mut self, at: u64, byte: u8) -> Option<(Gpa, u8)> {
+    pub(super) fn write(&mut self, at: u64, byte: u8) -> Option<(Gpa, u8)> {
         let copy = self.copies.get_mut(&Gva(at).page_floor().0)?;
         let offset = Gva(at).page_offset();
         let place = copy.place.wrapping_add(offset as u64);
         Some((place, std::mem::replace(copy.bytes.get_mut(offset)?, byte)))
+    }
+
+    /// Whether something else than the program's own stands at `at`.
+    pub(super) fn is_rewritten(&self, at: u64) -> bool {
+        self.dead.iter().any(|range| range.contains(&at)) || self.breakpoints.contains_key(&at)
+    }
+
+    /// Makes a copy of the code page at `at`, which is this frame's, unless there is one.
+    pub(super) fn copy_page(
+        &mut self,
+        config: &DetourConfig<'_>,
+        at: u64,
+        pfn: Pfn,
+        next: &mut Gpa,
+    ) {
+        self.copies.entry(Gva(at).page_floor().0).or_insert_with(|| Copy {
+            bytes: Box::new(*config.pages.page(pfn).unwrap_or(&ZERO_PAGE)),
+            place: take(next, PAGE),
+        });
     }
 
     fn rewrite(&mut self, patches: &[Patch]) {
@@ -188,7 +222,7 @@ fn merged(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
 }
 
 /// Where `bytes` bytes are near the image at `span`, and in nobody's way.
-fn room(
+pub(super) fn room(
     process: &Process,
     span: &Range<u64>,
     bytes: u64,
