@@ -311,6 +311,13 @@ pub struct FuzzArgs {
     /// name, or `all`. May be repeated.
     #[arg(long, value_name = "IMAGE")]
     pub cover: Vec<String>,
+    /// Do not log what the entries compare, and do not try what would have the comparisons turn out
+    /// otherwise.
+    #[arg(long)]
+    pub no_cmplog: bool,
+    /// Do not add words that the program compares to the dictionary.
+    #[arg(long)]
+    pub no_auto_dict: bool,
     /// Do without the sandbox (seccomp, and landlock where the kernel has it).
     #[arg(long)]
     pub no_sandbox: bool,

@@ -4,8 +4,12 @@
 
 use crate::boot;
 use crate::crash;
-use dejavm_corpus::{CrashFacts, Execution, ExitKind, Inputs, Target, TargetError, Uninteresting};
+use dejavm_corpus::{
+    Comparison, ComparisonKind, CrashFacts, Execution, ExitKind, Inputs, Target, TargetError,
+    Uninteresting,
+};
 use dejavm_engine::coverage::Arm;
+use dejavm_engine::coverage::comparisons::{Compared, ComparedKind};
 use dejavm_engine::coverage::detours::Image;
 use dejavm_engine::linux::Process;
 use dejavm_engine::machine::{
@@ -35,6 +39,8 @@ pub struct GuestTarget {
     runs: u64,
     /// Traces in a row that detours were of no use to, while there are detours.
     detours: Option<u32>,
+    /// Runs in a row whose comparisons could not be logged, while they are logged.
+    comparisons: Option<u32>,
     /// Many runs to one entry into the guest, if that is wanted and possible.
     batches: Option<BatchState>,
     /// What a verification found.
@@ -54,6 +60,9 @@ struct BatchState {
 /// Batches, and traces through detours, in a row that may be of no use before there are no more of
 /// them.
 const FRUITLESS_MAX: u32 = 64;
+
+/// The least time limit of a run whose comparisons are logged.
+const COMPARISONS_LIMIT: Duration = Duration::from_secs(1);
 
 /// A rewind left the machine in another state than its snapshot's.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +100,7 @@ impl GuestTarget {
             verify_every,
             runs: 0,
             detours: None,
+            comparisons: None,
             batches: None,
             differences: Vec::new(),
         })
@@ -114,6 +124,17 @@ impl GuestTarget {
     pub fn use_detours(&mut self, images: &[Image<'_>]) -> Result<DetourCounts, MachineError> {
         let counts = self.machine.install_detours(images)?;
         self.detours = Some(0);
+        Ok(counts)
+    }
+
+    /// From now on tells what an input compares in `images`, and in functions that compare strings;
+    /// how many instructions are logged.
+    ///
+    /// # Errors
+    /// The program cannot have detours; nothing is logged.
+    pub fn log_comparisons(&mut self, images: &[Image<'_>]) -> Result<DetourCounts, MachineError> {
+        let counts = self.machine.install_comparisons(images)?;
+        self.comparisons = Some(0);
         Ok(counts)
     }
 
@@ -295,6 +316,19 @@ impl Target for GuestTarget {
         Ok(Execution { exit_kind, blocks: &self.hits, duration })
     }
 
+    fn comparisons(&mut self, input: &[u8]) -> Result<Vec<Comparison>, TargetError> {
+        let Some(in_vain) = self.comparisons else { return Ok(Vec::new()) };
+        // Of an entry, which is known to end: what a busy host makes late must not be missing.
+        let limit = Limit::time(self.limit.saturating_mul(10).max(COMPARISONS_LIMIT));
+        let found = self.machine.comparisons(input, limit).map_err(TargetError::new)?;
+        self.comparisons = match found {
+            Some(_) => Some(0),
+            None => (in_vain + 1 < FRUITLESS_MAX).then_some(in_vain + 1),
+        };
+        self.ran(1)?;
+        Ok(found.unwrap_or_default().into_iter().map(comparison).collect())
+    }
+
     fn calls(&self) -> u64 {
         self.calls
     }
@@ -314,6 +348,17 @@ impl Target for GuestTarget {
     fn set_timeout(&mut self, limit: Duration) {
         self.limit = limit;
     }
+}
+
+fn comparison(compared: Compared) -> Comparison {
+    let Compared { site, kind, left, right } = compared;
+    let kind = match kind {
+        ComparedKind::Integer { is_ordering } => ComparisonKind::Integer { is_ordering },
+        ComparedKind::Float => ComparisonKind::Float,
+        ComparedKind::Bytes => ComparisonKind::Bytes,
+        ComparedKind::Text => ComparisonKind::Text,
+    };
+    Comparison { site, kind, left, right }
 }
 
 fn know(known: &mut [bool], blocks: &[u32], is_known: bool) {

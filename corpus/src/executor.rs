@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::comparison::Comparison;
 use crate::target::{CrashFacts, Execution, ExitKind, Inputs, Target, TargetError, Uninteresting};
 
 /// What a repeated run shows about a finding.
@@ -105,6 +106,13 @@ impl<'t> Executor<'t> {
         self.execs += 1;
         let run = self.target.confirm(input)?;
         Ok(note(run, &mut self.last, &mut self.blocks))
+    }
+
+    /// What `input` compares.
+    pub(crate) fn comparisons(&mut self, input: &[u8]) -> Result<Vec<Comparison>, TargetError> {
+        let comparisons = self.target.comparisons(input)?;
+        self.execs += u64::from(!comparisons.is_empty());
+        Ok(comparisons)
     }
 
     /// Calls that the last trace made.

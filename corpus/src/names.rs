@@ -18,8 +18,27 @@ const ID_END: u64 = 1 << 48;
 pub(crate) enum Origin<'a> {
     /// A seed, by its file name.
     Seed(&'a str),
-    /// Mutated from the queue entry with this number.
-    Entry(u64),
+    /// Made of the queue entry with this number.
+    Entry(u64, Operation),
+}
+
+/// How an input was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// By random mutations.
+    Havoc,
+    /// By an operand of a comparison in place of another one.
+    InputToState,
+}
+
+impl Operation {
+    /// As AFL++ calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Havoc => "havoc",
+            Self::InputToState => "its",
+        }
+    }
 }
 
 /// When an input was found.
@@ -35,13 +54,13 @@ pub(crate) struct Moment {
 pub(crate) fn queue(id: u64, origin: Origin<'_>, at: Moment) -> String {
     match origin {
         Origin::Seed(_) => format!("{},{}", head(id, None, at, ""), from(origin)),
-        Origin::Entry(_) => head(id, Some(origin), at, "") + ",op:havoc,+cov",
+        Origin::Entry(..) => head(id, Some(origin), at, "") + &operation(origin) + ",+cov",
     }
 }
 
 /// Name of a hang.
 pub(crate) fn hang(id: u64, origin: Origin<'_>, at: Moment) -> String {
-    head(id, Some(origin), at, "") + operation(origin)
+    head(id, Some(origin), at, "") + &operation(origin)
 }
 
 /// What makes a crash different from others, as far as its file name says it.
@@ -55,7 +74,7 @@ pub(crate) struct CrashKey {
 
 /// Name of a crash.
 pub(crate) fn crash(id: u64, key: &CrashKey, origin: Origin<'_>, at: Moment) -> String {
-    let mut name = head(id, Some(origin), at, &key.kind) + operation(origin);
+    let mut name = head(id, Some(origin), at, &key.kind) + &operation(origin);
     // Writing to a string cannot fail.
     let _ = write!(name, ",stack:{:08x}", key.stack);
     name
@@ -76,14 +95,14 @@ fn head(id: u64, origin: Option<Origin<'_>>, at: Moment, kind: &str) -> String {
 fn from(origin: Origin<'_>) -> String {
     match origin {
         Origin::Seed(name) => format!("orig:{}", part(name)),
-        Origin::Entry(id) => format!("src:{id:06}"),
+        Origin::Entry(id, _) => format!("src:{id:06}"),
     }
 }
 
-fn operation(origin: Origin<'_>) -> &'static str {
+fn operation(origin: Origin<'_>) -> String {
     match origin {
-        Origin::Seed(_) => "",
-        Origin::Entry(_) => ",op:havoc",
+        Origin::Seed(_) => String::new(),
+        Origin::Entry(_, operation) => format!(",op:{}", operation.name()),
     }
 }
 
@@ -143,11 +162,11 @@ mod tests {
             "id:000000,time:1234,execs:567,orig:a.json"
         );
         assert_eq!(
-            queue(3, Origin::Entry(1), AT),
+            queue(3, Origin::Entry(1, Operation::Havoc), AT),
             "id:000003,src:000001,time:1234,execs:567,op:havoc,+cov"
         );
         assert_eq!(
-            crash(0, &key("SIGABRT", 0xbeef), Origin::Entry(12), AT),
+            crash(0, &key("SIGABRT", 0xbeef), Origin::Entry(12, Operation::Havoc), AT),
             "id:000000,sig:SIGABRT,src:000012,time:1234,execs:567,op:havoc,stack:0000beef"
         );
         assert_eq!(hang(1, Origin::Seed("x"), AT), "id:000001,orig:x,time:1234,execs:567");
@@ -156,7 +175,7 @@ mod tests {
     #[test]
     fn reads_its_own_names_back() {
         let key = key("SIGSEGV-write", 0xdead_beef);
-        let name = crash(7, &key, Origin::Entry(12), AT);
+        let name = crash(7, &key, Origin::Entry(12, Operation::Havoc), AT);
         let crash = Some(key);
         assert_eq!(parse(&name), Some(Parsed { id: 7, src: Some(12), seed: false, crash }));
         assert!(parse(&queue(0, Origin::Seed("s"), AT)).unwrap().seed);

@@ -2,7 +2,8 @@
 //!
 //! Entries are chosen by LibAFL's weighted scheduler over its minimizer, which prefers for each
 //! block the entry with the least length times work; energy is AFL's performance score; mutations
-//! are havoc, crossover and dictionary tokens, and a share of them a mutator of the user's own. What
+//! are havoc, crossover and dictionary tokens, and a share of them a mutator of the user's own. Some
+//! start from an edit that an entry's comparisons suggest, and a few repeat a piece of it. What
 //! is added here keeps one seed one campaign:
 //!
 //! - *Work instead of time.* LibAFL weighs entries by the time they took. Here each entry costs a
@@ -14,6 +15,7 @@
 //!
 //! Never runs an input, never touches a file, never looks at a clock.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use libafl::corpus::{Corpus, CorpusId, InMemoryCorpus, SchedulerTestcaseMetadata, Testcase};
@@ -42,7 +44,9 @@ use libafl_bolts::rands::{Rand, StdRand};
 use libafl_bolts::tuples::{Merge, merge_tuple_list_type, tuple_list_type};
 
 use crate::coverage::BlockSet;
+use crate::edit::Edit;
 use crate::mutator::{Choices, CustomMutator};
+use crate::repeat::repeat;
 
 /// Price of a run that reaches no block, in blocks. A run's fixed cost (rewind, exit) outweighs
 /// that of its blocks, so an entry must reach many more blocks to count as slow.
@@ -58,6 +62,19 @@ const CALLS_MAX: u64 = 1 << 20;
 /// Mutations stacked on one another: 2 to 2^4, AFL++'s default. LibAFL's 2^7 costs eight times as
 /// much and leaves little of a short input.
 const STACK_POWER: usize = 4;
+
+/// Share of the mutants that start from an edit of their entry, where it has some: what a program
+/// compares with is more often right than what is there, and much else must be right with it.
+const EDITED: f64 = 0.2;
+
+/// Share of the mutants that are an entry with a piece of it many times over.
+const REPEATED: f64 = 0.005;
+
+/// Edits that are kept of an entry, of a hundred bytes each.
+const EDITS_KEPT: usize = 64;
+
+/// Share of the edited ones that get no other mutation.
+const EDITED_ALONE: f64 = 0.1;
 
 type State = StdState<InMemoryCorpus<BytesInput>, BytesInput, StdRand, InMemoryCorpus<BytesInput>>;
 type Map = StdMapObserver<'static, u8, false>;
@@ -91,6 +108,8 @@ pub(crate) struct Turn {
     pub(crate) entry: CorpusId,
     /// How many mutants it is worth.
     pub(crate) energy: usize,
+    /// It had no turn before.
+    pub(crate) is_first: bool,
 }
 
 /// Where the sequence of random numbers stood at some time.
@@ -116,6 +135,10 @@ pub(crate) struct Queue {
     scheduler: Minimizer,
     havoc: HavocScheduledMutator<Mutations>,
     custom: Option<Box<dyn CustomMutator>>,
+    /// Edits of entries, by their numbers.
+    edits: Vec<Vec<Edit>>,
+    /// The entry whose turn it is.
+    current: usize,
     counts: QueueCounts,
     blocks_total: usize,
     /// Entries were added since favoured ones were chosen.
@@ -144,6 +167,8 @@ impl Queue {
         Ok(Self {
             scheduler: MinimizerScheduler::new(&map, weighted),
             custom: None,
+            edits: Vec::new(),
+            current: 0,
             havoc: HavocScheduledMutator::with_max_stack_pow(
                 havoc_mutations().merge(tokens_mutations()),
                 STACK_POWER,
@@ -227,6 +252,7 @@ impl Queue {
                 usize::from(testcase.has_metadata::<IsFavoredMetadata>());
         }
         testcase.set_scheduled_count(turns + 1);
+        self.current = entry.0;
         let score = CorpusPowerTestcaseScore::compute(&self.state, &mut testcase)?;
         drop(testcase);
         if self.cycles() != cycles {
@@ -235,7 +261,7 @@ impl Queue {
             let base = self.scheduler.base_mut();
             base.on_replace(&mut self.state, entry, &Testcase::<BytesInput>::default())?;
         }
-        Ok(Turn { entry, energy: (score as usize).max(1) })
+        Ok(Turn { entry, energy: (score as usize).max(1), is_first: turns == 0 })
     }
 
     fn is_favoured(&self, id: CorpusId) -> Result<bool, Error> {
@@ -297,9 +323,67 @@ impl Queue {
         if let Some(is_changed) = self.mutate_by_custom(parent, mutant) {
             return Ok(is_changed);
         }
+        if self.repeat(parent, mutant) {
+            return Ok(true);
+        }
+        let is_edited = self.edit(parent, mutant);
+        if is_edited && self.state.rand_mut().coinflip(EDITED_ALONE) {
+            return Ok(mutant.mutator_bytes() != parent);
+        }
+        let is_changed = self.havoc.mutate(&mut self.state, mutant)? == MutationResult::Mutated;
+        Ok(is_changed || is_edited)
+    }
+
+    /// Now and then puts `parent` into `mutant` with a piece of it many times over.
+    fn repeat(&mut self, parent: &[u8], mutant: &mut BytesInput) -> bool {
+        if !self.state.rand_mut().coinflip(REPEATED) {
+            return false;
+        }
+        let max_len = self.state.max_size();
+        let out = mutant.as_mut();
+        out.clear();
+        repeat(parent, &mut Choices::new(self.state.rand_mut()), max_len, out)
+    }
+
+    /// Puts `parent` into `mutant`, now and then with an edit of its own; whether there is one.
+    fn edit(&mut self, parent: &[u8], mutant: &mut BytesInput) -> bool {
+        let edits = self.edits.get(self.current).map_or(&[][..], Vec::as_slice);
+        if let Some(end) = NonZeroUsize::new(edits.len())
+            && self.state.rand_mut().coinflip(EDITED)
+        {
+            let chosen = self.state.rand_mut().below(end);
+            if let Some(edit) = edits.get(chosen) {
+                edit.apply(parent, mutant.as_mut());
+                return true;
+            }
+        }
         mutant.resize(parent.len(), 0);
         mutant.mutator_bytes_mut().copy_from_slice(parent);
-        Ok(self.havoc.mutate(&mut self.state, mutant)? == MutationResult::Mutated)
+        false
+    }
+
+    /// Has mutants of `entry` start from some of `edits`, now and then.
+    pub(crate) fn set_edits(
+        &mut self,
+        entry: CorpusId,
+        edits: impl ExactSizeIterator<Item = Edit>,
+    ) {
+        let step = edits.len().div_ceil(EDITS_KEPT).max(1);
+        self.edits.resize_with(self.edits.len().max(entry.0 + 1), Vec::new);
+        if let Some(kept) = self.edits.get_mut(entry.0) {
+            *kept = edits.step_by(step).collect();
+        }
+    }
+
+    /// Adds tokens to the dictionary, at most `most` that it has not; how many.
+    pub(crate) fn add_tokens<'t>(
+        &mut self,
+        tokens: impl Iterator<Item = &'t [u8]>,
+        most: usize,
+    ) -> usize {
+        let dictionary = self.state.metadata_or_insert_with(Tokens::new);
+        let is_new = tokens.map(|token| dictionary.add_token(&token.to_vec()));
+        is_new.filter(|is_new| *is_new).take(most).count()
     }
 
     /// As [`mutate`](Self::mutate), by the user's own mutator; `None` if it is not its turn, or if
@@ -531,5 +615,29 @@ mod tests {
         let child = queue.add(b"b", &[2], 0, Some(seed)).unwrap();
         queue.add(b"c", &[3], 0, Some(child)).unwrap();
         assert_eq!(queue.counts().depth, 3);
+    }
+
+    #[test]
+    fn tokens_are_added_once_and_no_more_than_there_is_room_for() {
+        let mut queue = queue(1);
+        let words: [&[u8]; 3] = [b"one", b"two", b"three"];
+        assert_eq!(queue.add_tokens(words.into_iter(), 2), 2);
+        assert_eq!(queue.add_tokens(words.into_iter(), 2), 1);
+        assert_eq!(queue.add_tokens(words.into_iter(), 2), 0);
+    }
+
+    #[test]
+    fn some_mutants_start_from_an_edit_of_the_entry() {
+        let mut queue = queue(1);
+        queue.add(b"..........", &[1], 0, None).unwrap();
+        queue.next().unwrap();
+        queue.set_edits(CorpusId(0), vec![Edit::overwrite(2, b"WORD")].into_iter());
+        let mut mutant = BytesInput::new(Vec::new());
+        let mut edited = 0;
+        for _ in 0..1000 {
+            queue.mutate(b"..........", &mut mutant).unwrap();
+            edited += usize::from(mutant.mutator_bytes().starts_with(b"..WORD"));
+        }
+        assert!((50..300).contains(&edited), "{edited}");
     }
 }

@@ -6,6 +6,8 @@
 use std::error::Error;
 use std::time::Duration;
 
+use crate::comparison::Comparison;
+
 /// Runs inputs, one at a time, and reports which coverage blocks they reach.
 ///
 /// What an input does is a [`ExitKind`]; a [`TargetError`] says that the host failed, and ends the
@@ -65,6 +67,18 @@ pub trait Target {
     /// make the same number each time. 0, the default, is that they cost nothing.
     fn calls(&self) -> u64 {
         0
+    }
+
+    /// Runs `input` once more, and tells what it compares: with that a campaign passes comparisons
+    /// that havoc does not. It must be the same each time, and leaves what later calls of
+    /// [`run`](Self::run) report as it was. None, the default, costs nothing.
+    ///
+    /// # Errors
+    ///
+    /// The host failed; the campaign ends.
+    fn comparisons(&mut self, input: &[u8]) -> Result<Vec<Comparison>, TargetError> {
+        let _ = input;
+        Ok(Vec::new())
     }
 
     /// Names blocks that need no report from [`run`](Self::run) any more.

@@ -69,6 +69,9 @@ pub fn run(args: &FuzzArgs) -> Result<ExitCode, CliError> {
         status.line(&format!("warning: one run to an entry: {}", ErrorChain(&error)));
     }
     status.line(&tracing_in_words(&mut target, &blocks));
+    if !args.no_cmplog {
+        status.line(&comparisons_in_words(&mut target, &blocks));
+    }
     match target.blocks_unseen() {
         0 => {}
         unseen => status.line(&format!(
@@ -119,6 +122,8 @@ fn options(args: &FuzzArgs, guest: &Resolved, stop: Arc<AtomicBool>) -> Options 
         seed: args.seed,
         until_crash: args.until_crash,
         max_len: usize::try_from(args.max_len).unwrap_or(usize::MAX),
+        comparisons: !args.no_cmplog,
+        auto_dictionary: !args.no_auto_dict,
         stop,
         target_mode: guest.kind().to_owned(),
         banner: guest.name(),
@@ -217,6 +222,21 @@ fn tracing_in_words(target: &mut GuestTarget, blocks: &Blocks) -> String {
             counts.breakpoints()
         ),
         Err(error) => format!("tracing: by breakpoints, {}", ErrorChain(&error)),
+    }
+}
+
+/// Has the target log comparisons if it can, and says how.
+fn comparisons_in_words(target: &mut GuestTarget, blocks: &Blocks) -> String {
+    if blocks.starts.is_empty() {
+        return "comparisons: none, a bare guest's are not logged".to_owned();
+    }
+    match target.log_comparisons(&blocks.detour_images()) {
+        Ok(counts) => format!(
+            "comparisons: {} logged by detours, {} by breakpoints",
+            counts.detours,
+            counts.breakpoints()
+        ),
+        Err(error) => format!("comparisons: not logged, {}", ErrorChain(&error)),
     }
 }
 

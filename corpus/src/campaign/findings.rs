@@ -11,7 +11,7 @@ use super::state::{CampaignState, TIMEOUT_MAX};
 use crate::atomic;
 use crate::crash;
 use crate::executor::{Confirmation, hang_limit};
-use crate::names::{self, Moment, Origin};
+use crate::names::{self, Moment, Operation, Origin};
 use crate::out::OutError;
 use crate::stats::{Event, Finding};
 use crate::target::{CrashFacts, ExitKind};
@@ -36,6 +36,8 @@ pub(super) enum Source<'a> {
     Seed(&'a str),
     /// A mutant of a queue entry.
     Mutant(CorpusId),
+    /// A queue entry with an operand of a comparison replaced.
+    Replaced(CorpusId),
 }
 
 /// What was done with an input.
@@ -115,7 +117,7 @@ impl CampaignState<'_> {
         atomic::write(&self.out.queue().join(name), input)?;
         self.next_entry += 1;
         self.enqueue(input, &blocks, parent, id)?;
-        if let Source::Mutant(_) = source {
+        if !matches!(source, Source::Seed(_)) {
             self.counts.found += 1;
             self.clock.found();
         }
@@ -292,14 +294,17 @@ impl CampaignState<'_> {
     fn parent(&self, source: Source<'_>) -> Option<CorpusId> {
         match source {
             Source::Seed(_) => None,
-            Source::Mutant(parent) => Some(parent),
+            Source::Mutant(parent) | Source::Replaced(parent) => Some(parent),
         }
     }
 
     fn origin<'n>(&self, source: Source<'n>) -> Result<Origin<'n>, CampaignError> {
         Ok(match source {
             Source::Seed(name) => Origin::Seed(name),
-            Source::Mutant(parent) => Origin::Entry(self.entry_id(parent)?),
+            Source::Mutant(parent) => Origin::Entry(self.entry_id(parent)?, Operation::Havoc),
+            Source::Replaced(parent) => {
+                Origin::Entry(self.entry_id(parent)?, Operation::InputToState)
+            }
         })
     }
 

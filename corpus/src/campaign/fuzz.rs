@@ -30,6 +30,9 @@ impl CampaignState<'_> {
             self.current = self.entry_id(turn.entry)?;
             let load = self.queue.load(turn.entry, &mut parent);
             load.map_err(library("load an entry of the queue"))?;
+            if let Some(reason) = self.compare(turn, &parent)? {
+                return Ok(reason);
+            }
             if let Some(reason) = self.take_turn(turn, &parent, &mut mutant)? {
                 return Ok(reason);
             }
@@ -79,8 +82,7 @@ impl CampaignState<'_> {
         mut left: usize,
         len: usize,
     ) -> Result<usize, CampaignError> {
-        let until_end = self.execs_end.saturating_sub(self.executor.execs).max(1);
-        let len = len.min(usize::try_from(until_end).unwrap_or(usize::MAX));
+        let len = len.min(self.execs_left());
         let mut batch = std::mem::take(&mut self.batch);
         batch.clear();
         while left > 0 && batch.has_room(len) {
@@ -102,10 +104,7 @@ impl CampaignState<'_> {
     }
 
     fn run_mutant(&mut self, input: &[u8], parent: CorpusId) -> Result<(), CampaignError> {
-        let exit_kind = self.executor.run(input).map_err(self.host_failed())?;
-        if let Some(exit_kind) = exit_kind {
-            self.judge(input, exit_kind, Source::Mutant(parent))?;
-        }
+        self.run_input(input, Source::Mutant(parent))?;
         Ok(())
     }
 }

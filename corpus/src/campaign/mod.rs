@@ -5,11 +5,12 @@
 //! place for. Nothing that a clock says changes which inputs run, or their order; only whether an
 //! input reaches the time limit is up to the clock.
 //!
-//! `state` holds what a campaign is made of; `findings`, `start` and `fuzz` act on it, each only on
-//! what stands before it here.
+//! `state` holds what a campaign is made of; `findings`, `compare`, `start` and `fuzz` act on it, each
+//! only on what stands before it here.
 
 mod batch;
 mod clock;
+mod compare;
 mod error;
 mod findings;
 mod fuzz;

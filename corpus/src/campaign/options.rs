@@ -31,6 +31,11 @@ pub struct Options {
     pub until_crash: bool,
     /// Longest input, in bytes. Longer seeds are skipped, longer mutants are never made.
     pub max_len: usize,
+    /// Whether to ask the target what an entry compares, and to try what would have the comparisons
+    /// turn out otherwise.
+    pub comparisons: bool,
+    /// Whether words that the target compares become tokens.
+    pub auto_dictionary: bool,
     /// Stops the campaign once true; set it on Ctrl-C.
     pub stop: Arc<AtomicBool>,
     /// What the target is, for `fuzzer_stats`.
@@ -54,6 +59,8 @@ impl Options {
             seed: None,
             until_crash: false,
             max_len: DEFAULT_MAX_LEN,
+            comparisons: true,
+            auto_dictionary: true,
             stop: Arc::default(),
             target_mode: String::new(),
             banner: String::new(),

@@ -19,6 +19,7 @@ use crate::coverage::BlockSet;
 use crate::crash::{CrashBook, ReadBook};
 use crate::executor::Executor;
 use crate::out::{self, OutFolder, Stored};
+use crate::replacements::Sites;
 use crate::report;
 use crate::schedule::Queue;
 use crate::seeds::{self, Seed, Seeds, SkipReason, SkippedSeed};
@@ -87,6 +88,8 @@ impl<'a> CampaignState<'a> {
             crashes: CrashBook::default(),
             new_crashes: Vec::new(),
             batch: MutantBatch::default(),
+            sites: Sites::default(),
+            tokens_found: 0,
             counts,
             unsupported_reasons: BTreeSet::new(),
             clock: Clock::new(options.duration, &earlier),

@@ -18,6 +18,7 @@ use crate::coverage::BlockSet;
 use crate::crash::CrashBook;
 use crate::executor::Executor;
 use crate::out::{OutError, OutFolder};
+use crate::replacements::Sites;
 use crate::report::{self, Earlier, StatsFrame};
 use crate::schedule::Queue;
 use crate::stats::{Event, Progress, Stats, StopReason};
@@ -68,6 +69,10 @@ pub(super) struct CampaignState<'a> {
     /// Executions at which to stop; none while the queue is loaded.
     pub(super) execs_end: u64,
     pub(super) batch: MutantBatch,
+    /// What became of replacements.
+    pub(super) sites: Sites,
+    /// Tokens that came from comparisons.
+    pub(super) tokens_found: usize,
     pub(super) earlier: Earlier,
     pub(super) rng_seed: u64,
 }

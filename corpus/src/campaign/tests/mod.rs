@@ -1,5 +1,6 @@
 //! Whole campaigns, on a maze: the loop and its findings.
 
+mod compare;
 mod kill;
 mod start;
 
