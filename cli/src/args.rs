@@ -164,11 +164,23 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
           default_missing_value = "-", conflicts_with = "bare")]
     pub strace: Option<PathBuf>,
-    /// Count the blocks of these images too; a part of an image's name, or `all`. May be repeated.
-    #[arg(long, value_name = "IMAGE")]
-    pub cover: Vec<String>,
+    #[command(flatten)]
+    pub covered: CoverArgs,
     #[command(flatten)]
     pub guest: GuestArgs,
+}
+
+/// Which images' blocks count as coverage.
+#[derive(Debug, Clone, Default, Args)]
+pub struct CoverArgs {
+    /// Cover these images too, not only the program and its own libraries, which are all but the
+    /// runtime of C and C++ and the loader; a part of an image's name, or `all`. May be repeated.
+    #[arg(long, value_name = "IMAGE")]
+    pub cover: Vec<String>,
+    /// Do not cover these images; a part of an image's name, or `libraries`, which leaves the
+    /// program and what --cover names. May be repeated.
+    #[arg(long, value_name = "IMAGE")]
+    pub no_cover: Vec<String>,
 }
 
 /// `dejavm snapshot`
@@ -254,7 +266,7 @@ impl From<CampaignRewind> for RewindMode {
 
 const FUZZ_EXAMPLES: &str = "\
 Examples:
-    dejavm fuzz -i seeds -o out -x xml.dict --cover libxml2 -- xmllint --noout @@
+    dejavm fuzz -i seeds -o out -x xml.dict -- xmllint --noout @@
     dejavm fuzz -i seeds -o out -V 60 --until-crash -- ./parser
     dejavm fuzz -i seeds -o out --harness ./libfuzzer_target
 
@@ -307,10 +319,8 @@ pub struct FuzzArgs {
     /// How the guest is put back after a run. All of memory is, in any way.
     #[arg(long, value_name = "HOW", default_value = "agent")]
     pub rewind: CampaignRewind,
-    /// Guide by the blocks of these images too, not only the program's; a part of an image's
-    /// name, or `all`. May be repeated.
-    #[arg(long, value_name = "IMAGE")]
-    pub cover: Vec<String>,
+    #[command(flatten)]
+    pub covered: CoverArgs,
     /// Do not log what the entries compare, and do not try what would have the comparisons turn out
     /// otherwise.
     #[arg(long)]

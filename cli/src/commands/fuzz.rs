@@ -58,7 +58,7 @@ pub fn run(args: &FuzzArgs) -> Result<ExitCode, CliError> {
     let symbolizer = boot::symbolizer(machine.process());
     status.line(&format!("snapshot: {}", point::in_words(machine.snapshot(), &symbolizer)));
     let blocks =
-        status.during("finding blocks", || Blocks::find(machine.process(), &args.cover))?;
+        status.during("finding blocks", || Blocks::find(machine.process(), &args.covered))?;
     status.line(&in_words(&blocks));
     let target = GuestTarget::new(machine, &blocks.starts, args.verify_every);
     let mut target = target.map_err(CliError::machine("set breakpoints"))?;

@@ -173,10 +173,10 @@ fn blocks(
     input: &[u8],
     limit: Limit,
 ) -> Result<Option<BlocksReached>, CliError> {
-    let found = match Blocks::find(machine.process(), &args.cover) {
+    let found = match Blocks::find(machine.process(), &args.covered) {
         Ok(found) => found,
         // Only a program without code, or one that was not asked for: nothing to count.
-        Err(error) if args.cover.is_empty() => {
+        Err(error) if args.covered.cover.is_empty() && args.covered.no_cover.is_empty() => {
             tracing::info!("{}", error.line());
             return Ok(None);
         }
