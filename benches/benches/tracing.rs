@@ -24,7 +24,7 @@ fn cover(machine: &mut Machine) {
     let starts: Vec<u64> = found.starts.iter().map(|at| at.wrapping_add(image.base)).collect();
     machine.set_blocks(&starts).expect("breakpoints");
     let image = detours::Image { elf: &image.bytes, blocks: &found, base: image.base, first: 0 };
-    let counts = machine.install_detours(&[image]).expect("detours");
+    let counts = machine.install_detours(&[image], detours::Detail::Blocks).expect("detours");
     println!("{} blocks by detours, {} by breakpoints", counts.detours, counts.breakpoints());
 }
 

@@ -10,7 +10,7 @@ use dejavm_corpus::{
 };
 use dejavm_engine::coverage::Arm;
 use dejavm_engine::coverage::comparisons::{Compared, ComparedKind};
-use dejavm_engine::coverage::detours::Image;
+use dejavm_engine::coverage::detours::{Detail, Image};
 use dejavm_engine::linux::Process;
 use dejavm_engine::machine::{
     Batch, BatchOptions, BatchPace, BatchReport, DetourCounts, Limit, Machine, MachineError,
@@ -122,7 +122,7 @@ impl GuestTarget {
     /// # Errors
     /// The program cannot have any; it is traced by breakpoints.
     pub fn use_detours(&mut self, images: &[Image<'_>]) -> Result<DetourCounts, MachineError> {
-        let counts = self.machine.install_detours(images)?;
+        let counts = self.machine.install_detours(images, Detail::Blocks)?;
         self.detours = Some(0);
         Ok(counts)
     }

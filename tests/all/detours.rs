@@ -2,6 +2,7 @@
 
 use crate::support::{Guest, build_c, build_rust, guests, installed, kvm, limit, spec};
 use dejavm_engine::coverage::blocks::{self, Blocks};
+use dejavm_engine::coverage::detours::Detail;
 use dejavm_engine::coverage::{Arm, detours};
 use dejavm_engine::linux::{LoadedImage, ProcessSpec};
 use dejavm_engine::machine::{Batch, BatchOptions, BatchReport, DetourCounts, Machine};
@@ -13,6 +14,7 @@ struct Covered {
     machine: Machine,
     images: Vec<(LoadedImage, Blocks)>,
     counts: DetourCounts,
+    detail: Detail,
     /// What earlier runs left in the list of system calls.
     strace_bytes: usize,
 }
@@ -31,12 +33,16 @@ struct Shown {
 
 impl Covered {
     fn new(machine: Machine) -> Self {
+        Self::with(machine, Detail::Blocks)
+    }
+
+    fn with(machine: Machine, detail: Detail) -> Self {
         let images = machine.process().unwrap().images().into_iter().map(|image| {
             let blocks = blocks::find(&image.bytes).unwrap();
             (image, blocks)
         });
         let (images, counts) = (images.collect(), DetourCounts::default());
-        let mut covered = Self { machine, images, counts, strace_bytes: 0 };
+        let mut covered = Self { machine, images, counts, detail, strace_bytes: 0 };
         covered.install();
         covered
     }
@@ -49,7 +55,7 @@ impl Covered {
             starts.extend(blocks.starts.iter().map(|start| start.wrapping_add(image.base)));
         }
         self.machine.set_blocks(&starts).unwrap();
-        self.counts = self.machine.install_detours(&all).unwrap();
+        self.counts = self.machine.install_detours(&all, self.detail).unwrap();
         let seen = self.counts.detours + self.counts.breakpoints();
         assert_eq!(seen + self.machine.blocks_unmapped(), starts.len(), "each block is seen once");
     }
@@ -150,6 +156,13 @@ fn agrees(program: &Path, args: &[&str], inputs: &[Vec<u8>]) {
     let mut spec = spec(program, args);
     let Some(machine) = boot(&mut spec, &inputs[0]) else { return };
     let mut covered = Covered::new(machine);
+    agrees_in_detail(&mut covered, program, args, inputs);
+    covered.detail = Detail::Counts;
+    covered.install();
+    agrees_in_detail(&mut covered, program, args, inputs);
+}
+
+fn agrees_in_detail(covered: &mut Covered, program: &Path, args: &[&str], inputs: &[Vec<u8>]) {
     let counts = covered.counts.clone();
     let (mut before, mut after, mut most) = (0, 0, 0);
     for input in inputs {
@@ -158,11 +171,13 @@ fn agrees(program: &Path, args: &[&str], inputs: &[Vec<u8>]) {
         most = most.max(by_breakpoints);
     }
     eprintln!(
-        "{} {args:?}: {} detours, {} breakpoints ({:?}), exits {before} -> {after}",
+        "{} {args:?}: {} detours, {} breakpoints ({:?}), {} of {} edges, exits {before} -> {after}",
         program.display(),
         counts.detours,
         counts.breakpoints(),
         counts.left,
+        counts.edges,
+        counts.edges_total,
     );
     assert!(after < before, "{before} -> {after}");
 }

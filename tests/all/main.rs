@@ -14,6 +14,7 @@ mod command_errors;
 mod comparisons;
 mod compile;
 mod detours;
+mod edges;
 mod examples;
 mod faults;
 mod files;

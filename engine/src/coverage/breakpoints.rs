@@ -89,6 +89,15 @@ impl Breakpoints {
         }
     }
 
+    /// Whether a block was reached before; a block that never fires counts as such.
+    #[must_use]
+    pub fn is_known(&self, block: u32) -> bool {
+        match self.sites.get(block as usize) {
+            Some(Some(site)) => site.known,
+            Some(None) | None => true,
+        }
+    }
+
     /// Patches the blocks that `which` asks for, and takes every other breakpoint out.
     ///
     /// # Errors
@@ -110,6 +119,15 @@ impl Breakpoints {
             }
         }
         Ok(())
+    }
+
+    /// Writes the breakpoints that are armed once more, over code that was written anew.
+    ///
+    /// # Errors
+    /// A block that was in memory is not there any more.
+    pub fn write_armed(&self, memory: &mut GuestMemory) -> Result<(), OutOfRam> {
+        let mut armed = self.sites.iter().flatten().filter(|site| site.armed);
+        armed.try_for_each(|site| memory.write_unmarked(site.at, &[INT3]))
     }
 
     /// Takes the breakpoint at `address` out, which the guest has just hit. `None` when there is

@@ -7,6 +7,7 @@
 pub mod blocks;
 mod breakpoints;
 pub mod comparisons;
+pub mod counts;
 pub mod detours;
 
 pub use breakpoints::{Arm, Breakpoints};

@@ -72,8 +72,8 @@ impl Batch {
 pub struct BatchOptions {
     /// The longest that one run may take. It is noticed between this and twice this.
     pub limit: Option<Duration>,
-    /// Whether the batch ends with the first run that did not simply exit, or that reached a new
-    /// block.
+    /// Whether the batch ends with the first run that did not simply exit, that reached a new block,
+    /// or whose marks show something new.
     pub stop_at_finding: bool,
 }
 
@@ -96,6 +96,9 @@ pub struct BatchReport {
     pub runs: Vec<Option<Outcome>>,
     /// The blocks that were reached first.
     pub hits: Vec<BlockHit>,
+    /// Numbers of runs whose marks show something new, in order. A hint: the program could have
+    /// written them.
+    pub news: Vec<u32>,
     /// Returns of `KVM_RUN`.
     pub exits: u64,
     /// Wall-clock time of the batch.
@@ -116,6 +119,7 @@ impl BatchReport {
     pub(super) fn clear(&mut self) {
         self.runs.clear();
         self.hits.clear();
+        self.news.clear();
         self.by_host.clear();
         (self.exits, self.duration, self.is_distrusted) = (0, Duration::ZERO, false);
     }

@@ -46,7 +46,7 @@ impl Machine {
         self.leave_agent()?;
         self.readiness.check()?;
         let Driver::Process(driver) = &mut self.driver else { return Ok(None) };
-        if !driver.enter_comparisons(&mut self.hw) {
+        if !driver.enter_comparisons(&mut self.hw)? {
             return Ok(None);
         }
         self.run_once(input, limit)?;

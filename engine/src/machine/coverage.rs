@@ -23,7 +23,7 @@ impl Machine {
         driver.breakpoints.arm(Arm::None, &mut hw.memory, patches)?;
         driver.breakpoints = Breakpoints::new(blocks, &hw.memory, |at| driver.block_site(hw, at));
         driver.forget_replaced_calls();
-        driver.forget_detours();
+        driver.forget_detours(hw)?;
         Ok(())
     }
 

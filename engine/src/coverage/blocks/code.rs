@@ -16,6 +16,8 @@ pub(super) const ARRIVAL: u8 = 4;
 
 /// Something leads here besides the instruction before.
 pub(super) const TARGETED: u8 = 8;
+/// More than one way leads here.
+pub(super) const JOINED: u8 = 16;
 
 /// The executable bytes of one segment.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -83,6 +85,12 @@ impl Code {
     #[must_use]
     pub fn is_target(&self, at: u64) -> bool {
         self.mark(at) & TARGETED != 0
+    }
+
+    /// Whether more than one way leads to `at`, as far as is known; one may be counted twice.
+    #[must_use]
+    pub fn is_joined(&self, at: u64) -> bool {
+        self.mark(at) & JOINED != 0
     }
 
     /// Whether `at` is a byte of an instruction that control flow reaches.

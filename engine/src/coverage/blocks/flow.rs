@@ -106,8 +106,8 @@ impl<'a> Descent<'a> {
             }
             self.text.mark_instruction(instruction.ip(), instruction.len());
             match self.take(&instruction) {
-                After::Continue => {}
-                After::Call if in_function => {}
+                After::Continue => self.text.mark_fallen_into(instruction.next_ip()),
+                After::Call if in_function => self.text.mark_fallen_into(instruction.next_ip()),
                 After::Call => {
                     self.unproven.push(Unproven::AfterCall(instruction.next_ip()));
                     return;

@@ -2,7 +2,7 @@
 //!
 //! Never decodes; it only remembers.
 
-use super::code::{ARRIVAL, Code, CodePiece, INSTRUCTION, REACHED, TARGETED};
+use super::code::{ARRIVAL, Code, CodePiece, INSTRUCTION, JOINED, REACHED, TARGETED};
 use super::error::BlocksError;
 use crate::symbols::elf::Layout;
 use std::ops::Range;
@@ -19,6 +19,10 @@ const SWEPT: u8 = 8;
 const GAP: u8 = 16;
 /// Something leads here besides the instruction before.
 const TARGET: u8 = 32;
+/// More than one thing does.
+const TARGETS: u8 = 64;
+/// The instruction before goes on here.
+const FALLEN_INTO: u8 = 128;
 
 /// The executable bytes of one segment.
 struct Piece<'a> {
@@ -111,7 +115,13 @@ impl<'a> Text<'a> {
 
     /// A block starts at `at`, to which something leads.
     pub(super) fn mark_target(&mut self, at: u64) {
-        self.mark(at, 1, LEADER | TARGET);
+        let again = if self.is_target(at) { TARGETS } else { 0 };
+        self.mark(at, 1, LEADER | TARGET | again);
+    }
+
+    /// The instruction before `at` goes on there.
+    pub(super) fn mark_fallen_into(&mut self, at: u64) {
+        self.mark(at, 1, FALLEN_INTO);
     }
 
     /// A block starts at `at`, behind a branch.
@@ -151,7 +161,10 @@ impl<'a> Text<'a> {
             let reached = if is_reached { REACHED } else { 0 };
             let arrival = if mark & (START | LEADER) != 0 { ARRIVAL } else { 0 };
             let targeted = if mark & TARGET != 0 { TARGETED } else { 0 };
-            reached | arrival | targeted | if is_certain { INSTRUCTION } else { 0 }
+            let is_joined =
+                mark & TARGETS != 0 || mark & (TARGET | FALLEN_INTO) == TARGET | FALLEN_INTO;
+            let joined = if is_joined { JOINED } else { 0 };
+            reached | arrival | targeted | joined | if is_certain { INSTRUCTION } else { 0 }
         };
         let piece = |piece: &Piece<'_>| CodePiece {
             address: piece.address,

@@ -3,15 +3,17 @@
 //! Never writes them anywhere, and never leaves out a check of reach: a trampoline that cannot
 //! refer to what its instructions do is not made.
 
-use super::moves::{Decoded, distance, jump};
+use super::edges::Edge;
+use super::marks::Marks;
+use super::moves::{Decoded, Kind, distance, jump};
 use super::plan::Plan;
-use super::site::{HOP_BYTES, Image, JUMP_BYTES, Left, Site, Way};
+use super::site::{HOP_BYTES, Image, JUMP_BYTES, Left, MARK_BYTES, Site, Way};
 use crate::arch::INT3;
 use iced_x86::Instruction;
 use std::ops::Range;
 
-/// Bytes of the instruction that marks a block.
-const MARK_BYTES: u64 = 7;
+/// Bytes of the displacement that a branch ends with.
+const DISPLACEMENT_BYTES: usize = 4;
 
 /// What replaces bytes of the program's code.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,16 +32,28 @@ pub struct Emitted {
     /// What replaces the program's own. They are written in this order: a springboard stands in
     /// what an earlier one has freed.
     pub patches: Vec<Patch>,
-    /// The number of the block at which each probe stands.
+    /// The number of the place, a block or an edge, at which each probe stands.
     pub numbers: Vec<u32>,
     /// The blocks that do not mark themselves, each with the reason.
     pub left: Vec<(u32, Left)>,
 }
 
-/// What an instruction that moves has before it in its trampoline.
+/// What stands before an instruction that moves, in its trampoline.
 pub trait Probe {
     /// Appends it to `code`; `None` if it cannot reach something, and then the instruction stays.
     fn emit(&mut self, before: &Before<'_>, code: &mut Vec<u8>) -> Option<()>;
+
+    /// The number of an edge that has a probe, too; none by default.
+    fn edge(&self, edge: Edge) -> Option<u32> {
+        let _ = edge;
+        None
+    }
+
+    /// As [`emit`](Self::emit), for an edge, behind so many other probes and at the address `to`.
+    fn emit_edge(&mut self, edge: Edge, index: usize, to: u64, code: &mut Vec<u8>) -> Option<()> {
+        let _ = (edge, index, to, code);
+        None
+    }
 }
 
 /// Where a probe stands.
@@ -53,26 +67,57 @@ pub struct Before<'a> {
     pub instruction: &'a Instruction,
 }
 
-/// Probes that mark their blocks: each in a byte of the map at this address.
+/// Probes that mark their places: each has a byte of the map.
 #[derive(Clone, Copy, Debug)]
-pub struct Marks(
+pub struct Marker<'a> {
+    /// What marks itself.
+    pub marks: &'a Marks,
+    /// The plan, which says where a mark counts.
+    pub plan: &'a Plan,
     /// The map's address.
-    pub u64,
-);
+    pub map: u64,
+}
 
-impl Probe for Marks {
-    fn emit(&mut self, before: &Before<'_>, code: &mut Vec<u8>) -> Option<()> {
-        // MOV byte [rip + rel32], 1
-        let place = self.0.wrapping_add(before.index as u64);
-        code.extend([0xc6, 0x05]);
-        code.extend(distance(before.to.wrapping_add(MARK_BYTES), place)?);
-        code.push(1);
+impl Marker<'_> {
+    /// Marks a place before what stands at `at`, a link-time address.
+    fn mark(&self, index: usize, to: u64, at: u64, code: &mut Vec<u8>) -> Option<()> {
+        let place = self.map.wrapping_add(index as u64);
+        let next = to.wrapping_add(MARK_BYTES as u64);
+        if self.plan.countable.contains(&at) {
+            // ADD byte [rip + rel32], 1; ADC byte [rip + rel32], 0: never back to 0.
+            mark_by([0x80, 0x05], 1, distance(next, place)?, code);
+            mark_by([0x80, 0x15], 0, distance(next.wrapping_add(MARK_BYTES as u64), place)?, code);
+        } else {
+            // MOV byte [rip + rel32], 1
+            mark_by([0xc6, 0x05], 1, distance(next, place)?, code);
+        }
         Some(())
     }
 }
 
+/// One instruction that changes a byte of the map.
+fn mark_by(opcode: [u8; 2], operand: u8, distance: [u8; 4], code: &mut Vec<u8>) {
+    code.extend(opcode);
+    code.extend(distance);
+    code.push(operand);
+}
+
+impl Probe for Marker<'_> {
+    fn emit(&mut self, before: &Before<'_>, code: &mut Vec<u8>) -> Option<()> {
+        self.mark(before.index, before.to, before.instruction.ip(), code)
+    }
+
+    fn edge(&self, edge: Edge) -> Option<u32> {
+        self.marks.number_of(edge)
+    }
+
+    fn emit_edge(&mut self, edge: Edge, index: usize, to: u64, code: &mut Vec<u8>) -> Option<()> {
+        self.mark(index, to, edge.to, code)
+    }
+}
+
 /// Writes the trampolines of `plan`, a plan for `image`, to stand at `code`, with a probe before each
-/// instruction at which a block starts.
+/// instruction at which a block starts, and on the edges that have one.
 #[must_use]
 pub fn emit(image: &Image<'_>, plan: &Plan, code: u64, probe: &mut dyn Probe) -> Emitted {
     let mut out = Emitted { left: plan.left.clone(), ..Emitted::default() };
@@ -102,6 +147,14 @@ struct Writer<'a> {
     probe: &'a mut dyn Probe,
 }
 
+/// A branch that was written, whose way is to mark itself.
+struct Stub {
+    /// Where the branch ends in the code.
+    branch_end: usize,
+    edge: Edge,
+    number: u32,
+}
+
 impl Writer<'_> {
     /// Where the next byte comes.
     fn here(&self, out: &Emitted) -> u64 {
@@ -113,6 +166,7 @@ impl Writer<'_> {
         let Image { elf, blocks, base, .. } = self.image;
         let start = self.here(out);
         let mut next = site.at;
+        let mut stubs = Vec::new();
         while next < site.range().end {
             let decoded = Decoded::new(blocks.code.bytes_from(elf, next), next)?;
             if let Some(number) = self.image.number_at(next) {
@@ -127,13 +181,49 @@ impl Writer<'_> {
                 Way::Jump | Way::Hop { .. } => decoded.emit(&mut out.code, to, *base)?,
             }
             next = decoded.instruction.next_ip();
+            if decoded.kind() == Kind::Branch {
+                stubs.extend(self.mark_ways(&decoded.instruction, out)?);
+            }
         }
         if site.way != Way::Call {
             // Not needed behind what never goes on, where it is never reached.
             let to = self.here(out);
             jump(&mut out.code, to, next.wrapping_add(*base))?;
         }
+        stubs.iter().try_for_each(|stub| self.write_stub(stub, out))?;
         out.patches.extend(patches(self.image, site, start)?);
+        Some(())
+    }
+
+    /// Marks the edge past a branch that was just written; the one by which it is taken is left to a
+    /// stub out of line.
+    fn mark_ways(&mut self, branch: &Instruction, out: &mut Emitted) -> Option<Option<Stub>> {
+        let branch_end = out.code.len();
+        let edge = |to| Edge { from: branch.ip(), to };
+        let (past, taken) = (edge(branch.next_ip()), edge(branch.near_branch_target()));
+        if let Some(number) = self.probe.edge(past) {
+            self.mark_edge(past, number, out)?;
+        }
+        let number = self.probe.edge(taken);
+        Some(number.map(|number| Stub { branch_end, edge: taken, number }))
+    }
+
+    /// Writes a mark and a jump to where a branch goes, and has the branch go there.
+    fn write_stub(&mut self, stub: &Stub, out: &mut Emitted) -> Option<()> {
+        let Stub { branch_end, edge, number } = *stub;
+        let from = self.code.wrapping_add(branch_end as u64);
+        let displacement = distance(from, self.here(out))?;
+        let place = branch_end.checked_sub(DISPLACEMENT_BYTES)?..branch_end;
+        out.code.get_mut(place)?.copy_from_slice(&displacement);
+        self.mark_edge(edge, number, out)?;
+        let here = self.here(out);
+        jump(&mut out.code, here, edge.to.wrapping_add(self.image.base))
+    }
+
+    fn mark_edge(&mut self, edge: Edge, number: u32, out: &mut Emitted) -> Option<()> {
+        let (index, to) = (out.numbers.len(), self.here(out));
+        self.probe.emit_edge(edge, index, to, &mut out.code)?;
+        out.numbers.push(number);
         Some(())
     }
 }

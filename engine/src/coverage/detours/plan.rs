@@ -2,15 +2,20 @@
 //!
 //! Never writes code: `emit` does.
 
+use super::flags::are_dead;
+use super::marks::Marks;
 use super::moves::{Decoded, Kind};
-use super::site::{HOP_BYTES, Image, JUMP_BYTES, Left, Site, Way};
+use super::site::{HOP_BYTES, Image, JUMP_BYTES, Left, MARK_BYTES, Site, Way};
 use super::springboards::Springboards;
 use crate::coverage::blocks::padding::padding;
-use std::collections::BTreeMap;
+use iced_x86::{Code, Instruction};
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 /// The most bytes that are freed for one block: those that move, and padding behind them.
 const ROOM_MAX: usize = 64;
+/// The least bytes that move to make room: for their own jump, and a springboard.
+const SPARE_BYTES: usize = 2 * JUMP_BYTES;
 
 /// What is around an image, by the addresses that it has in memory.
 pub struct Surroundings<'a> {
@@ -20,12 +25,16 @@ pub struct Surroundings<'a> {
     pub is_pointed_at: &'a dyn Fn(u64) -> bool,
 }
 
-/// Which blocks of an image mark themselves.
+/// Which blocks and edges of an image mark themselves.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     pub(super) sites: Vec<Site>,
+    /// Where a mark may change the arithmetic flags: blocks, and edges by where they lead.
+    pub(super) countable: HashSet<u64>,
     /// How many blocks do.
     pub blocks: usize,
+    /// How many edges do.
+    pub edges: usize,
     /// The others, by number, each with the reason.
     pub left: Vec<(u32, Left)>,
 }
@@ -34,22 +43,23 @@ impl Plan {
     /// The most bytes that the trampolines take.
     #[must_use]
     pub fn code_bytes_max(&self) -> u64 {
-        // A branch of two bytes grows to nine, and a mark of seven follows it.
-        const GROWTH: usize = 8;
-        // The first mark, and a jump back.
-        const MORE: usize = 16;
-        self.sites.iter().map(|site| (site.moved * GROWTH + MORE) as u64).sum()
+        // A branch of two bytes grows to nine.
+        const GROWTH: usize = 5;
+        let moved = |site: &Site| site.moved * GROWTH + JUMP_BYTES;
+        let mark = 2 * MARK_BYTES;
+        let marks = self.blocks * mark + self.edges * (mark + JUMP_BYTES);
+        (self.sites.iter().map(moved).sum::<usize>() + marks) as u64
     }
 }
 
-/// Plans the detours of `image`. Takes time linear in its code.
+/// Plans the detours of `image`, with `marks`. Takes time linear in its code.
 #[must_use]
-pub fn plan(image: &Image<'_>, around: &Surroundings<'_>) -> Plan {
-    let planner = Planner { image, around };
+pub fn plan(image: &Image<'_>, marks: &Marks, around: &Surroundings<'_>) -> Plan {
+    let planner = Planner { image, marks, around };
     let mut plan = Plan::default();
     let mut springboards = Springboards::default();
     let mut spare = BTreeMap::new();
-    let mut short = Vec::new();
+    let (mut short, mut short_edges) = (Vec::new(), Vec::new());
     // Where the instructions end that move already.
     let mut moved = 0;
     let ends = image.blocks.starts.iter().skip(1).copied().chain([u64::MAX]);
@@ -68,9 +78,22 @@ pub fn plan(image: &Image<'_>, around: &Surroundings<'_>) -> Plan {
                 Err(reason) => plan.left.push((number, reason)),
             }
         }
-        spare.extend(planner.spare(at.max(moved), end));
+        for site in planner.rest(at, at.max(moved), end) {
+            let is_edge = !marks.edges.within(site.at, site.range().end).is_empty();
+            match site.room {
+                JUMP_BYTES.. if is_edge => {
+                    springboards.add(site.freed());
+                    plan.sites.push(site);
+                }
+                HOP_BYTES.. if is_edge => short_edges.push(site),
+                SPARE_BYTES.. => {
+                    spare.insert(site.at, site);
+                }
+                _ => {}
+            }
+        }
     }
-    for site in short {
+    for site in short.into_iter().chain(short_edges) {
         let springboard = springboards.take(site.at).or_else(|| {
             let room = take_spare(&mut spare, site.at)?;
             springboards.add(room.freed());
@@ -87,6 +110,15 @@ pub fn plan(image: &Image<'_>, around: &Surroundings<'_>) -> Plan {
         }
     }
     plan.blocks = image.blocks.starts.len() - plan.left.len();
+    let moved = |site: &Site| marks.edges.within(site.at, site.range().end);
+    plan.edges = plan.sites.iter().map(|site| moved(site).len()).sum();
+    if marks.are_counts() {
+        let led_to = plan.sites.iter().flat_map(moved).map(|edge| edge.to);
+        let starts = plan.sites.iter().flat_map(|site| image.starts_in(site.range()));
+        let all: HashSet<u64> = starts.copied().chain(led_to).collect();
+        let instruction = |at| planner.unchanged(at);
+        plan.countable = all.into_iter().filter(|at| are_dead(*at, &instruction)).collect();
+    }
     plan
 }
 
@@ -99,6 +131,7 @@ fn take_spare(spare: &mut BTreeMap<u64, Site>, at: u64) -> Option<Site> {
 
 struct Planner<'p> {
     image: &'p Image<'p>,
+    marks: &'p Marks,
     around: &'p Surroundings<'p>,
 }
 
@@ -125,27 +158,39 @@ impl Planner<'_> {
         }
     }
 
-    /// What can move of a block besides its beginning, from `at` to `end`, where that frees room for
-    /// a springboard.
-    fn spare(&self, mut at: u64, end: u64) -> Vec<(u64, Site)> {
-        let mut spare = Vec::new();
-        if !self.is_closed(at) {
-            return spare;
+    /// What can move of the block at `start` besides its beginning, from `at` to `end`: to make room
+    /// for a springboard, or because an edge of its branch marks itself.
+    fn rest(&self, start: u64, mut at: u64, end: u64) -> Vec<Site> {
+        let mut rest = Vec::new();
+        let is_closed = self.is_closed(at);
+        if !is_closed && self.marks.edges.is_empty() {
+            return rest;
         }
+        // Bytes that a jump in place of a SYSCALL would take.
+        let mut kept: usize = 0;
         while at < end {
-            let Some(next) = self.decode(at) else { return spare };
+            let Some(next) = self.decode(at) else { return rest };
+            let length = next.bytes.len();
             // Where a call returns to, an address may lead.
-            let is_fixed = matches!(next.kind(), Kind::Call | Kind::Fixed);
-            let (moved, room) = if is_fixed { (0, 0) } else { self.run(at, end) };
-            if room >= 2 * JUMP_BYTES {
-                spare.push((at, Site { at, moved, room, way: Way::Jump }));
+            let stays = matches!(next.kind(), Kind::Call | Kind::Fixed) || at == start || kept > 0;
+            let (moved, room) = match stays {
+                true => (0, 0),
+                false if is_closed => self.run(at, end),
+                false => (length, if self.is_free(at, length) { length } else { 0 }),
+            };
+            if room >= HOP_BYTES {
+                rest.push(Site { at, moved, room, way: Way::Jump });
             }
             if next.kind() == Kind::End {
-                return spare;
+                return rest;
             }
-            at += moved.max(next.bytes.len()) as u64;
+            kept = match next.instruction.code() {
+                Code::Syscall => JUMP_BYTES - length,
+                _ => kept.saturating_sub(length),
+            };
+            at += moved.max(length) as u64;
         }
-        spare
+        rest
     }
 
     /// How many bytes from `start` on, and before `end`, move, and how many are then free, in a closed
@@ -194,6 +239,12 @@ impl Planner<'_> {
         let decoded = Decoded::new(code.bytes_from(elf, at), at)?;
         let is_certain = code.is_instruction(at) && code.is_whole(at, decoded.bytes.len());
         is_certain.then_some(decoded)
+    }
+
+    /// The instruction at `at`, if it is certain to be the one that the program runs there.
+    fn unchanged(&self, at: u64) -> Option<Instruction> {
+        let decoded = self.decode(at)?;
+        self.is_free(at, decoded.bytes.len()).then_some(decoded.instruction)
     }
 
     fn is_closed(&self, at: u64) -> bool {

@@ -6,6 +6,8 @@ use std::ops::Range;
 
 /// JMP rel32.
 pub(super) const JUMP_BYTES: usize = 5;
+/// An instruction that marks a place. Two of them count there.
+pub(super) const MARK_BYTES: usize = 7;
 /// JMP rel8.
 pub(super) const HOP_BYTES: usize = 2;
 
@@ -27,6 +29,13 @@ impl Image<'_> {
     pub(super) fn number_at(&self, at: u64) -> Option<u32> {
         let index = self.blocks.starts.binary_search(&at).ok()?;
         Some(self.first.wrapping_add(index as u32))
+    }
+
+    /// Where blocks start in `range`.
+    pub(super) fn starts_in(&self, range: Range<u64>) -> &[u64] {
+        let starts = &self.blocks.starts;
+        let before = |at: u64| starts.partition_point(|start| *start < at);
+        starts.get(before(range.start)..before(range.end)).unwrap_or_default()
     }
 
     /// The numbers of the blocks that start in `range`.

@@ -1,9 +1,12 @@
 use super::moves::Decoded;
 use super::site::{Site, Way};
-use super::{Emitted, Image, Left, Marks, Plan, Surroundings, emit, plan};
+use super::{
+    Detail, Edge, Edges, Emitted, Image, Left, Marker, Marks, Plan, Surroundings, emit, plan,
+};
 use crate::arch::INT3;
 use crate::coverage::blocks::{Blocks, find};
 use crate::symbols::tools::{compile, listing};
+use iced_x86::FlowControl::ConditionalBranch;
 use iced_x86::{Decoder, DecoderOptions, FastFormatter, Instruction, Mnemonic};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -14,10 +17,17 @@ const BASE: u64 = 0x7fff_0000_0000;
 const CODE: u64 = BASE - 0x3000_0000;
 const MAP: u64 = CODE - 0x100_0000;
 
+/// Marks that count, of the edges of `elf` too.
+fn counting(elf: &[u8], blocks: &Blocks) -> Marks {
+    let edges = Edges::find(elf, blocks);
+    Marks { detail: Detail::Counts, edges, first_edge: blocks.starts.len() as u32 }
+}
+
 /// An image at [`BASE`], all of which is free and nothing points into.
 struct Rewritten {
     elf: Vec<u8>,
     blocks: Blocks,
+    marks: Marks,
     plan: Plan,
     emitted: Emitted,
 }
@@ -27,11 +37,21 @@ impl Rewritten {
         let blocks = find(&elf).unwrap();
         let image = Image { elf: &elf, blocks: &blocks, base: BASE, first: 0 };
         let around = Surroundings { is_free: &|_| true, is_pointed_at: pointed_at };
-        let plan = plan(&image, &around);
-        let emitted = emit(&image, &plan, CODE, &mut Marks(MAP));
+        let marks = counting(&elf, &blocks);
+        let plan = plan(&image, &marks, &around);
+        let emitted =
+            emit(&image, &plan, CODE, &mut Marker { marks: &marks, plan: &plan, map: MAP });
         assert!(emitted.code.len() as u64 <= plan.code_bytes_max());
-        assert_eq!(emitted.numbers.len() + emitted.left.len(), blocks.starts.len());
-        Self { elf, blocks, plan, emitted }
+        let rewritten = Self { elf, blocks, marks, plan, emitted };
+        let blocks = rewritten.blocks.starts.len();
+        assert_eq!(rewritten.blocks_marked() + rewritten.emitted.left.len(), blocks);
+        rewritten
+    }
+
+    /// Blocks that mark themselves.
+    fn blocks_marked(&self) -> usize {
+        let first_edge = self.marks.first_edge;
+        self.emitted.numbers.iter().filter(|number| **number < first_edge).count()
     }
 
     fn read(path: impl AsRef<Path>) -> Option<Self> {
@@ -49,12 +69,16 @@ impl Rewritten {
             |way: fn(&Way) -> bool| rewritten.plan.sites.iter().filter(|s| way(&s.way)).count();
         let functions = rewritten.blocks.code.functions();
         eprintln!(
-            "{}: {:.1} % of {} blocks ({} hops, {} calls), {}/{} functions closed, left {reasons:?}",
+            "{}: {:.1} % of {} blocks ({} hops, {} calls), {} of {} edges, {:.1} % of marks count, \
+             {}/{} functions closed, left {reasons:?}",
             path.display(),
             rewritten.share() * 100.0,
             rewritten.blocks.starts.len(),
             of(|way| matches!(way, Way::Hop { .. })),
             of(|way| *way == Way::Call),
+            rewritten.emitted.numbers.len() - rewritten.blocks_marked(),
+            rewritten.marks.edges.len(),
+            rewritten.share_counting() * 100.0,
             functions.iter().filter(|f| f.is_closed).count(),
             functions.len(),
         );
@@ -62,7 +86,59 @@ impl Rewritten {
     }
 
     fn share(&self) -> f64 {
-        self.emitted.numbers.len() as f64 / self.blocks.starts.len() as f64
+        self.blocks_marked() as f64 / self.blocks.starts.len() as f64
+    }
+
+    /// Of the blocks that mark themselves, those that count.
+    fn share_counting(&self) -> f64 {
+        let starts = self.plan.sites.iter().flat_map(|site| {
+            self.blocks.starts.iter().filter(|at| site.range().contains(at)).take(1)
+        });
+        let counting = starts.filter(|at| self.plan.countable.contains(at)).count();
+        counting as f64 / self.plan.sites.len() as f64
+    }
+
+    /// The mark of `number` that stands at `at`, before what the image has at `place`; where it ends.
+    fn mark_end(&self, at: u64, number: u32, place: u64) -> u64 {
+        let index = self.emitted.numbers.iter().position(|n| *n == number).unwrap() as u64;
+        let mark = self.decode(at);
+        let is_map = |mark: &Instruction| mark.ip_rel_memory_address() == MAP + index;
+        assert!(is_map(&mark) && mark.immediate8() == 1 && mark.len() == 7);
+        if !self.plan.countable.contains(&place) {
+            assert_eq!(mark.mnemonic(), Mnemonic::Mov);
+            return mark.next_ip();
+        }
+        let carry = self.decode(mark.next_ip());
+        assert_eq!((mark.mnemonic(), carry.mnemonic()), (Mnemonic::Add, Mnemonic::Adc));
+        assert!(is_map(&carry) && carry.immediate8() == 0);
+        carry.next_ip()
+    }
+
+    /// Checks what stands for the branch `was` of the image, `is`, and the marks of its edges; where
+    /// it goes on.
+    fn branch_end(&self, was: &Instruction, is: &Instruction) -> u64 {
+        let number = |to: u64| {
+            let edge = Edge { from: was.ip() - BASE, to: to - BASE };
+            self.marks.edges.index_of(edge).map(|index| self.marks.first_edge + index)
+        };
+        let mut taken = match is.next_ip() {
+            // LOOP and JRCXZ go by way of two jumps.
+            _ if was.is_loop() || was.is_loopcc() || was.is_jcx_short() => {
+                self.decode(is.next_ip() + 2).near_branch_target()
+            }
+            _ => is.near_branch_target(),
+        };
+        if let Some(number) = number(was.near_branch_target()) {
+            let end = self.mark_end(taken, number, was.near_branch_target() - BASE);
+            taken = self.decode(end).near_branch_target();
+        }
+        assert_eq!(taken, was.near_branch_target());
+        let is_short = was.is_loop() || was.is_loopcc() || was.is_jcx_short();
+        let end = if is_short { is.next_ip() + 7 } else { is.next_ip() };
+        match number(was.next_ip()) {
+            Some(number) => self.mark_end(end, number, was.next_ip() - BASE),
+            None => end,
+        }
     }
 
     /// What stands at each address of the program's code that was replaced.
@@ -165,7 +241,6 @@ fn nothing_in_busybox_leads_into_what_moved() {
 fn a_trampoline_marks_its_block_and_does_what_the_block_did() {
     let Some(rewritten) = Rewritten::read("/usr/bin/xmllint") else { return };
     let replaced = rewritten.replaced();
-    let marks: HashMap<u32, u64> = rewritten.emitted.numbers.iter().copied().zip(MAP..).collect();
     let code = &rewritten.blocks.code;
     let original = |at: u64, base: u64| {
         let bytes = code.bytes_from(&rewritten.elf, at);
@@ -177,13 +252,10 @@ fn a_trampoline_marks_its_block_and_does_what_the_block_did() {
         let mut at = site.at;
         while at < site.range().end {
             if let Ok(number) = rewritten.blocks.starts.binary_search(&at) {
-                let mark = rewritten.decode(next);
-                assert_eq!((mark.mnemonic(), mark.len()), (Mnemonic::Mov, 7));
-                assert_eq!(mark.ip_rel_memory_address(), marks[&(number as u32)]);
-                assert_eq!(mark.immediate8(), 1);
-                next = mark.next_ip();
+                next = rewritten.mark_end(next, number as u32, at);
             }
             let (was, is) = (original(at, BASE), rewritten.decode(next));
+            let mut end = is.next_ip();
             match site.way {
                 Way::Call => {
                     assert_eq!(first.len(), was.len(), "the address to return to");
@@ -194,9 +266,13 @@ fn a_trampoline_marks_its_block_and_does_what_the_block_did() {
                     assert_eq!(target(&is), target(&was));
                     assert_eq!(is.is_ip_rel_memory_operand(), was.is_ip_rel_memory_operand());
                 }
+                Way::Jump | Way::Hop { .. } if was.flow_control() == ConditionalBranch => {
+                    assert_eq!(is.condition_code(), was.condition_code());
+                    end = rewritten.branch_end(&was, &is);
+                }
                 Way::Jump | Way::Hop { .. } => assert_eq!(text(&is), text(&was), "at {at:#x}"),
             }
-            (at, next) = (at + was.len() as u64, is.next_ip());
+            (at, next) = (at + was.len() as u64, end);
             checked += 1;
         }
         if site.way != Way::Call {
@@ -204,6 +280,19 @@ fn a_trampoline_marks_its_block_and_does_what_the_block_did() {
         }
     }
     assert!(checked > 1000, "{checked}");
+}
+
+#[test]
+fn edges_that_no_block_stands_for_mark_themselves() {
+    let Some(rewritten) = Rewritten::read("/usr/bin/xmllint") else { return };
+    let edges = rewritten.emitted.numbers.len() - rewritten.blocks_marked();
+    assert!(edges * 10 > rewritten.marks.edges.len() * 7, "{edges}");
+    let code = &rewritten.blocks.code;
+    for edge in rewritten.marks.edges.all() {
+        assert!(code.is_joined(edge.to) && code.is_instruction(edge.from), "{edge:x?}");
+    }
+    let numbers: HashSet<&u32> = rewritten.emitted.numbers.iter().collect();
+    assert_eq!(numbers.len(), rewritten.emitted.numbers.len(), "each place has one byte");
 }
 
 /// One function for each way in which code can be understood or not.
@@ -325,9 +414,10 @@ fn what_is_not_free_does_not_move() {
         range.start / 4096 % 2 == 1 && (range.end - 1) / 4096 % 2 == 1
     };
     let around = Surroundings { is_free: &odd_pages, is_pointed_at: &|_| false };
-    let plan = plan(&image, &around);
+    let marks = Marks::default();
+    let plan = plan(&image, &marks, &around);
     assert!(plan.blocks > 0);
-    let emitted = emit(&image, &plan, CODE, &mut Marks(MAP));
+    let emitted = emit(&image, &plan, CODE, &mut Marker { marks: &marks, plan: &plan, map: MAP });
     for patch in &emitted.patches {
         assert!(odd_pages(patch.at..patch.at + patch.bytes.len() as u64), "{:#x}", patch.at);
     }
@@ -340,7 +430,8 @@ fn what_trampolines_cannot_reach_is_left_alone() {
     let Ok(elf) = std::fs::read("/usr/bin/xmllint") else { return };
     let near = Rewritten::new(elf.clone(), &|_| false);
     let image = Image { elf: &elf, blocks: &near.blocks, base: BASE, first: 0 };
-    let emitted = emit(&image, &near.plan, CODE - (4 << 30), &mut Marks(MAP - (4 << 30)));
+    let mut far = Marker { marks: &near.marks, plan: &near.plan, map: MAP - (4 << 30) };
+    let emitted = emit(&image, &near.plan, CODE - (4 << 30), &mut far);
     assert!(emitted.patches.is_empty() && emitted.code.is_empty());
     let unreached = |left: &&(u32, Left)| left.1 == Left::OutOfReach;
     assert_eq!(emitted.left.iter().filter(unreached).count(), near.plan.blocks);
@@ -408,9 +499,11 @@ proptest! {
         if let Ok(blocks) = find(&elf) {
             let image = Image { elf: &elf, blocks: &blocks, base, first: 0 };
             let around = Surroundings { is_free: &|_| true, is_pointed_at: &|_| false };
-            let plan = plan(&image, &around);
+            let marks = counting(&elf, &blocks);
+            let plan = plan(&image, &marks, &around);
             let map = base.wrapping_sub(0x4000_0000);
-            let _ = emit(&image, &plan, base.wrapping_sub(0x3000_0000), &mut Marks(map));
+            let mut marker = Marker { marks: &marks, plan: &plan, map };
+            let _ = emit(&image, &plan, base.wrapping_sub(0x3000_0000), &mut marker);
         }
     }
 }

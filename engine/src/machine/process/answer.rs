@@ -199,7 +199,8 @@ impl ProcessDriver {
         back: &kvm_regs,
         fault: Fault,
     ) -> Result<Flow, MachineError> {
-        if self.is_off_path(back.rip) {
+        let is_shown_flags = self.are_flags_off() && self.state.process.handles(fault.signal);
+        if self.is_off_path(back.rip) || is_shown_flags {
             return Ok(Flow::Stop(Stop::OffDetours));
         }
         let cr2 = hw.vcpu.sregs().cr2;
@@ -292,8 +293,8 @@ impl ProcessDriver {
         patches: &mut Patches,
         at: u64,
     ) -> Result<Trap, MachineError> {
-        if let Some(detours) = self.detours.as_mut().filter(|_| self.under_detours) {
-            return Ok(detours.trap(&mut hw.memory, at)?);
+        if let Some(trap) = self.detour_trap(hw, at)? {
+            return Ok(trap);
         }
         let hit = self.breakpoints.hit(at, &mut hw.memory, patches)?;
         Ok(hit.map_or(Trap::Program, Trap::Block))

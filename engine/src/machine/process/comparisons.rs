@@ -79,15 +79,18 @@ impl ProcessDriver {
     }
 
     /// Has the next run log its comparisons, until it is undone; false where it cannot.
-    pub(in crate::machine) fn enter_comparisons(&mut self, hw: &mut Hardware) -> bool {
-        let Some(comparisons) = &mut self.comparisons else { return false };
+    pub(in crate::machine) fn enter_comparisons(
+        &mut self,
+        hw: &mut Hardware,
+    ) -> Result<bool, MachineError> {
+        let Some(comparisons) = &mut self.comparisons else { return Ok(false) };
         std::mem::swap(&mut self.detours, &mut comparisons.detours);
         self.is_logging = true;
-        let is_entered = self.enter_detours(hw);
+        let is_entered = self.enter_detours(hw)?;
         if !is_entered {
             self.leave_comparisons();
         }
-        is_entered
+        Ok(is_entered)
     }
 
     /// Gives the place of detours back to those that mark blocks.

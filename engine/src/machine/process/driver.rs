@@ -8,6 +8,7 @@ use super::state::{ProcessPoint, ProcessState};
 use crate::address::{Gpa, Gva};
 use crate::coverage::Breakpoints;
 use crate::coverage::comparisons::Compared;
+use crate::coverage::counts::PlaceHit;
 use crate::guest::process::agent::Agent;
 use crate::guest::process::detours::Detours;
 use crate::linux::cpu::ExtendedLayout;
@@ -48,6 +49,8 @@ pub(crate) struct ProcessDriver {
     pub(in crate::machine) breakpoints: Breakpoints,
     /// Blocks that this run reached for the first time.
     pub(in crate::machine) hits: Vec<u32>,
+    /// Places that this run was at, if it went through detours to its end.
+    pub(in crate::machine) places: Vec<PlaceHit>,
     /// System calls of this run.
     pub(in crate::machine) system_calls: u64,
     /// Faults and breakpoints of this run.
@@ -107,6 +110,7 @@ impl ProcessDriver {
             saw_input: false,
             breakpoints: Breakpoints::default(),
             hits: Vec::new(),
+            places: Vec::new(),
             system_calls: 0,
             traps: 0,
             debug_exception: false,

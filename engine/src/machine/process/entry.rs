@@ -68,6 +68,7 @@ impl ProcessDriver {
         self.state.tables.mark_stale(&mut self.stale);
         self.hits.clear();
         self.logged.clear();
+        self.places.clear();
         (self.system_calls, self.traps) = (0, 0);
         (self.debug_exception, self.elsewhere) = (false, None);
         self.slices = Slices::default();

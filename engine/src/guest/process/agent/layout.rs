@@ -126,6 +126,14 @@ pub(super) mod facts {
     /// The input's path, and how long it may be with its NUL.
     pub(in super::super) const PATH: u64 = 0xa00;
     pub(in super::super) const PATH_BYTES: u64 = 0x200;
+    /// Classes of low counts, of high ones by their upper half, and a mask for half a byte; 16 bytes
+    /// each.
+    pub(in super::super) const CLASSES: u64 = 0xc00;
+    /// The maps that are compared after each run, with an end behind the last: address, bytes, and
+    /// where it is said what is news; u64 each.
+    pub(in super::super) const MAPS: u64 = 0xc40;
+    pub(in super::super) const MAP_ENTRY: u64 = 24;
+    pub(in super::super) const MAPS_MAX: u64 = 200;
 }
 
 /// Offsets in [`STATE`].
@@ -206,5 +214,7 @@ mod tests {
         assert!(INPUTS.bytes >= BATCH_MAX as u64 * 16);
     }
 
+    const _: () = assert!(facts::PATH + facts::PATH_BYTES <= facts::CLASSES);
+    const _: () = assert!(facts::MAPS + (facts::MAPS_MAX + 1) * facts::MAP_ENTRY <= FACTS.bytes);
     const _: () = assert!(facts::SHIM + shim::BYTES <= facts::STAT && state::END < STATE.bytes);
 }

@@ -13,11 +13,13 @@
 mod code;
 mod hot;
 mod layout;
+mod maps;
 mod shim;
 mod syscall_patches;
 
 pub(crate) use code::AgentExit;
 pub(crate) use layout::{BATCH_BYTES_MAX, BATCH_MAX, INPUT_ALIGN};
+pub(crate) use maps::MAPS_MAX;
 
 use crate::address::{Gpa, Gva, PAGE_SIZE, Pfn};
 use crate::guest::process::trap;
@@ -33,7 +35,9 @@ use layout::{
     CODE, FACTS, GATE_CODE, HASH_FACTOR, HOT, INPUT_BYTES, INPUTS, Part, SOURCE, STATE, STATUS,
     TABLES, facts, state,
 };
+use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::Range;
 use syscall_patches::{PatchContext, SyscallPatches};
 
 /// What the unused part of the agent's writable page holds.
@@ -88,6 +92,16 @@ pub(crate) struct AgentConfig<'a> {
     pub call: Option<&'a SystemCall>,
     /// Pages that the program can have.
     pub user_pages: u64,
+}
+
+/// What is around SYSCALL instructions that are replaced.
+#[derive(Clone, Copy)]
+pub(crate) struct CodeAround<'a> {
+    pub process: &'a Process,
+    /// Whether the machine has a breakpoint of its own at an address.
+    pub is_taken: &'a dyn Fn(u64) -> bool,
+    /// What the machine has in a range that the process does not know of.
+    pub extent_over: &'a dyn Fn(Range<u64>) -> Option<Range<u64>>,
 }
 
 /// The agent of one machine.
@@ -192,6 +206,7 @@ impl Agent {
         ];
         write_words(memory, FACTS.gpa(facts::REGS), &regs)?;
         write_words(memory, FACTS.gpa(facts::SHIM), &self.pristine)?;
+        maps::write(memory, &[], false)?;
         for (index, StatBytes { stat, statx }) in
             (0..).zip(process.told_by_the_shim().into_iter().flatten())
         {
@@ -258,8 +273,7 @@ impl Agent {
     }
 
     /// Replaces the SYSCALL instructions that runs were seen to use, between two batches.
-    /// `tables` are the guarded ones, as at the snapshot; `is_taken` tells where the machine has
-    /// breakpoints of its own.
+    /// `tables` are the guarded ones, as at the snapshot.
     ///
     /// # Errors
     /// The agent's memory is missing.
@@ -267,12 +281,11 @@ impl Agent {
         &mut self,
         memory: &mut GuestMemory,
         tables: &mut Tables,
-        process: &Process,
-        is_taken: &dyn Fn(u64) -> bool,
+        around: &CodeAround<'_>,
     ) -> Result<(), OutOfRam> {
         if self.patches.has_news() {
-            let exact = &self.tables;
-            let around = PatchContext { process, exact, entries: self.entries, is_taken };
+            let CodeAround { process, is_taken, extent_over } = *around;
+            let around = PatchContext { process, entries: self.entries, is_taken, extent_over };
             self.patches.try_patch(memory, tables, &around)?;
             // Pages for moved code are there from now on.
             self.baseline = tables.clone();
@@ -280,6 +293,30 @@ impl Agent {
         self.patches.install(memory, true)?;
         let next = memory.read_u64(FACTS.gpa(facts::RIP))?;
         write_words(memory, FACTS.gpa(facts::RESUME), &[self.patches.resume_of(next)])
+    }
+
+    /// Shows the program each page of `leaves` by an entry of its own, not while the machine is under
+    /// the agent, and compares `maps` after each run: see [`maps::write`]. Gives where the entries are.
+    ///
+    /// # Errors
+    /// The page tables do not fit.
+    pub(crate) fn show(
+        &mut self,
+        memory: &mut GuestMemory,
+        leaves: impl Iterator<Item = (Gva, u64)>,
+        maps: &[[u64; 3]],
+        are_counts: bool,
+    ) -> Result<HashSet<Gpa>, AgentError> {
+        let mut entries = HashSet::new();
+        for (at, entry) in leaves {
+            self.tables.set_leaf(memory, at, entry)?;
+            entries.extend(self.tables.leaf(memory, at).map(|(slot, _)| slot));
+        }
+        self.tables.mark();
+        self.baseline = self.tables.clone();
+        self.patches.forget_pages();
+        maps::write(memory, maps, are_counts)?;
+        Ok(entries)
     }
 
     /// Puts every SYSCALL instruction back.

@@ -10,6 +10,9 @@
 //! that a jump takes: no basic block starts there, no breakpoint is there, and what moves is
 //! plain code that does not care where it is.
 //!
+//! Code is what batches show the program, where that is not the snapshot's (`guest::process::detours`);
+//! what moved there already is left alone.
+//!
 //! A program that reads its own code sees the jump, as it sees a breakpoint.
 
 use super::code::Entries;
@@ -75,11 +78,26 @@ pub(super) struct SyscallPatches {
 /// What a patch must not touch, and what it is tried by.
 pub(super) struct PatchContext<'a> {
     pub(super) process: &'a Process,
-    /// The snapshot's tables.
-    pub(super) exact: &'a Tables,
     pub(super) entries: Entries,
     /// Whether the machine has a breakpoint of its own at an address.
     pub(super) is_taken: &'a dyn Fn(u64) -> bool,
+    /// What the machine has in a range that the process does not know of.
+    pub(super) extent_over: &'a dyn Fn(Range<u64>) -> Option<Range<u64>>,
+}
+
+impl PatchContext<'_> {
+    /// A page that is free in `range`.
+    fn gap_in(&self, range: Range<u64>) -> Option<u64> {
+        let mut high = range.end;
+        loop {
+            let at = self.process.gap_in(range.start..high, PAGE)?;
+            // Below what is not free after all.
+            match (self.extent_over)(at..at + PAGE) {
+                Some(extent) => high = extent.start,
+                None => return Some(at),
+            }
+        }
+    }
 }
 
 impl SyscallPatches {
@@ -109,7 +127,7 @@ impl SyscallPatches {
         while let Some(at) = self.seen.pop() {
             self.tried.push(at);
             // None of the reasons against it is an error: the instruction simply stays.
-            if let Some(moved) = self.movable(memory, around, at)
+            if let Some(moved) = self.movable(memory, tables, around, at)
                 && let Some(patch) = self.emit_trampoline(memory, tables, around, at, &moved)?
             {
                 if self.installed {
@@ -125,12 +143,13 @@ impl SyscallPatches {
     fn movable(
         &mut self,
         memory: &GuestMemory,
+        tables: &Tables,
         around: &PatchContext<'_>,
         at: u64,
     ) -> Option<Vec<Instruction>> {
         let mut code = Vec::with_capacity(WINDOW);
         for address in at..at.checked_add(WINDOW as u64)? {
-            match code_byte(memory, around.exact, address) {
+            match code_byte(memory, tables, address) {
                 Some((_, byte)) => code.push(byte),
                 None => break,
             }
@@ -189,7 +208,7 @@ impl SyscallPatches {
         at: u64,
         moved: &[Instruction],
     ) -> Result<Option<Patch>, OutOfRam> {
-        let Some(page) = self.page_near(memory, tables, around.process, at) else {
+        let Some(page) = self.page_near(memory, tables, around, at) else {
             return Ok(None);
         };
         let offset = page.used;
@@ -202,7 +221,7 @@ impl SyscallPatches {
         }
         page.used += STRIDE;
         memory.write_unmarked(frame, &code)?;
-        Ok(Patch::new(memory, around.exact, at, moved, va).map(|patch| Patch { resume, ..patch }))
+        Ok(Patch::new(memory, tables, at, moved, va).map(|patch| Patch { resume, ..patch }))
     }
 
     /// A page with room that a jump at `at` reaches.
@@ -210,7 +229,7 @@ impl SyscallPatches {
         &mut self,
         memory: &mut GuestMemory,
         tables: &mut Tables,
-        process: &Process,
+        around: &PatchContext<'_>,
         at: u64,
     ) -> Option<&mut Trampolines> {
         let fits =
@@ -218,7 +237,7 @@ impl SyscallPatches {
         let index = match self.pages.iter().position(fits) {
             Some(index) => index,
             None => {
-                let page = new_page(memory, tables, process, at, self.pages.len() as u64)?;
+                let page = new_page(memory, tables, around, at, self.pages.len() as u64)?;
                 self.pages.push(page);
                 self.pages.len() - 1
             }
@@ -240,6 +259,12 @@ impl SyscallPatches {
         self.seen.append(&mut self.tried);
         self.patches.clear();
         self.pages.iter_mut().for_each(|page| page.used = 0);
+    }
+
+    /// Forgets the pages as well: something else may have taken their place.
+    pub(super) fn forget_pages(&mut self) {
+        self.forget();
+        self.pages.clear();
     }
 
     /// Whether the program has mapped something where moved code is.
@@ -287,7 +312,7 @@ impl SyscallPatches {
 impl Patch {
     fn new(
         memory: &GuestMemory,
-        exact: &Tables,
+        tables: &Tables,
         at: u64,
         moved: &[Instruction],
         to: u64,
@@ -298,7 +323,7 @@ impl Patch {
         jump.extend_from_slice(&i32::try_from(distance).ok()?.to_le_bytes());
         jump.resize(length, FILLER);
         let bytes = (at..).zip(jump).map(|(address, new)| {
-            let (place, original) = code_byte(memory, exact, address)?;
+            let (place, original) = code_byte(memory, tables, address)?;
             Some((place, original, new))
         });
         let next = at + SYSCALL.len() as u64;
@@ -339,7 +364,7 @@ fn starts_of_image_at(process: &Process, at: u64) -> Option<(Range<u64>, Vec<u64
 fn new_page(
     memory: &mut GuestMemory,
     tables: &mut Tables,
-    process: &Process,
+    around: &PatchContext<'_>,
     at: u64,
     number: u64,
 ) -> Option<Trampolines> {
@@ -350,7 +375,7 @@ fn new_page(
     let page = Gva(at).page_floor().0;
     let below = page.saturating_sub(NEAR.end)..page.saturating_sub(NEAR.start);
     let above = page.checked_add(NEAR.start)?..page.checked_add(NEAR.end)?;
-    let va = process.gap_in(below, PAGE).or_else(|| process.gap_in(above, PAGE))?;
+    let va = around.gap_in(below).or_else(|| around.gap_in(above))?;
     let frame = TRAMPOLINES.gpa(number * PAGE);
     let mapped = map(memory, tables, va, frame);
     mapped.is_ok().then_some(Trampolines { va, frame, used: 0 })

@@ -4,18 +4,21 @@
 //! Never changes a page or a table that the machine has without detours.
 
 use super::around;
-use super::code::{Breakpoint, DetourCounts, Detours};
+use super::code::{Breakpoint, CodePage, DetourCounts, Detours};
 use super::config::DetourConfig;
 use super::error::DetourError;
 use super::hooks::draft_hooks;
-use super::region::Region;
+use super::region::{Region, bytes_before_code};
+use super::view::BatchView;
+use super::watch::Watch;
 use crate::address::{Gpa, Gva, PAGE_SIZE, Pfn};
 use crate::arch::INT3;
-use crate::coverage::detours::{Image, Left, Patch, Surroundings, plan};
+use crate::coverage::Breakpoints;
+use crate::coverage::detours::{Detail, Edges, Image, Left, Marks, Patch, Surroundings, plan};
 use crate::guest::process::layout::engine_va;
 use crate::linux::mm::bounds::USER_START;
 use crate::linux::process::Process;
-use crate::memory::{GuestMemory, Page, SlotSpec, ZERO_PAGE};
+use crate::memory::{GuestMemory, SlotSpec, ZERO_PAGE};
 use crate::paging::{Frames, Tables, TablesError, leaf_entry};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
@@ -33,19 +36,15 @@ const NEAR: Range<u64> = 0x2000_0000..0x7000_0000;
 #[derive(Default)]
 pub(super) struct Draft {
     /// Code pages by address.
-    copies: BTreeMap<u64, Copy>,
+    pages: BTreeMap<u64, CodePage>,
     pub(super) regions: Vec<Region>,
     /// What is in each region.
     pub(super) code: Vec<Vec<u8>>,
     breakpoints: HashMap<u64, Breakpoint>,
     dead: Vec<Range<u64>>,
     counts: DetourCounts,
-}
-
-/// A rewritten page of code, and where it is to be.
-struct Copy {
-    bytes: Box<Page>,
-    place: Gpa,
+    /// The number of the first edge.
+    blocks: u32,
 }
 
 /// Puts detours for `images` into a machine at its snapshot.
@@ -61,34 +60,63 @@ pub(crate) fn install(
     let start = Gpa(slots.filter(|end| SLOTS.contains(end)).max().unwrap_or(SLOTS.start));
     let arena = start..start.wrapping_add(ARENA_BYTES);
     let mut next = arena.end;
+    let detail = config.purpose.detail();
     let mut draft = draft(memory, config, images, &mut next)?;
     let hooks = draft_hooks(memory, config, config.functions, &mut draft, &mut next)?;
     if next.0 > SLOTS.end {
         return Err(DetourError::NoRoom { at: start.0 });
     }
     memory.add_slot(SlotSpec { start, bytes: next.0 - start.0, log_dirty: false })?;
-    for Copy { bytes, place } in draft.copies.values() {
-        memory.write_unmarked(*place, &bytes[..])?;
-    }
-    for (region, code) in draft.regions.iter().zip(&draft.code) {
-        let before = region.code.start - region.all.start;
-        memory.write_unmarked(region.map.wrapping_add(before), code)?;
-    }
     let (tables, entries) = show(memory, config.tables, &draft, &arena)?;
-    let baseline = tables.clone();
-    let Draft { regions, breakpoints, dead, counts, .. } = draft;
-    let (hit, checked) = (Vec::new(), 0);
-    Ok(Detours {
+    let mut detours = Detours {
+        baseline: tables.clone(),
         tables,
-        baseline,
-        counts,
-        regions,
-        breakpoints,
-        hit,
-        dead,
-        entries,
-        checked,
+        marked_at: marked_at(&draft.regions),
+        counts: draft.counts,
+        blocks: draft.blocks,
+        are_counts: detail == Detail::Counts,
+        pages: draft.pages.into_values().collect(),
+        regions: draft.regions,
+        code: draft.code,
+        breakpoints: draft.breakpoints,
+        hit: Vec::new(),
+        dead: draft.dead,
+        watch: Watch::new(entries),
+        batches: BatchView::default(),
         hooks,
+        is_lost: false,
+    };
+    detours.write(memory)?;
+    if detail != Detail::Blocks {
+        detours.batches = BatchView::new(batch_breakpoints(memory, &detours));
+    }
+    Ok(detours)
+}
+
+/// The region of each place that marks itself, and the byte of its map.
+fn marked_at(regions: &[Region]) -> Vec<Option<(u32, u32)>> {
+    let all = regions.iter().flat_map(|region| &region.numbers);
+    let mut places = vec![None; all.max().map_or(0, |last| *last as usize + 1)];
+    for (region, Region { numbers, .. }) in (0..).zip(regions) {
+        for (number, index) in numbers.iter().zip(0..) {
+            if let Some(place) = places.get_mut(*number as usize) {
+                *place = Some((region, index));
+            }
+        }
+    }
+    places
+}
+
+/// Breakpoints for batches at the blocks that do not mark themselves, none of them armed.
+fn batch_breakpoints(memory: &GuestMemory, detours: &Detours) -> Breakpoints {
+    let mut blocks = vec![0; detours.blocks as usize];
+    for (at, breakpoint) in &detours.breakpoints {
+        if let Some(block) = blocks.get_mut(breakpoint.number as usize) {
+            *block = *at;
+        }
+    }
+    Breakpoints::new(&blocks, memory, |at| {
+        detours.breakpoints.get(&at).and_then(|_| detours.place_in_batches(at))
     })
 }
 
@@ -101,8 +129,11 @@ fn draft(
 ) -> Result<Draft, DetourError> {
     let code: Vec<_> = images.iter().flat_map(extents).collect();
     let pointers = around::pointers(config, &code);
-    let mut draft = Draft::default();
+    let end = |image: &Image<'_>| image.first.saturating_add(image.blocks.starts.len() as u32);
+    let purpose = config.purpose;
+    let mut draft = Draft { blocks: images.iter().map(end).max().unwrap_or(0), ..Draft::default() };
     for image in images {
+        let marks = draft.marks(image, purpose.detail());
         let pages = around::code_pages(memory, config, image)?;
         let (Some(first), Some(last)) = (pages.keys().next(), pages.keys().next_back()) else {
             continue;
@@ -115,25 +146,29 @@ fn draft(
         };
         let is_pointed_at = |at| pointers.contains(&at);
         let around = Surroundings { is_free: &is_free, is_pointed_at: &is_pointed_at };
-        let plan = plan(image, &around);
-        let purpose = config.purpose;
-        let map_bytes = purpose.data_bytes(image, &plan).next_multiple_of(PAGE).max(PAGE);
+        let plan = plan(image, &marks, &around);
+        let has_news = purpose.detail() != Detail::Blocks;
+        let (map_bytes, before) = bytes_before_code(purpose.data_bytes(image, &plan), has_news);
         let code_bytes = purpose.code_bytes_max(image, &plan);
-        let bytes = map_bytes + code_bytes.next_multiple_of(PAGE).max(PAGE);
+        let bytes = before + code_bytes.next_multiple_of(PAGE).max(PAGE);
         let at = room(config.process, &span, bytes, &draft.regions)?;
-        let emitted = purpose.emit(image, &plan, at + map_bytes, at);
+        let emitted = purpose.emit(image, &marks, &plan, at + before, at);
         for (at, page) in &pages {
             draft.copy_page(config, *at, page.pfn, next);
         }
-        let code = at + map_bytes..at + bytes;
+        let code = at + before..at + bytes;
         let map = take(next, bytes);
-        let (numbers, total) = (emitted.numbers, image.blocks.starts.len());
-        draft.regions.push(Region { all: at..at + bytes, code, map, numbers, purpose, total });
+        let (all, numbers) = (at..at + bytes, emitted.numbers);
+        let edges = numbers.iter().filter(|number| **number >= draft.blocks).count();
+        draft.counts.edges += edges;
+        draft.counts.detours += numbers.len() - edges;
+        let total = image.blocks.starts.len();
+        let news = if has_news { vec![u8::MAX; numbers.len()] } else { Vec::new() };
+        draft.regions.push(Region { all, code, map, map_bytes, numbers, news, purpose, total });
         draft.code.push(emitted.code);
         draft.rewrite(&emitted.patches);
         draft.add_breakpoints(image, &emitted.left, config.crash_points);
     }
-    draft.counts.detours = draft.regions.iter().map(|region| region.numbers.len()).sum();
     for &point in config.crash_points {
         draft.write(point, INT3);
     }
@@ -156,10 +191,10 @@ fn extents(image: &Image<'_>) -> Vec<Range<u64>> {
 impl Draft {
     /// Replaces one byte of a code page that is in memory; what it was.
     pub(super) fn write(&mut self, at: u64, byte: u8) -> Option<(Gpa, u8)> {
-        let copy = self.copies.get_mut(&Gva(at).page_floor().0)?;
+        let page = self.pages.get_mut(&Gva(at).page_floor().0)?;
         let offset = Gva(at).page_offset();
-        let place = copy.place.wrapping_add(offset as u64);
-        Some((place, std::mem::replace(copy.bytes.get_mut(offset)?, byte)))
+        let place = page.place.wrapping_add(offset as u64);
+        Some((place, std::mem::replace(page.bytes.get_mut(offset)?, byte)))
     }
 
     /// Whether something else than the program's own stands at `at`.
@@ -175,10 +210,25 @@ impl Draft {
         pfn: Pfn,
         next: &mut Gpa,
     ) {
-        self.copies.entry(Gva(at).page_floor().0).or_insert_with(|| Copy {
-            bytes: Box::new(*config.pages.page(pfn).unwrap_or(&ZERO_PAGE)),
-            place: take(next, PAGE),
+        let at = Gva(at).page_floor().0;
+        self.pages.entry(at).or_insert_with(|| {
+            let bytes = Box::new(*config.pages.page(pfn).unwrap_or(&ZERO_PAGE));
+            let has_batches = config.purpose.detail() != Detail::Blocks;
+            let place = take(next, PAGE);
+            let in_batches = has_batches.then(|| take(next, PAGE));
+            CodePage { at, bytes, place, in_batches }
         });
+    }
+
+    /// What marks itself in the next image besides blocks.
+    fn marks(&mut self, image: &Image<'_>, detail: Detail) -> Marks {
+        let edges = match detail {
+            Detail::Blocks => Edges::default(),
+            Detail::Edges | Detail::Counts => Edges::find(image.elf, image.blocks),
+        };
+        let first_edge = self.blocks.saturating_add(self.counts.edges_total as u32);
+        self.counts.edges_total += edges.len();
+        Marks { detail, edges, first_edge }
     }
 
     fn rewrite(&mut self, patches: &[Patch]) {
@@ -255,13 +305,12 @@ fn show(
         entries.extend(tables.leaf(memory, Gva(at)).map(|(slot, _)| slot));
         Ok::<_, TablesError>(())
     };
-    for (at, copy) in &draft.copies {
-        set(memory, *at, leaf_entry(copy.place, false, true, true))?;
+    for (at, page) in &draft.pages {
+        set(memory, *at, leaf_entry(page.place, false, true, true))?;
     }
     for region in &draft.regions {
-        for (at, place) in region.all.clone().zip(region.map.0..).step_by(PAGE_SIZE) {
-            let is_code = region.code.contains(&at);
-            set(memory, at, leaf_entry(Gpa(place), !is_code, is_code, true))?;
+        for (at, entry) in region.leaves() {
+            set(memory, at, entry)?;
         }
     }
     // Where the stub that rewrites page-table entries looks for them.

@@ -15,6 +15,7 @@
 //! Never runs a vCPU, and never decides where a detour is sound.
 
 mod around;
+mod batches;
 mod code;
 mod config;
 mod error;
@@ -22,6 +23,8 @@ mod hooks;
 mod install;
 mod purpose;
 mod region;
+mod view;
+mod watch;
 
 pub use code::DetourCounts;
 pub(crate) use code::{Detours, Trap};

@@ -52,13 +52,14 @@ impl BatchRun<'_, '_> {
     /// Has the program's handler take a fault.
     fn handle(&mut self, back: &kvm_regs, fault: Fault) -> Result<Next, MachineError> {
         // It would see where that is.
-        if self.agent.is_moved_code(fault.rip) {
+        if self.is_moved_code(fault.rip) {
             return self.over(None);
         }
         self.agent.set_touched(&mut self.parts.hw.memory, true)?;
         match self.driver.fault(self.parts.hw, back, fault)? {
             Flow::Stop(Stop::Ended(outcome)) => self.ended(outcome),
-            Flow::Stop(Stop::Snapshot | Stop::OffDetours) => Err(NO_POINT),
+            Flow::Stop(Stop::OffDetours) => self.over(None),
+            Flow::Stop(Stop::Snapshot) => Err(NO_POINT),
             Flow::Continue | Flow::Interrupted if self.goes_on_elsewhere() => Ok(Next::Go),
             Flow::Continue | Flow::Interrupted => self.over(None),
         }

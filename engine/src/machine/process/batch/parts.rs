@@ -105,6 +105,7 @@ pub(super) fn undo(
     let debug_exception = std::mem::take(&mut driver.debug_exception);
     let ran = RunFacts { ending, debug_exception };
     prepared.restore(&snapshot.state, &mut hw.vcpu, &hw.vm, ran, RewindMode::Lazy)?;
+    let held = driver.are_detours_held();
     driver.state.process.rewind_to(&then.process);
     driver.state.tables.rewind_to(&mut hw.memory, &agent.baseline)?;
     driver.state.tables.mark_stale(&mut driver.stale);
@@ -112,5 +113,6 @@ pub(super) fn undo(
     driver.hits.clear();
     driver.elsewhere = None;
     rewind.restore_host_writes(&mut hw.memory, &snapshot.pages, patches)?;
+    driver.end_batch_run(hw, held)?;
     Ok(agent.end_run(&mut hw.memory)?)
 }

@@ -4,7 +4,8 @@
 
 use super::parts::{self, BatchParts, mark_hot, undo};
 use crate::arch::exception as vector;
-use crate::guest::process::agent::{Agent, AgentExit};
+use crate::guest::process::agent::{Agent, AgentExit, CodeAround};
+use crate::guest::process::detours::Detours;
 use crate::machine::batch::{Batch, BatchOptions, BatchReport, BlockHit};
 use crate::machine::ending::ending;
 use crate::machine::error::MachineError;
@@ -16,11 +17,11 @@ use crate::machine::process::state::ProcessState;
 use crate::machine::watchdog::Exits;
 use crate::outcome::{Fault, Outcome};
 use crate::state::Ending;
+use std::ops::Range;
 use std::time::Instant;
 
-/// A run stopped where only a boot does, or a run with detours.
-pub(super) const NO_POINT: MachineError =
-    MachineError::Invariant("no batch has a snapshot point or detours");
+/// A run stopped where only a boot does.
+pub(super) const NO_POINT: MachineError = MachineError::Invariant("no batch has a snapshot point");
 
 /// Whether a batch goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,11 +50,17 @@ pub(super) struct BatchRun<'a, 'm> {
 
 impl BatchRun<'_, '_> {
     pub(super) fn run(&mut self) -> Result<(), MachineError> {
+        self.driver.prepare_batch(self.parts.hw)?;
         let memory = &mut self.parts.hw.memory;
-        let ProcessDriver { state, breakpoints, .. } = &mut *self.driver;
+        let ProcessDriver { state, breakpoints, detours, .. } = &mut *self.driver;
         let ProcessState { process, tables, crash_points, .. } = state;
         let is_taken = |at| breakpoints.is_at(at) || crash_points.contains(&at);
-        self.agent.replace_calls(memory, tables, process, &is_taken)?;
+        let extent_over = |range: Range<u64>| {
+            let mut extents = detours.as_deref().into_iter().flat_map(Detours::extents);
+            extents.find(|extent| extent.start < range.end && range.start < extent.end)
+        };
+        let around = CodeAround { process, is_taken: &is_taken, extent_over: &extent_over };
+        self.agent.replace_calls(memory, tables, &around)?;
         self.agent.load(memory, self.batch.inputs())?;
         self.enter(self.agent.batch_entry())?;
         self.time(0);
@@ -89,13 +96,16 @@ impl BatchRun<'_, '_> {
     fn agent_exit(&mut self, exit: AgentExit) -> Result<Next, MachineError> {
         match exit {
             AgentExit::SystemCall => self.system_call(),
-            AgentExit::Done | AgentExit::Touched | AgentExit::Segments => {
+            AgentExit::Done | AgentExit::Touched | AgentExit::Segments | AgentExit::News => {
                 let Some(index) = self.index() else { return self.lost() };
                 // At least one run is over, or the program has jumped here by itself.
                 if index == self.report.runs.len() {
                     return self.lost();
                 }
                 self.fill(index)?;
+                if exit == AgentExit::News {
+                    self.report.news.push(index.saturating_sub(1) as u32);
+                }
                 if exit == AgentExit::Done && index < self.batch.len() {
                     return self.lost();
                 }
@@ -144,10 +154,15 @@ impl BatchRun<'_, '_> {
         Ok(())
     }
 
+    /// Whether the program would not be at `rip` alone.
+    pub(super) fn is_moved_code(&self, rip: u64) -> bool {
+        self.agent.is_moved_code(rip) || self.driver.is_off_path(rip)
+    }
+
     /// The present run is over, seen by the host.
     pub(super) fn ended(&mut self, outcome: Outcome) -> Result<Next, MachineError> {
         // Alone the program would have been somewhere else.
-        let is_moved = |fault: &Fault| self.agent.is_moved_code(fault.rip);
+        let is_moved = |fault: &Fault| self.is_moved_code(fault.rip);
         match &outcome {
             Outcome::Crashed(fault) if is_moved(fault) => self.over(None),
             Outcome::Crashed(_)
@@ -166,6 +181,7 @@ impl BatchRun<'_, '_> {
         self.report.runs.push(outcome);
         self.report.by_host.push(true);
         let next = index + 1;
+        self.driver.clear_marks(self.parts.hw)?;
         self.agent.set_index(&mut self.parts.hw.memory, next)?;
         self.between(next, self.agent.reset_entry(), ending)
     }
@@ -184,7 +200,8 @@ impl BatchRun<'_, '_> {
         undo(self.driver, &mut self.agent, &mut self.parts, ending)?;
         self.input_of = None;
         let is_finding = !matches!(self.report.runs.last(), Some(Some(Outcome::Exited { .. })))
-            || self.report.hits.last().is_some_and(|hit| hit.run as usize + 1 == next);
+            || self.report.hits.last().is_some_and(|hit| hit.run as usize + 1 == next)
+            || self.report.news.last().is_some_and(|run| *run as usize + 1 == next);
         if is_last || self.options.stop_at_finding && is_finding {
             return self.finish();
         }
@@ -215,6 +232,7 @@ impl BatchRun<'_, '_> {
         ended.filter(|(_, by_host)| !**by_host).for_each(|(run, _)| *run = None);
         self.report.runs.resize(self.batch.len(), None);
         self.report.by_host.resize(self.batch.len(), false);
+        self.driver.clear_marks(self.parts.hw)?;
         mark_hot(&self.agent, &mut self.parts)?;
         undo(self.driver, &mut self.agent, &mut self.parts, Ending::Interrupted)?;
         Ok(Next::Over)
@@ -265,9 +283,10 @@ impl BatchRun<'_, '_> {
         self.agent.note_call(regs.rax, regs.rcx);
         match self.driver.system_call(hw)? {
             Flow::Stop(Stop::Ended(outcome)) => self.ended(outcome),
-            Flow::Stop(Stop::Snapshot | Stop::OffDetours) => Err(NO_POINT),
+            Flow::Stop(Stop::OffDetours) => self.over(None),
+            Flow::Stop(Stop::Snapshot) => Err(NO_POINT),
             Flow::Continue | Flow::Interrupted => {
-                if !self.goes_on_elsewhere() {
+                if !self.goes_on_elsewhere() || !self.driver.are_detours_held() {
                     return self.over(None);
                 }
                 let ProcessState { process, tables, .. } = &self.driver.state;
@@ -315,13 +334,14 @@ impl BatchRun<'_, '_> {
         }
         let Some(index) = self.current()? else { return self.lost() };
         // A handler would see where that is.
-        if self.agent.is_moved_code(rip) {
+        if self.is_moved_code(rip) {
             return self.over(None);
         }
         let BatchParts { hw, patches, .. } = &mut self.parts;
         match self.driver.exception(hw, patches, &exception)? {
             Flow::Stop(Stop::Ended(outcome)) => return self.ended(outcome),
-            Flow::Stop(Stop::Snapshot | Stop::OffDetours) => return Err(NO_POINT),
+            Flow::Stop(Stop::OffDetours) => return self.over(None),
+            Flow::Stop(Stop::Snapshot) => return Err(NO_POINT),
             Flow::Continue | Flow::Interrupted => {}
         }
         if self.driver.elsewhere.is_some() {

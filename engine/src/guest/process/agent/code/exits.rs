@@ -21,15 +21,18 @@ pub(crate) enum AgentExit {
     Idle,
     /// The agent's own memory is not what the agent left there.
     Scribbled,
+    /// A run is over whose marks show something new.
+    News,
 }
 
-pub(super) const EXITS: [AgentExit; 6] = [
+pub(super) const EXITS: [AgentExit; 7] = [
     AgentExit::SystemCall,
     AgentExit::Done,
     AgentExit::Touched,
     AgentExit::Segments,
     AgentExit::Idle,
     AgentExit::Scribbled,
+    AgentExit::News,
 ];
 
 /// Bytes from one exit's code to the next.

@@ -5,6 +5,7 @@
 //! everything it does the host could do, only later.
 
 mod asm;
+mod compare;
 mod exits;
 mod services;
 
@@ -15,6 +16,7 @@ pub(super) use services::serves;
 use super::layout::{CODE, FACTS, HOT, INPUTS, STATE, facts, shim, state};
 use crate::guest::process::trap;
 use asm::{Asm, Emit};
+use compare::compare;
 use exits::{BODY, EXIT_STRIDE, EXITS, Labels, exit_address, exit_code};
 use iced_x86::code_asm::*;
 use iced_x86::{Code, IcedError};
@@ -208,6 +210,9 @@ fn run_end(asm: &mut Asm, labels: &mut Labels) -> Emit {
     asm.store32(STATE.va(state::INDEX), eax)?;
     asm.code.xor(edx, eax)?;
     asm.store32(STATE.va(state::CHECK), edx)?;
+    compare(asm)?;
+    asm.jump_if_not(exit_address(AgentExit::News))?;
+    asm.load32(eax, STATE.va(state::INDEX))?;
     asm.load32(ecx, FACTS.va(facts::TOUCHED))?;
     asm.code.test(ecx, ecx)?;
     asm.jump_if_not(exit_address(AgentExit::Touched))?;
