@@ -5,6 +5,7 @@ use crate::harness;
 use crate::values::{self, Point};
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use dejavm_engine::coverage::detours::Detail;
 use dejavm_engine::linux::FileMapping;
 use dejavm_engine::machine::RewindMode;
 use std::ffi::OsString;
@@ -264,6 +265,28 @@ impl From<CampaignRewind> for RewindMode {
     }
 }
 
+/// What of a run counts as new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Coverage {
+    /// A basic block.
+    Block,
+    /// A block, or an edge between two.
+    Edge,
+    /// A block or an edge, or that it is passed more or less often, in AFL's classes.
+    #[default]
+    Count,
+}
+
+impl From<Coverage> for Detail {
+    fn from(coverage: Coverage) -> Self {
+        match coverage {
+            Coverage::Block => Self::Blocks,
+            Coverage::Edge => Self::Edges,
+            Coverage::Count => Self::Counts,
+        }
+    }
+}
+
 const FUZZ_EXAMPLES: &str = "\
 Examples:
     dejavm fuzz -i seeds -o out -x xml.dict -- xmllint --noout @@
@@ -319,6 +342,10 @@ pub struct FuzzArgs {
     /// How the guest is put back after a run. All of memory is, in any way.
     #[arg(long, value_name = "HOW", default_value = "agent")]
     pub rewind: CampaignRewind,
+    /// What of a run counts as new; edges and counts take a program that can tell them, and the
+    /// agent.
+    #[arg(long, value_name = "WHAT", default_value = "count")]
+    pub coverage: Coverage,
     #[command(flatten)]
     pub covered: CoverArgs,
     /// Do not log what the entries compare, and do not try what would have the comparisons turn out

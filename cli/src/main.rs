@@ -16,6 +16,7 @@ mod exit_code;
 mod folder;
 mod guest;
 mod harness;
+mod numbers;
 mod point;
 mod quote;
 mod report;

@@ -4,9 +4,10 @@
 
 use crate::boot;
 use crate::crash;
+use crate::numbers::Numbers;
 use dejavm_corpus::{
-    Comparison, ComparisonKind, CrashFacts, Execution, ExitKind, Inputs, Target, TargetError,
-    Uninteresting,
+    Comparison, ComparisonKind, CrashFacts, Execution, ExitKind, Inputs, Shape, Target,
+    TargetError, Uninteresting,
 };
 use dejavm_engine::coverage::Arm;
 use dejavm_engine::coverage::comparisons::{Compared, ComparedKind};
@@ -27,10 +28,17 @@ pub struct GuestTarget {
     symbolizer: Symbolizer,
     /// Images that the symbolizer knows; a program may load more while it runs.
     images: usize,
-    /// Which blocks need no report any more.
-    known: Vec<bool>,
-    /// Blocks that the current input hit.
+    /// Which numbers need no report any more.
+    numbers: Numbers,
+    /// Numbers of what the current input hit.
     hits: Vec<u32>,
+    /// Whether batches run through detours, and how many inputs in a row had marks that were no news
+    /// after all.
+    marks: Option<u32>,
+    /// Why the last batch ended before its last input.
+    batch_end: BatchEnd,
+    /// For batches of one.
+    single: Inputs,
     /// System calls of the last run by itself.
     calls: u64,
     limit: Duration,
@@ -55,6 +63,22 @@ struct BatchState {
     pace: BatchPace,
     /// Batches in a row that did not even say how their first run ended.
     fruitless: u32,
+}
+
+/// How much longer than others a run through detours may take, in which breakpoints are hit.
+const TRACE_TIMES: u32 = 2;
+const TRACE_TIME: Duration = Duration::from_millis(100);
+
+/// Why a batch ended before its last input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum BatchEnd {
+    /// It did not, or nobody knows why.
+    #[default]
+    Unknown,
+    /// A run had marks that are news.
+    News,
+    /// A run did not finish.
+    Unfinished,
 }
 
 /// Batches, and traces through detours, in a row that may be of no use before there are no more of
@@ -93,8 +117,11 @@ impl GuestTarget {
             symbolizer: boot::symbolizer(machine.process()),
             images: image_count(&machine),
             machine,
-            known: vec![false; blocks.len()],
+            numbers: Numbers::new(Detail::Blocks, blocks.len(), 0),
             hits: Vec::new(),
+            marks: None,
+            batch_end: BatchEnd::default(),
+            single: Inputs::default(),
             calls: 0,
             limit: Duration::MAX,
             verify_every,
@@ -116,14 +143,28 @@ impl GuestTarget {
         Ok(())
     }
 
-    /// From now on traces through detours, by which the blocks of `images` mark themselves; how many
-    /// do.
+    /// From now on traces through detours, by which the blocks of `images` mark themselves, and where
+    /// there are batches has these compare as much as `wanted`; how many marks there are.
     ///
     /// # Errors
     /// The program cannot have any; it is traced by breakpoints.
-    pub fn use_detours(&mut self, images: &[Image<'_>]) -> Result<DetourCounts, MachineError> {
-        let counts = self.machine.install_detours(images, Detail::Blocks)?;
+    pub fn use_detours(
+        &mut self,
+        images: &[Image<'_>],
+        wanted: Detail,
+    ) -> Result<DetourCounts, MachineError> {
+        let detail = if self.batches.is_some() { wanted } else { Detail::Blocks };
+        let counts = self.machine.install_detours(images, detail)?;
         self.detours = Some(0);
+        if detail == Detail::Blocks {
+            return Ok(counts);
+        }
+        if !self.machine.compare_in_batches(true)? {
+            return self.machine.install_detours(images, Detail::Blocks);
+        }
+        let blocks = self.numbers.shape().blocks;
+        self.numbers = Numbers::new(detail, blocks, counts.edges_total);
+        self.marks = Some(0);
         Ok(counts)
     }
 
@@ -138,11 +179,66 @@ impl GuestTarget {
         Ok(counts)
     }
 
+    /// What is told of a run.
+    pub fn detail(&self) -> Detail {
+        self.numbers.detail()
+    }
+
+    /// Batches run the program's own code from now on: blocks alone are told.
+    fn do_without_marks(&mut self) -> Result<(), TargetError> {
+        self.marks = None;
+        self.machine.compare_in_batches(false).map_err(TargetError::new)?;
+        Ok(())
+    }
+
+    /// One run, whose marks tell what is new.
+    fn run_marked(&mut self, input: &[u8]) -> Result<(ExitKind, Duration), TargetError> {
+        if self.batch_len() == 1 && self.batch_end == BatchEnd::Unknown {
+            let mut single = std::mem::take(&mut self.single);
+            single.clear();
+            single.push(input);
+            let ran = self.run_uninteresting(&single);
+            self.single = single;
+            let Uninteresting { runs, duration } = ran?;
+            if runs == 1 {
+                return Ok((ExitKind::Finished, duration));
+            }
+        }
+        let traced = match self.batch_end {
+            BatchEnd::Unfinished => None,
+            BatchEnd::News | BatchEnd::Unknown => self.trace_detoured(input)?,
+        };
+        match traced {
+            Some(duration) => Ok((ExitKind::Finished, duration)),
+            None => self.once(input),
+        }
+    }
+
+    /// Takes into account what a run by itself says of the marks that had to be looked at.
+    fn judge_marks(&mut self, exit_kind: &ExitKind) -> Result<(), TargetError> {
+        let was_news = std::mem::take(&mut self.batch_end) == BatchEnd::News;
+        let Some(in_vain) = self.marks else { return Ok(()) };
+        let is_vain = was_news && self.hits.is_empty() && *exit_kind == ExitKind::Finished;
+        self.marks = Some(if is_vain {
+            in_vain + 1
+        } else if was_news {
+            0
+        } else {
+            in_vain
+        });
+        if in_vain + 1 >= FRUITLESS_MAX && is_vain || self.batches.is_none() {
+            tracing::warn!("edges and counts are of no use with this program: only blocks guide");
+            self.do_without_marks()?;
+        }
+        Ok(())
+    }
+
     /// As [`trace`](Target::trace), through detours, if that is possible.
     fn trace_detoured(&mut self, input: &[u8]) -> Result<Option<Duration>, TargetError> {
         let Some(in_vain) = self.detours else { return Ok(None) };
-        let traced =
-            self.machine.trace(input, Limit::time(self.limit)).map_err(TargetError::new)?;
+        // What does not mark itself has its price, which is not the input's.
+        let limit = self.limit.saturating_mul(TRACE_TIMES).saturating_add(TRACE_TIME);
+        let traced = self.machine.trace(input, Limit::time(limit)).map_err(TargetError::new)?;
         let Some(report) = traced else {
             self.detours = (in_vain + 1 < FRUITLESS_MAX).then_some(in_vain + 1);
             return Ok(None);
@@ -159,10 +255,8 @@ impl GuestTarget {
         self.hits.clear();
         let (exit_kind, duration) = self.once(input)?;
         // A hit makes the engine regard a block as known; for the campaign only `run` does.
-        let known = &self.known;
-        let is_unknown = |block: &&u32| known.get(**block as usize) == Some(&false);
-        let unknown: Vec<u32> = self.hits.iter().filter(is_unknown).copied().collect();
-        self.machine.forget_blocks(&unknown);
+        let unknown = self.numbers.unknown(&self.hits);
+        self.machine.forget_blocks(&self.numbers.blocks(&unknown));
         self.machine.arm_blocks(Arm::Unknown);
         // As through detours, which a busy host may make too slow for the time limit: a campaign
         // must not depend on which of the two it was.
@@ -190,7 +284,12 @@ impl GuestTarget {
 
     /// Keeps what a run cost and hit, and rewinds.
     fn go_back(&mut self, report: &RunReport) -> Result<(), TargetError> {
-        self.hits.extend_from_slice(self.machine.blocks_hit());
+        let Self { machine, numbers, hits, .. } = self;
+        // Only a trace tells places.
+        match machine.places_hit() {
+            [] => hits.extend(machine.blocks_hit().iter().map(|block| numbers.of_block(*block))),
+            places => hits.extend(places.iter().map(|hit| numbers.of_place(hit))),
+        }
         self.calls = report.system_calls;
         self.machine.rewind().map_err(TargetError::new)?;
         self.ran(1)
@@ -249,16 +348,24 @@ fn image_count(machine: &Machine) -> usize {
 
 impl Target for GuestTarget {
     fn blocks_total(&self) -> usize {
-        self.known.len()
+        self.numbers.total()
+    }
+
+    fn shape(&self) -> Shape {
+        self.numbers.shape()
     }
 
     fn run(&mut self, input: &[u8]) -> Result<Execution<'_>, TargetError> {
         self.hits.clear();
-        let (exit_kind, duration) = self.once(input)?;
+        let ran = if self.marks.is_some() { self.run_marked(input) } else { self.once(input) };
+        let (exit_kind, duration) = ran?;
         if let Some(batches) = &mut self.batches {
             batches.pace.ran_alone();
         }
-        know(&mut self.known, &self.hits, true);
+        self.hits = self.numbers.unknown(&self.hits);
+        self.judge_marks(&exit_kind)?;
+        self.numbers.know(&self.hits, true);
+        self.machine.know_places(self.numbers.places(&self.hits));
         Ok(Execution { exit_kind, blocks: &self.hits, duration })
     }
 
@@ -278,16 +385,23 @@ impl Target for GuestTarget {
         }
         let options = BatchOptions { limit: Some(self.limit), stop_at_finding: true };
         self.machine.run_batch(batch, options, report).map_err(TargetError::new)?;
-        let hit = report.hits.iter().map(|hit| hit.run as usize).min();
+        let hit = report.hits.iter().map(|hit| hit.run).chain(report.news.iter().copied()).min();
+        let hit = hit.map(|run| run as usize);
         let finished = |run: &&Option<Outcome>| matches!(run, Some(Outcome::Exited { .. }));
         let runs = report.runs.iter().take_while(finished).count().min(hit.unwrap_or(usize::MAX));
+        let is_news = report.news.first().is_some_and(|run| *run as usize == runs);
+        self.batch_end = match report.runs.get(runs) {
+            _ if is_news => BatchEnd::News,
+            None | Some(None | Some(Outcome::Exited { .. })) => BatchEnd::Unknown,
+            Some(Some(_)) => BatchEnd::Unfinished,
+        };
         // Breakpoints are hit once, and their exits say nothing of the runs to come.
         if report.hits.is_empty() {
             pace.ran(report.runs.len(), report.duration);
         }
-        // `run` shall report them, of the same input.
+        // `run` shall report them, of the same input; by marks it does without breakpoints.
         let blocks: Vec<u32> = report.hits.iter().map(|hit| hit.block).collect();
-        if !blocks.is_empty() {
+        if !blocks.is_empty() && self.marks.is_none() {
             self.machine.forget_blocks(&blocks);
             self.machine.arm_blocks(Arm::Unknown);
         }
@@ -334,14 +448,17 @@ impl Target for GuestTarget {
     }
 
     fn known_blocks(&mut self, blocks: &[u32]) {
-        know(&mut self.known, blocks, true);
-        self.machine.know_blocks(blocks);
+        let unknown = self.numbers.unknown(blocks);
+        self.machine.know_places(self.numbers.places(&unknown));
+        self.numbers.know(blocks, true);
+        self.machine.know_blocks(&self.numbers.blocks(blocks));
         self.machine.arm_blocks(Arm::Unknown);
     }
 
     fn forget_blocks(&mut self, blocks: &[u32]) {
-        know(&mut self.known, blocks, false);
-        self.machine.forget_blocks(blocks);
+        self.numbers.know(blocks, false);
+        self.machine.forget_places(self.numbers.places(blocks));
+        self.machine.forget_blocks(&self.numbers.blocks(blocks));
         self.machine.arm_blocks(Arm::Unknown);
     }
 
@@ -359,12 +476,4 @@ fn comparison(compared: Compared) -> Comparison {
         ComparedKind::Text => ComparisonKind::Text,
     };
     Comparison { site, kind, left, right }
-}
-
-fn know(known: &mut [bool], blocks: &[u32], is_known: bool) {
-    for &block in blocks {
-        if let Some(mark) = known.get_mut(block as usize) {
-            *mark = is_known;
-        }
-    }
 }

@@ -1,8 +1,11 @@
-//! A set of coverage blocks.
+//! A set of coverage blocks, and what a queue has reached.
 //!
 //! LibAFL's map feedbacks compare a whole map after each run. Here a target reports the few blocks
 //! that are new, usually none, so a set that is asked about those few costs nothing on the runs
-//! that find nothing. It never learns how a block was reached, or how often.
+//! that find nothing. It never learns how a block was reached, or how often, unless the target has
+//! numbers for that.
+
+use crate::target::Shape;
 
 /// A fixed-size set of block numbers, one bit each.
 #[derive(Debug, Clone)]
@@ -56,9 +59,67 @@ impl BlockSet {
     }
 }
 
+/// The numbers that a queue has reached, and how many places those are.
+#[derive(Debug, Clone)]
+pub(crate) struct Reached {
+    shape: Shape,
+    numbers: BlockSet,
+    places: BlockSet,
+    blocks: usize,
+}
+
+impl Reached {
+    /// Nothing, of `total` numbers.
+    pub(crate) fn new(total: usize, shape: Shape) -> Self {
+        let (numbers, places) = (BlockSet::new(total), BlockSet::new(shape.places()));
+        Self { shape, numbers, places, blocks: 0 }
+    }
+
+    /// Adds a number.
+    pub(crate) fn insert(&mut self, number: u32) {
+        if !self.numbers.insert(number as usize) {
+            return;
+        }
+        let place = self.shape.place_of(number) as usize;
+        if self.places.insert(place) {
+            self.blocks += usize::from(place < self.shape.blocks);
+        }
+    }
+
+    /// The numbers.
+    pub(crate) fn numbers(&self) -> &BlockSet {
+        &self.numbers
+    }
+
+    /// What the numbers stand for.
+    pub(crate) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Blocks among the places.
+    pub(crate) fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// Edges among the places.
+    pub(crate) fn edges(&self) -> usize {
+        self.places.len() - self.blocks
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_is_reached_once_whatever_its_number() {
+        let mut reached = Reached::new(40, Shape { blocks: 2, edges: 3, classes: 8 });
+        for number in [0, 7, 8, 16, 23, 39, 40, 1000] {
+            reached.insert(number);
+        }
+        assert_eq!((reached.blocks(), reached.edges()), (2, 2));
+        assert_eq!(reached.numbers().len(), 6);
+    }
 
     #[test]
     fn counts_each_block_once() {

@@ -42,4 +42,6 @@ pub use out::OutError;
 pub use recorded::Recorded;
 pub use seeds::{SeedsError, SkipReason};
 pub use stats::{Event, Finding, IgnoredReason, Progress, Stats, StopReason, Summary};
-pub use target::{CrashFacts, Execution, ExitKind, Inputs, Target, TargetError, Uninteresting};
+pub use target::{
+    CrashFacts, Execution, ExitKind, Inputs, Shape, Target, TargetError, Uninteresting,
+};

@@ -67,8 +67,8 @@ pub(crate) fn fuzzer_stats(stats: &Stats, frame: StatsFrame<'_>) -> String {
     line("last_hang", &at(stats.last_hang));
     line("exec_timeout", &stats.timeout.as_millis());
     line("slowest_exec_ms", &stats.slowest.as_millis());
-    line("edges_found", &stats.blocks_reached);
-    line("total_edges", &stats.blocks_total);
+    line("edges_found", &(stats.blocks_reached + stats.edges_reached));
+    line("total_edges", &(stats.blocks_total + stats.edges_total));
     line("rng_seed", &frame.rng_seed);
     line("afl_banner", &one_line(frame.banner));
     line("afl_version", &concat!("dejavm-", env!("CARGO_PKG_VERSION")));
@@ -93,16 +93,17 @@ pub(crate) fn plot_line(stats: &Stats) -> String {
         stats.depth,
         stats.execs_per_sec_recent,
         stats.execs,
-        stats.blocks_reached,
+        stats.blocks_reached + stats.edges_reached,
     )
 }
 
-/// Blocks reached, in percent.
+/// Blocks and edges reached, in percent.
 fn coverage(stats: &Stats) -> f64 {
-    if stats.blocks_total == 0 {
+    let total = stats.blocks_total + stats.edges_total;
+    if total == 0 {
         return 0.0;
     }
-    stats.blocks_reached as f64 * 100.0 / stats.blocks_total as f64
+    (stats.blocks_reached + stats.edges_reached) as f64 * 100.0 / total as f64
 }
 
 /// A value must not add lines to the file.
@@ -173,7 +174,8 @@ mod tests {
             run_time: Duration::from_millis(100_900),
             execs: 5000,
             blocks_reached: 1,
-            blocks_total: 3,
+            blocks_total: 2,
+            edges_total: 1,
             timeout: Duration::from_millis(40),
             last_find: Some(Duration::from_secs(9)),
             ..Stats::default()
@@ -188,6 +190,8 @@ mod tests {
             "last_update       : 1000000",
             "execs_done        : 5000",
             "bitmap_cvg        : 33.33%",
+            "edges_found       : 1",
+            "total_edges       : 3",
             "last_find         : 999991",
             "last_crash        : 0",
             "exec_timeout      : 40",

@@ -42,6 +42,10 @@ pub struct Stats {
     pub blocks_reached: usize,
     /// Blocks there are.
     pub blocks_total: usize,
+    /// Edges that the queue reaches, besides those that a block stands for.
+    pub edges_reached: usize,
+    /// Edges there are, likewise; 0 where the target does not tell them.
+    pub edges_total: usize,
     /// Crashes that differ in kind or in the top of their stack.
     pub crashes_unique: u64,
     /// All runs that crashed, as far as believed.

@@ -13,8 +13,14 @@ use crate::comparison::Comparison;
 /// What an input does is a [`ExitKind`]; a [`TargetError`] says that the host failed, and ends the
 /// campaign.
 pub trait Target {
-    /// Number of coverage blocks. Every block this target reports is below it.
+    /// Number of coverage blocks, or of whatever else [`shape`](Self::shape) says that the target
+    /// reports in their place. Every one is below it.
     fn blocks_total(&self) -> usize;
+
+    /// What the reported numbers stand for; basic blocks, by default.
+    fn shape(&self) -> Shape {
+        Shape { blocks: self.blocks_total(), edges: 0, classes: 1 }
+    }
 
     /// Runs `input` on the fast path: reports only blocks that no earlier `run` has reported and
     /// that [`known_blocks`](Self::known_blocks) has not named. Each block is reported once.
@@ -95,6 +101,38 @@ pub trait Target {
 
     /// Sets the time limit of one run, from now on.
     fn set_timeout(&mut self, limit: Duration);
+}
+
+/// What the numbers stand for that a target reports.
+///
+/// A place is a block or an edge; each has `classes` numbers, one after another, such as AFL's classes
+/// of how often it was passed. New is what has a new number. Entries are preferred, and coverage is
+/// shown, by places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Basic blocks: the first places.
+    pub blocks: usize,
+    /// Edges between them: the places behind.
+    pub edges: usize,
+    /// Numbers of each place; at least 1.
+    pub classes: usize,
+}
+
+impl Shape {
+    /// Blocks and edges.
+    #[must_use]
+    pub const fn places(self) -> usize {
+        self.blocks.saturating_add(self.edges)
+    }
+
+    /// The place that a number belongs to.
+    #[must_use]
+    pub const fn place_of(self, number: u32) -> u32 {
+        match self.classes as u32 {
+            0 | 1 => number,
+            classes => number / classes,
+        }
+    }
 }
 
 /// The runs of a batch before its first interesting one.

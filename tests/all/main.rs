@@ -13,6 +13,7 @@ mod command;
 mod command_errors;
 mod comparisons;
 mod compile;
+mod coverage;
 mod detours;
 mod edges;
 mod examples;

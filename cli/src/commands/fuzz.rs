@@ -17,8 +17,9 @@ use crate::terminal::{self, Status};
 use dejavm_corpus::{
     Campaign, CampaignError, ErrorChain, Event, Options, Progress, Stats, StopReason, Summary,
 };
+use dejavm_engine::coverage::detours::Detail;
 use dejavm_engine::kvm::System;
-use dejavm_engine::machine::Machine;
+use dejavm_engine::machine::{DetourCounts, Machine};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::fs;
@@ -68,7 +69,7 @@ pub fn run(args: &FuzzArgs) -> Result<ExitCode, CliError> {
     {
         status.line(&format!("warning: one run to an entry: {}", ErrorChain(&error)));
     }
-    status.line(&tracing_in_words(&mut target, &blocks));
+    status.line(&tracing_in_words(&mut target, &blocks, args.coverage.into()));
     if !args.no_cmplog {
         status.line(&comparisons_in_words(&mut target, &blocks));
     }
@@ -211,16 +212,23 @@ fn in_words(blocks: &Blocks) -> String {
 }
 
 /// Has the target trace through detours if it can, and says how it traces.
-fn tracing_in_words(target: &mut GuestTarget, blocks: &Blocks) -> String {
+fn tracing_in_words(target: &mut GuestTarget, blocks: &Blocks, detail: Detail) -> String {
     if blocks.starts.is_empty() {
         return "tracing: no blocks".to_owned();
     }
-    match target.use_detours(&blocks.detour_images()) {
-        Ok(counts) => format!(
-            "tracing: {} blocks by detours, {} by breakpoints",
-            counts.detours,
-            counts.breakpoints()
-        ),
+    match target.use_detours(&blocks.detour_images(), detail) {
+        Ok(counts) => {
+            let DetourCounts { detours, edges, edges_total, .. } = counts;
+            let by_breakpoints = counts.breakpoints();
+            let more = match target.detail() {
+                Detail::Blocks => String::new(),
+                Detail::Edges => format!("; {edges} of {edges_total} edges count, too"),
+                Detail::Counts => {
+                    format!("; {edges} of {edges_total} edges count, too, and how often")
+                }
+            };
+            format!("tracing: {detours} blocks by detours, {by_breakpoints} by breakpoints{more}")
+        }
         Err(error) => format!("tracing: by breakpoints, {}", ErrorChain(&error)),
     }
 }
@@ -257,8 +265,12 @@ impl Progress for Shown {
 
 fn status_line(stats: &Stats) -> String {
     let s = stats.run_time.as_secs();
+    let edges = match stats.edges_total {
+        0 => String::new(),
+        total => format!("  edges {}/{total}", stats.edges_reached),
+    };
     format!(
-        "{:02}:{:02}:{:02}  {} execs  {:.0}/s  corpus {}  blocks {}/{}  crashes {}  hangs {}",
+        "{:02}:{:02}:{:02}  {} execs  {:.0}/s  corpus {}  blocks {}/{}{edges}  crashes {}  hangs {}",
         s / 3600,
         s / 60 % 60,
         s % 60,
@@ -283,6 +295,8 @@ struct End {
     corpus: usize,
     blocks_reached: usize,
     blocks_total: usize,
+    edges_reached: usize,
+    edges_total: usize,
     crashes_unique: u64,
     crashes_total: u64,
     hangs: u64,
@@ -338,6 +352,8 @@ impl End {
             corpus: stats.corpus,
             blocks_reached: stats.blocks_reached,
             blocks_total: stats.blocks_total,
+            edges_reached: stats.edges_reached,
+            edges_total: stats.edges_total,
             crashes_unique: stats.crashes_unique,
             crashes_total: stats.crashes_total,
             hangs: stats.hangs_unique,
@@ -347,6 +363,13 @@ impl End {
             unsupported_calls: target.unsupported_calls(),
             sandbox,
             new_crashes: new_crashes.collect(),
+        }
+    }
+
+    fn edges_in_words(&self) -> String {
+        match self.edges_total {
+            0 => String::new(),
+            total => format!(", edges {} of {total}", self.edges_reached),
         }
     }
 
@@ -361,10 +384,11 @@ impl End {
                 self.seed
             ),
             format!(
-                "corpus {}, blocks {} of {}, crashes {} ({} in all), hangs {} ({} time-outs)",
+                "corpus {}, blocks {} of {}{}, crashes {} ({} in all), hangs {} ({} time-outs)",
                 self.corpus,
                 self.blocks_reached,
                 self.blocks_total,
+                self.edges_in_words(),
                 self.crashes_unique,
                 self.crashes_total,
                 self.hangs,

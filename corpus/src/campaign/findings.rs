@@ -98,10 +98,10 @@ impl CampaignState<'_> {
     ) -> Result<Disposition, CampaignError> {
         let exit_kind = self.trace(input)?;
         let blocks = std::mem::take(&mut self.executor.blocks);
-        let fresh = blocks.iter().any(|&block| !self.covered.contains(block as usize));
+        let fresh = blocks.iter().any(|&block| !self.covered.numbers().contains(block as usize));
         // The target will not report them again, whether or not they come back.
         for &block in reported {
-            self.covered.insert(block as usize);
+            self.covered.insert(block);
         }
         match exit_kind {
             ExitKind::Finished if fresh || matches!(source, Source::Seed(_)) => {}
@@ -132,13 +132,16 @@ impl CampaignState<'_> {
         parent: Option<CorpusId>,
         id: u64,
     ) -> Result<CorpusId, CampaignError> {
+        let shape = self.covered.shape();
+        let mut places = Vec::with_capacity(blocks.len());
         for &block in blocks {
-            self.covered.insert(block as usize);
+            self.covered.insert(block);
+            places.push(shape.place_of(block));
         }
         self.executor.known(blocks);
         self.entry_ids.push(id);
         let calls = self.executor.calls();
-        self.queue.add(input, blocks, calls, parent).map_err(library("add an entry to the queue"))
+        self.queue.add(input, &places, calls, parent).map_err(library("add an entry to the queue"))
     }
 
     fn crashed(
@@ -208,7 +211,8 @@ impl CampaignState<'_> {
 
     /// Whether the last run reached a block that no saved hang reaches.
     fn hangs_anew(&self) -> bool {
-        let is_new = |&block: &u32| !self.covered_by_hangs.contains(block as usize);
+        let shape = self.covered.shape();
+        let is_new = |block: &u32| !self.covered_by_hangs.contains(shape.place_of(*block) as usize);
         self.counts.hangs == 0 || self.executor.blocks.iter().any(is_new)
     }
 
@@ -253,7 +257,8 @@ impl CampaignState<'_> {
         self.check_blocks(&blocks)?;
         let mut new = self.counts.hangs == 0;
         for block in blocks {
-            new |= self.covered_by_hangs.insert(block as usize);
+            let place = self.covered.shape().place_of(block);
+            new |= self.covered_by_hangs.insert(place as usize);
         }
         if !new || self.counts.hangs >= HANGS_MAX {
             return Ok(Disposition::Hang);

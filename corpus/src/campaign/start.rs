@@ -15,7 +15,7 @@ use super::error::{CampaignError, library};
 use super::findings::{Disposition, Source};
 use super::options::Options;
 use super::state::{CampaignState, Counts, TIMEOUT_MAX};
-use crate::coverage::BlockSet;
+use crate::coverage::{BlockSet, Reached};
 use crate::crash::{CrashBook, ReadBook};
 use crate::executor::Executor;
 use crate::out::{self, OutFolder, Stored};
@@ -62,8 +62,8 @@ impl<'a> CampaignState<'a> {
         let rng_seed = options.seed.unwrap_or_else(random_seed);
         // A resumed campaign must not make the same mutants once more.
         let mixed = rng_seed ^ earlier.execs.wrapping_mul(GOLDEN_RATIO);
-        let blocks_total = target.blocks_total();
-        let queue = Queue::new(mixed, options.max_len, tokens, blocks_total)
+        let (blocks_total, shape) = (target.blocks_total(), target.shape());
+        let queue = Queue::new(mixed, options.max_len, tokens, shape.places())
             .map_err(library("create the queue"))?;
         let limit = options.timeout.or(Some(earlier.timeout).filter(|limit| !limit.is_zero()));
         let executor = Executor::new(target, limit.unwrap_or(TIMEOUT_MAX), earlier.execs);
@@ -82,8 +82,8 @@ impl<'a> CampaignState<'a> {
             entry_ids: Vec::new(),
             next_entry: 0,
             current: 0,
-            covered: BlockSet::new(blocks_total),
-            covered_by_hangs: BlockSet::new(blocks_total),
+            covered: Reached::new(blocks_total, shape),
+            covered_by_hangs: BlockSet::new(shape.places()),
             next_hang: 0,
             crashes: CrashBook::default(),
             new_crashes: Vec::new(),

@@ -14,7 +14,7 @@ use super::clock::{Clock, Due, unix_now};
 use super::error::CampaignError;
 use super::options::Options;
 use crate::atomic;
-use crate::coverage::BlockSet;
+use crate::coverage::{BlockSet, Reached};
 use crate::crash::CrashBook;
 use crate::executor::Executor;
 use crate::out::{OutError, OutFolder};
@@ -55,8 +55,8 @@ pub(super) struct CampaignState<'a> {
     pub(super) next_entry: u64,
     /// Number of the entry whose turn it is.
     pub(super) current: u64,
-    /// Blocks that the queue reaches.
-    pub(super) covered: BlockSet,
+    /// What the queue reaches.
+    pub(super) covered: Reached,
     /// Blocks that saved hangs reach.
     pub(super) covered_by_hangs: BlockSet,
     pub(super) next_hang: u64,
@@ -86,8 +86,9 @@ impl CampaignState<'_> {
 
     /// Checks the blocks of the last run.
     pub(super) fn check_blocks(&self, blocks: &[u32]) -> Result<(), CampaignError> {
-        let total = self.covered.total();
-        match self.covered.foreign(blocks) {
+        let numbers = self.covered.numbers();
+        let total = numbers.total();
+        match numbers.foreign(blocks) {
             Some(block) => Err(CampaignError::BlockOutOfRange { block, total }),
             None => Ok(()),
         }
@@ -156,8 +157,10 @@ impl CampaignState<'_> {
             depth: queue.depth,
             current: self.current,
             cycles: self.earlier.cycles + self.queue.cycles(),
-            blocks_reached: self.covered.len(),
-            blocks_total: self.covered.total(),
+            blocks_reached: self.covered.blocks(),
+            blocks_total: self.covered.shape().blocks,
+            edges_reached: self.covered.edges(),
+            edges_total: self.covered.shape().edges,
             crashes_unique: self.crashes.unique(),
             crashes_total: self.crashes.total().saturating_add(self.counts.crashes_unsaved),
             hangs_unique: self.counts.hangs,
