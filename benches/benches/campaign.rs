@@ -90,6 +90,7 @@ fn exit_kind(outcome: &Outcome) -> ExitKind {
             kind: "crash".to_owned(),
             stack: vec![format!("{:#x}", fault.rip)],
             summary: format!("{fault:?}"),
+            rule: None,
         }),
         other => ExitKind::Unsupported(format!("{other:?}")),
     }

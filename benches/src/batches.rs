@@ -49,7 +49,7 @@ impl Batches {
         for run in runs.iter().cycle().take(self.size) {
             assert!(self.batch.push(run.input), "an input that fits no batch");
         }
-        let options = BatchOptions { limit: crate::limit().time, stop_at_finding: false };
+        let options = BatchOptions { limit: crate::limit().time, ..BatchOptions::default() };
         self.machine.run_batch(&self.batch, options, &mut self.report).expect("a batch");
         for (ended, run) in self.report.runs.iter().zip(runs.iter().cycle()) {
             assert_eq!(*ended, Some(Outcome::Exited { status: run.status }));

@@ -298,7 +298,8 @@ program OUT is refused, because its crashes would lose their snapshot. A crash f
 change the exit status; with --until-crash, its absence does.
 
 A crash is a signal that kills the program. A Rust panic unwinds and ends a program with status
-101, unless it was built with panic=abort: --crash-at rust_panic makes every panic a crash.
+101, unless it was built with panic=abort: --crash-at rust_panic makes every panic a crash, and
+--crash-exit 101 every exit with that status. `repro` knows by what rule a crash was one.
 
 From the first input on this process can open nothing but OUT, and start nothing (seccomp; landlock
 where the kernel has it). A guest that made it try is an attack: SIGSYS, 159 in a shell.";
@@ -362,7 +363,19 @@ pub struct FuzzArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
+    pub oracles: OracleArgs,
+    #[command(flatten)]
     pub guest: GuestArgs,
+}
+
+/// What is a crash besides a signal that kills the program.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Crashes")]
+pub struct OracleArgs {
+    /// A run that exits with this status is a crash, told from others by where it exits. May be
+    /// repeated.
+    #[arg(long, value_name = "STATUS")]
+    pub crash_exit: Vec<u8>,
 }
 
 /// `dejavm repro`

@@ -7,7 +7,8 @@ use dejavm_engine::address::PAGE_SIZE;
 use dejavm_engine::machine::RunReport;
 use dejavm_engine::outcome::{Access, Fault, MemoryAccess, Outcome};
 use dejavm_engine::symbols::{
-    CodeLocation, Line, SourceFrame, Symbolizer, UnwindRegisters, crash_frame, frame_key,
+    CodeLocation, Line, SourceFrame, Symbolizer, UnwindRegisters, caller_frame, crash_frame,
+    frame_key,
 };
 use kvm_bindings::kvm_regs;
 use serde::Serialize;
@@ -117,7 +118,21 @@ pub fn bare_facts(fault: &Fault) -> CrashFacts {
         kind: fault.signal.name() + &code,
         stack: vec![format!("{:#x}", fault.rip)],
         summary: fault.to_string(),
+        rule: None,
     }
+}
+
+/// What sets apart the places where a guest was stopped, or stopped itself, without a fault; `what`
+/// it did there, in words. A bare guest has no stack, but its `rip`.
+pub fn stop_facts(kind: String, what: &str, stack: &[CodeLocation], rip: u64) -> CrashFacts {
+    let own = stack.get(caller_frame(stack)..).unwrap_or_default();
+    let mut keys: Vec<_> = own.iter().map(frame_key).collect();
+    keys.dedup();
+    let place = own.first().map_or_else(|| format!("{rip:#x}"), where_in_words);
+    if keys.is_empty() {
+        keys.push(format!("{rip:#x}"));
+    }
+    CrashFacts { kind, stack: keys, summary: format!("{what} in {place}"), rule: None }
 }
 
 /// The kind of a fault, fit for a file name.
@@ -158,6 +173,7 @@ pub fn facts(fault: &Fault, stack: &[CodeLocation]) -> CrashFacts {
         kind: kind(fault),
         stack,
         summary: format!("{} in {place}{touched}", fault.signal),
+        rule: None,
     }
 }
 

@@ -17,6 +17,7 @@ mod folder;
 mod guest;
 mod harness;
 mod numbers;
+mod oracles;
 mod point;
 mod quote;
 mod report;

@@ -5,6 +5,7 @@
 use crate::boot;
 use crate::crash;
 use crate::numbers::Numbers;
+use crate::oracles::Oracles;
 use dejavm_corpus::{
     Comparison, ComparisonKind, CrashFacts, Execution, ExitKind, Inputs, Shape, Target,
     TargetError, Uninteresting,
@@ -19,13 +20,15 @@ use dejavm_engine::machine::{
 };
 use dejavm_engine::outcome::{Fault, Outcome};
 use dejavm_engine::state::Difference;
-use dejavm_engine::symbols::Symbolizer;
+use dejavm_engine::symbols::{CodeLocation, Symbolizer};
 use std::time::Duration;
 
 /// A machine that a campaign drives.
 pub struct GuestTarget {
     machine: Machine,
     symbolizer: Symbolizer,
+    /// What is a crash besides a fault.
+    oracles: Oracles,
     /// Images that the symbolizer knows; a program may load more while it runs.
     images: usize,
     /// Which numbers need no report any more.
@@ -100,13 +103,15 @@ struct Differs {
 }
 
 impl GuestTarget {
-    /// Takes a rewound machine, and puts a breakpoint at each of `blocks`.
+    /// Takes a rewound machine in which `oracles` are installed, and puts a breakpoint at each of
+    /// `blocks`.
     ///
     /// # Errors
     /// The host failed.
     pub fn new(
         mut machine: Machine,
         blocks: &[u64],
+        oracles: Oracles,
         verify_every: u64,
     ) -> Result<Self, MachineError> {
         if !blocks.is_empty() {
@@ -118,6 +123,7 @@ impl GuestTarget {
             images: image_count(&machine),
             machine,
             numbers: Numbers::new(Detail::Blocks, blocks.len(), 0),
+            oracles,
             hits: Vec::new(),
             marks: None,
             batch_end: BatchEnd::default(),
@@ -244,6 +250,10 @@ impl GuestTarget {
             return Ok(None);
         };
         self.detours = Some(0);
+        if self.oracles.is_finding(&report.outcome) {
+            self.machine.rewind().map_err(TargetError::new)?;
+            return Ok(None);
+        }
         self.hits.clear();
         self.go_back(&report)?;
         Ok(Some(report.duration))
@@ -318,6 +328,11 @@ impl GuestTarget {
     }
 
     fn exit_kind(&mut self, report: &RunReport) -> ExitKind {
+        if self.oracles.is_finding(&report.outcome) {
+            let stack = self.stack(report);
+            let facts = self.oracles.facts(report, &stack);
+            return facts.map_or(ExitKind::Finished, ExitKind::Crashed);
+        }
         match &report.outcome {
             Outcome::Exited { .. } | Outcome::Halted => ExitKind::Finished,
             Outcome::Crashed(fault) => ExitKind::Crashed(self.crash_facts(fault, report)),
@@ -328,17 +343,24 @@ impl GuestTarget {
     }
 
     fn crash_facts(&mut self, fault: &Fault, report: &RunReport) -> CrashFacts {
+        if self.machine.process().is_none() {
+            return crash::bare_facts(fault);
+        }
+        crash::facts(fault, &self.stack(report))
+    }
+
+    /// The stack of a guest that was stopped; none of a bare guest.
+    fn stack(&mut self, report: &RunReport) -> Vec<CodeLocation> {
         let Self { machine, symbolizer, images, .. } = self;
         if machine.process().is_none() {
-            return crash::bare_facts(fault);
+            return Vec::new();
         }
         let count = image_count(machine);
         if *images != count {
             *images = count;
             *symbolizer = boot::symbolizer(machine.process());
         }
-        let stack = crash::stack(symbolizer, report, &mut |at, out| machine.read_virtual(at, out));
-        crash::facts(fault, &stack)
+        crash::stack(symbolizer, report, &mut |at, out| machine.read_virtual(at, out))
     }
 }
 
@@ -383,11 +405,15 @@ impl Target for GuestTarget {
                 break;
             }
         }
-        let options = BatchOptions { limit: Some(self.limit), stop_at_finding: true };
+        let options = BatchOptions {
+            limit: Some(self.limit),
+            stop_at_finding: true,
+            finding_statuses: self.oracles.statuses,
+        };
         self.machine.run_batch(batch, options, report).map_err(TargetError::new)?;
         let hit = report.hits.iter().map(|hit| hit.run).chain(report.news.iter().copied()).min();
         let hit = hit.map(|run| run as usize);
-        let finished = |run: &&Option<Outcome>| matches!(run, Some(Outcome::Exited { .. }));
+        let finished = |run: &&Option<Outcome>| options.is_plain(run.as_ref());
         let runs = report.runs.iter().take_while(finished).count().min(hit.unwrap_or(usize::MAX));
         let is_news = report.news.first().is_some_and(|run| *run as usize == runs);
         self.batch_end = match report.runs.get(runs) {

@@ -82,6 +82,7 @@ impl Parser {
             kind: "SIGSEGV-read".to_owned(),
             stack: vec!["jump".to_owned()],
             summary: "SIGSEGV reading in jump".to_owned(),
+            rule: None,
         })
     }
 

@@ -40,6 +40,9 @@ pub(crate) struct CrashRecord {
     pub(crate) summary: String,
     /// Call stack, innermost frame first.
     pub(crate) stack: Vec<String>,
+    /// The rule by which it is a crash, where that is not a fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rule: Option<String>,
     /// Runs that crashed like this.
     pub(crate) times: u64,
 }
@@ -82,6 +85,7 @@ impl CrashBook {
                 summary: key.kind.clone(),
                 kind: key.kind.clone(),
                 stack: Vec::new(),
+                rule: None,
                 times: 1,
             });
         }
@@ -118,6 +122,7 @@ impl CrashBook {
             kind: facts.kind.clone(),
             summary: facts.summary.clone(),
             stack: facts.stack.clone(),
+            rule: facts.rule.clone(),
             times: 1,
         });
     }
@@ -149,6 +154,7 @@ mod tests {
             kind: kind.to_owned(),
             stack: stack.iter().map(|&frame| frame.to_owned()).collect(),
             summary: "boom".to_owned(),
+            rule: None,
         }
     }
 

@@ -98,6 +98,7 @@ fn crash(kind: &str, stack: &[&str]) -> CrashFacts {
         kind: kind.to_owned(),
         stack: stack.iter().map(|&frame| frame.to_owned()).collect(),
         summary: format!("{kind} in {}", stack[0]),
+        rule: None,
     }
 }
 

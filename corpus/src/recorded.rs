@@ -41,7 +41,8 @@ impl Recorded {
         let records: Vec<CrashRecord> =
             records.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
         let facts = records.into_iter().find(|record| record.file == name).map(|record| {
-            CrashFacts { kind: record.kind, stack: record.stack, summary: record.summary }
+            let CrashRecord { kind, stack, summary, rule, .. } = record;
+            CrashFacts { kind, stack, summary, rule }
         });
         Ok(Some(Self { key, facts }))
     }
@@ -72,6 +73,7 @@ mod tests {
             kind: "SIGABRT".to_owned(),
             stack: stack.iter().map(|&frame| frame.to_owned()).collect(),
             summary: "boom".to_owned(),
+            rule: None,
         }
     }
 

@@ -236,6 +236,9 @@ pub struct CrashFacts {
     pub stack: Vec<String>,
     /// One line for people.
     pub summary: String,
+    /// The rule by which it is a crash, where that is not a fault: what a replay must be told too,
+    /// in the target's own words. Does not set crashes apart.
+    pub rule: Option<String>,
 }
 
 impl CrashFacts {
@@ -246,6 +249,7 @@ impl CrashFacts {
             kind: "OOM".to_owned(),
             stack: Vec::new(),
             summary: "the memory limit was reached".to_owned(),
+            rule: None,
         }
     }
 }

@@ -26,6 +26,39 @@ pub enum Outcome {
     Unsupported(Unsupported),
 }
 
+/// A set of exit statuses. Bit `status % 8` of byte `status / 8` stands for `status`, which is how
+/// the CPU's BT counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExitStatuses(pub(crate) [u8; 32]);
+
+impl ExitStatuses {
+    /// The empty set.
+    pub const NONE: Self = Self([0; 32]);
+
+    /// Whether `status` is one of them.
+    #[must_use]
+    pub fn contains(&self, status: u8) -> bool {
+        self.0.get(usize::from(status / 8)).is_some_and(|byte| byte & (1 << (status % 8)) != 0)
+    }
+
+    /// All of them, the lowest first.
+    pub fn iter(&self) -> impl Iterator<Item = u8> + '_ {
+        (0..=u8::MAX).filter(|status| self.contains(*status))
+    }
+}
+
+impl FromIterator<u8> for ExitStatuses {
+    fn from_iter<I: IntoIterator<Item = u8>>(statuses: I) -> Self {
+        let mut set = Self::NONE;
+        for status in statuses {
+            if let Some(byte) = set.0.get_mut(usize::from(status / 8)) {
+                *byte |= 1 << (status % 8);
+            }
+        }
+        set
+    }
+}
+
 /// The facts of a fault, as a kernel would tell them to a debugger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
@@ -222,6 +255,14 @@ fn disassemble(bytes: &[u8], rip: u64, bits: u8) -> Option<(String, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_set_of_statuses_holds_what_was_put_in_and_nothing_else() {
+        let statuses: ExitStatuses = [255, 3, 0, 3].into_iter().collect();
+        assert_eq!(statuses.iter().collect::<Vec<_>>(), [0, 3, 255]);
+        assert_eq!((statuses.0[0], statuses.0[31]), (0b1001, 0x80), "as BT counts");
+        assert!(!ExitStatuses::NONE.contains(0));
+    }
 
     #[test]
     fn an_instruction_that_cannot_run_is_named() {

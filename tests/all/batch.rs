@@ -14,7 +14,7 @@ use std::time::Duration;
 const FINE: Option<Outcome> = Some(Outcome::Exited { status: 0 });
 
 fn options() -> BatchOptions {
-    BatchOptions { limit: limit().time, stop_at_finding: false }
+    BatchOptions { limit: limit().time, ..BatchOptions::default() }
 }
 
 /// With so many milliseconds for a run.

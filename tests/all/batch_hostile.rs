@@ -53,7 +53,7 @@ pub fn compare(
 ) -> Compared {
     let mut compared = Compared::default();
     let mut report = BatchReport::default();
-    let options = BatchOptions { limit: Some(time), stop_at_finding: false };
+    let options = BatchOptions { limit: Some(time), ..BatchOptions::default() };
     for (chunk, inputs) in inputs.chunks(CHUNK).enumerate() {
         let expected: Vec<_> = inputs.iter().map(|input| alone(machine, input, time)).collect();
         let batch = batch_of(inputs.iter().map(Vec::as_slice));
@@ -228,7 +228,7 @@ fn random_system_calls_give_in_a_batch_what_they_give_alone() {
 }
 
 fn run(machine: &mut Machine, batch: &Batch, report: &mut BatchReport) {
-    let options = BatchOptions { limit: limit().time, stop_at_finding: false };
+    let options = BatchOptions { limit: limit().time, ..BatchOptions::default() };
     machine.run_batch(batch, options, report).unwrap();
 }
 

@@ -256,7 +256,7 @@ fn a_batch_may_stop_at_news() {
     let mut batch = Batch::default();
     assert!([b"nabc", b"nabc", b"n5zz", b"nabc"].iter().all(|input| batch.push(*input)));
     let mut report = BatchReport::default();
-    let options = BatchOptions { limit: None, stop_at_finding: true };
+    let options = BatchOptions { limit: None, stop_at_finding: true, ..BatchOptions::default() };
     compared.machine.run_batch(&batch, options, &mut report).unwrap();
     assert_eq!((report.news, report.runs.len()), (vec![2], 3));
 }

@@ -205,7 +205,7 @@ fn every_deed_of_a_program_in_a_batch_leaves_nothing_to_the_runs_around_it() {
         let what = format!("{how} {argument:#x}");
         let deed = input(how, argument);
         let inputs = [b"+", &deed[..], b"+", &deed[..], b"+"];
-        let options = BatchOptions { limit: Some(time_of(end)), stop_at_finding: false };
+        let options = BatchOptions { limit: Some(time_of(end)), ..BatchOptions::default() };
         machine.run_batch(&batch_of(inputs), options, &mut report).unwrap();
         for (index, told) in report.runs.iter().enumerate() {
             let Some(told) = told else { continue };

@@ -32,6 +32,7 @@ mod invoke;
 mod killed;
 mod kvm_api;
 mod mappings;
+mod oracles;
 mod probes;
 mod programs;
 mod rewind;

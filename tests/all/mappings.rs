@@ -81,7 +81,7 @@ fn a_rewind_undoes_every_kind_of_mapping() {
         let batch = batch_of(inputs.iter().map(|input| input.as_bytes()));
         let mut report = BatchReport::default();
         for _ in 0..times(2, 1) {
-            let options = BatchOptions { limit: limit().time, stop_at_finding: false };
+            let options = BatchOptions { limit: limit().time, ..BatchOptions::default() };
             machine.run_batch(&batch, options, &mut report).unwrap();
             let expected = first.each_ref().map(|(outcome, _)| Some(outcome.clone()));
             assert_eq!(report.runs, expected, "{name}");

@@ -100,7 +100,7 @@ impl Item {
             assert!(batch.push(&[&[self.number, what | HASH, byte][..], &ignored].concat()));
         }
         let mut report = BatchReport::default();
-        let options = BatchOptions { limit: limit().time, stop_at_finding: false };
+        let options = BatchOptions { limit: limit().time, ..BatchOptions::default() };
         machine.run_batch(&batch, options, &mut report).unwrap();
         assert!(!report.is_distrusted, "{}: {:?}", self.name, report.runs);
         let mut told = PROBE.map(|_| Ok(Vec::new()));

@@ -228,7 +228,7 @@ fn a_batch_that_fills_the_ring_goes_on_and_is_put_back() {
     let Some(mut machine) = with_smallest_ring(&system, &writer("dirty", "1024")) else { return };
     let mut batch = Batch::default();
     assert!((0..8).all(|_| batch.push(b"x")));
-    let options = BatchOptions { limit: limit().time, stop_at_finding: false };
+    let options = BatchOptions { limit: limit().time, ..BatchOptions::default() };
     let mut report = BatchReport::default();
     for round in 0..5 {
         machine.run_batch(&batch, options, &mut report).unwrap();

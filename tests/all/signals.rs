@@ -137,7 +137,7 @@ fn a_batch_says_the_same_of_handlers_and_threads() {
     for (mut machine, inputs, unknown_max) in [(alone, &PARTS[..], 4), (waiting, &WORK[..6], 0)] {
         let exact = ends(&mut machine, inputs);
         let batch = batch_of(inputs.iter().map(|input| input.as_bytes()));
-        let options = BatchOptions { limit: limit().time, stop_at_finding: false };
+        let options = BatchOptions { limit: limit().time, ..BatchOptions::default() };
         let mut report = BatchReport::default();
         for round in 0..10 {
             machine.run_batch(&batch, options, &mut report).unwrap();

@@ -58,7 +58,7 @@ fn a_batch_leaves_a_spinning_program_to_a_run_of_its_own() {
     let mut machine = machine(&system, &spec(&spins(), &[]));
     let batch = batch_of([&b"nothing"[..], b"timer", b"nothing", b"handing", b"nothing"]);
     let short = patience(Duration::from_millis(200));
-    let options = BatchOptions { limit: Some(short), stop_at_finding: false };
+    let options = BatchOptions { limit: Some(short), ..BatchOptions::default() };
     let mut report = BatchReport::default();
     machine.run_batch(&batch, options, &mut report).unwrap();
     let fine = Some(Outcome::Exited { status: 0 });

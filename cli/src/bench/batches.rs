@@ -46,7 +46,7 @@ impl Batches {
         if !runs.clone().all(|run| self.batch.push(run.input)) {
             return Err(CliError::BenchGuest { did: "has inputs that fit no batch".into() });
         }
-        let options = BatchOptions { limit: guests::limit().time, stop_at_finding: false };
+        let options = BatchOptions { limit: guests::limit().time, ..BatchOptions::default() };
         let ran = self.machine.run_batch(&self.batch, options, &mut self.report);
         ran.map_err(CliError::machine("run a batch"))?;
         let wanted = runs.map(|run| Some(Outcome::Exited { status: run.status }));

@@ -7,6 +7,7 @@ use crate::error::CliError;
 use crate::exit_code::ExitCode;
 use crate::folder::{self, Folder, KeptSnapshot, SnapshotSource};
 use crate::guest::Resolved;
+use crate::oracles::Oracles;
 use crate::point;
 use crate::quote;
 use crate::report;
@@ -61,7 +62,8 @@ pub fn run(args: &FuzzArgs) -> Result<ExitCode, CliError> {
     let blocks =
         status.during("finding blocks", || Blocks::find(machine.process(), &args.covered))?;
     status.line(&in_words(&blocks));
-    let target = GuestTarget::new(machine, &blocks.starts, args.verify_every);
+    let oracles = Oracles::new(&args.oracles);
+    let target = GuestTarget::new(machine, &blocks.starts, oracles, args.verify_every);
     let mut target = target.map_err(CliError::machine("set breakpoints"))?;
     if args.rewind == CampaignRewind::Agent
         && matches!(guest, Resolved::Process(_))

@@ -2,16 +2,19 @@
 
 use crate::args::ReproArgs;
 use crate::boot;
+use crate::crash;
 use crate::error::CliError;
 use crate::exit_code::ExitCode;
 use crate::folder::Folder;
+use crate::oracles::Oracles;
 use crate::point;
 use crate::report::{self, Report};
 use crate::sandbox::{Sandbox, SandboxStage};
 use crate::terminal;
 use dejavm_corpus::{CrashFacts, Recorded, hang_limit};
-use dejavm_engine::machine::RunReport;
+use dejavm_engine::machine::{Machine, RunReport};
 use dejavm_engine::outcome::Outcome;
+use dejavm_engine::symbols::{CodeLocation, Symbolizer};
 use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -77,7 +80,8 @@ pub fn run(args: &ReproArgs) -> Result<ExitCode, CliError> {
     report.memory_crc32 = Some(report::digest(digest));
     let symbolizer = boot::symbolizer(machine.process());
     report.snapshot = Some(point::in_words(machine.snapshot(), &symbolizer));
-    let (reproduced, verdict) = wanted.compare(&run, &report);
+    let stopped = wanted.oracles().facts(&run, &stack(&symbolizer, &run, &mut machine));
+    let (reproduced, verdict) = wanted.compare(&run, &report, stopped);
     let stderr = tail(machine.stderr());
     let recorded = wanted.expected();
     let replay = Replay {
@@ -131,8 +135,13 @@ fn default_limit(wanted: &Wanted, out: &Path) -> Option<Duration> {
 
 impl Wanted {
     /// Whether the run shows it, and the comparison in words.
-    fn compare(&self, run: &RunReport, report: &Report) -> (bool, String) {
-        let facts = facts(run, report);
+    fn compare(
+        &self,
+        run: &RunReport,
+        report: &Report,
+        stopped: Option<CrashFacts>,
+    ) -> (bool, String) {
+        let facts = stopped.or_else(|| facts(run, report));
         match (self, facts) {
             (Self::Recorded(recorded), Some(facts)) if recorded.is_same_as(&facts) => {
                 (true, format!("reproduced: {} at the recorded place", facts.kind))
@@ -163,6 +172,14 @@ impl Wanted {
         }
     }
 
+    /// The rules by which a run is a crash without a fault.
+    fn oracles(&self) -> Oracles {
+        match self {
+            Self::Recorded(recorded) => Oracles::of_record(recorded),
+            Self::Hang | Self::Crash => Oracles::default(),
+        }
+    }
+
     fn expected(&self) -> Option<Expected> {
         let Self::Recorded(recorded) = self else { return None };
         let facts = recorded.facts.as_ref();
@@ -182,9 +199,18 @@ fn facts(run: &RunReport, report: &Report) -> Option<CrashFacts> {
             kind: crash.kind.clone(),
             stack: crash.key.clone(),
             summary: crash.summary.clone(),
+            rule: None,
         }),
         _ => None,
     }
+}
+
+/// The stack of a guest that has ended; none of a bare guest.
+fn stack(symbolizer: &Symbolizer, run: &RunReport, machine: &mut Machine) -> Vec<CodeLocation> {
+    if machine.process().is_none() {
+        return Vec::new();
+    }
+    crash::stack(symbolizer, run, &mut |at, out| machine.read_virtual(at, out))
 }
 
 /// The end of what a program wrote, fit for a terminal.

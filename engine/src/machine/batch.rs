@@ -5,7 +5,7 @@
 //! interprets an exit.
 
 use crate::guest::process::agent::{BATCH_BYTES_MAX, BATCH_MAX, INPUT_ALIGN};
-use crate::outcome::Outcome;
+use crate::outcome::{ExitStatuses, Outcome};
 use std::time::Duration;
 
 /// Inputs to run one after another, in one buffer.
@@ -75,6 +75,17 @@ pub struct BatchOptions {
     /// Whether the batch ends with the first run that did not simply exit, that reached a new block,
     /// or whose marks show something new.
     pub stop_at_finding: bool,
+    /// Exit statuses that are findings too: such an exit comes to the host.
+    pub finding_statuses: ExitStatuses,
+}
+
+impl BatchOptions {
+    /// Whether a run that came to this end simply exited.
+    #[must_use]
+    pub fn is_plain(&self, end: Option<&Outcome>) -> bool {
+        let is_finding = |status: &u8| self.finding_statuses.contains(*status);
+        matches!(end, Some(Outcome::Exited { status }) if !is_finding(status))
+    }
 }
 
 /// A block that a run of a batch was the first to reach.

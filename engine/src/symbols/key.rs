@@ -173,6 +173,68 @@ pub fn crash_key(stack: &[CodeLocation]) -> String {
     stack.get(crash_frame(stack)).map_or_else(|| "unmapped".to_owned(), frame_key)
 }
 
+/// First parts of the names of the C library's files, the loader's among them.
+const C_LIBRARY: [&str; 6] = ["libc.so", "libc-", "ld-linux", "ld-musl", "libc.musl", "libpthread"];
+/// Functions by which a program ends or writes, for one that has the C library in itself.
+const ENDING: [&str; 22] = [
+    "exit",
+    "_exit",
+    "_Exit",
+    "quick_exit",
+    "__run_exit_handlers",
+    "write",
+    "__write",
+    "fflush",
+    "puts",
+    "putchar",
+    "fputs",
+    "fputc",
+    "putc",
+    "fwrite",
+    "printf",
+    "fprintf",
+    "vprintf",
+    "vfprintf",
+    "dprintf",
+    "perror",
+    "std::process::exit",
+    "new_do_write",
+];
+/// First parts of such names.
+const ENDING_PREFIXES: [&str; 11] = [
+    "_IO_",
+    "__libc_write",
+    "__GI_",
+    "__vfprintf",
+    "__printf",
+    "__fprintf",
+    "std::sys::",
+    "std::io::",
+    "core::fmt::",
+    "core::ptr::drop_in_place<std::io",
+    "alloc::io::",
+];
+
+/// Which frame of a stack (the innermost first) a program is to be named after that has ended, or
+/// has written, without a fault: the first one outside of the C library and of what Rust has for
+/// it; the innermost one if there is no other.
+#[must_use]
+pub fn caller_frame(stack: &[CodeLocation]) -> usize {
+    let is_own = |place: &CodeLocation| {
+        let file = place.image.as_ref().and_then(|image| image.name.rsplit('/').next());
+        let in_library =
+            file.is_some_and(|file| C_LIBRARY.iter().any(|prefix| file.starts_with(prefix)));
+        !in_library && !function_name(place).is_some_and(is_ending)
+    };
+    stack.iter().position(is_own).unwrap_or(0)
+}
+
+fn is_ending(function: &str) -> bool {
+    let function = base_name(function);
+    let path = function.strip_prefix('<').unwrap_or(function).trim_start_matches('&');
+    ENDING.contains(&function) || ENDING_PREFIXES.iter().any(|prefix| path.starts_with(prefix))
+}
+
 /// The symbol's name, else the one that DWARF gives to the function (not to what it inlined).
 fn function_name(place: &CodeLocation) -> Option<&str> {
     let in_source = || place.source.last().and_then(|frame| frame.function.as_deref());
@@ -257,6 +319,20 @@ mod tests {
         assert_eq!(key(&[None, None, Some("abort"), Some("parse")]), "parse@tool");
         // Nothing of the machinery is known to be below these.
         assert_eq!(key(&[None, Some("parse")]), "tool+0x234");
+    }
+
+    #[test]
+    fn an_exit_is_named_after_the_code_outside_of_the_c_library() {
+        let library = |function| {
+            let image = InImage { name: "/lib/libc.so.6".to_owned(), bias: 0, offset: 1 };
+            CodeLocation { image: Some(image), ..place(function) }
+        };
+        let stack = [library(None), library(Some("exit")), place(Some("usage"))];
+        assert_eq!(caller_frame(&stack), 2);
+        let names = ["_exit", "__run_exit_handlers", "exit", "<std::io::Stdout as Write>::f", "f"];
+        assert_eq!(caller_frame(&names.map(|name| place(Some(name)))), 4, "a static program");
+        assert_eq!(caller_frame(&stack[..2]), 0, "nothing but the library");
+        assert_eq!(caller_frame(&[]), 0);
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub use disassembly::Line;
 pub use elf::ElfError;
 pub use frame::{FoundBy, Frame, UnwindRegisters};
 pub use image::{Image, Images};
-pub use key::{crash_frame, crash_key, frame_key, is_crash_machinery};
+pub use key::{caller_frame, crash_frame, crash_key, frame_key, is_crash_machinery};
 pub use location::{CodeLocation, InFunction, InImage, SourceFrame};
 pub use names::{NameError, demangle};
 pub use symbolizer::Symbolizer;

@@ -29,6 +29,7 @@ impl Parser {
                 kind: "SIGSEGV".to_owned(),
                 stack: vec![format!("f{}", kind % 4), "main".to_owned()],
                 summary: "a crash".to_owned(),
+                rule: None,
             }),
             [b'h', ..] => ExitKind::TimedOut,
             _ => ExitKind::Finished,

@@ -90,7 +90,7 @@ fn live(system: &System, snapshot: MachineSnapshot, noise: &mut StdRng) {
     let mut batch = Batch::default();
     batch.push(&random_calls(crate::hostile::noise(noise.random())));
     batch.push(b"");
-    let options = BatchOptions { limit: limit.time, stop_at_finding: false };
+    let options = BatchOptions { limit: limit.time, ..BatchOptions::default() };
     let mut report = BatchReport::default();
     let _ = machine.run_batch(&batch, options, &mut report);
     let _ = machine.rewind();

@@ -28,6 +28,7 @@ use crate::linux::abi::syscall::{SYSCALL_BYTES, SystemCall};
 use crate::linux::process::Process;
 use crate::linux::syscalls::stat::{STAT_BYTES, StatBytes};
 use crate::memory::{GuestMemory, MemoryError, OutOfRam, PageFile};
+use crate::outcome::ExitStatuses;
 use crate::paging::{Frames, Tables, TablesError, leaf_entry};
 use hot::{HotPage, HotPages};
 use kvm_bindings::kvm_regs;
@@ -77,6 +78,13 @@ pub enum AgentError {
     /// The code could not be assembled.
     #[error("assemble the agent")]
     Code(#[from] iced_x86::IcedError),
+}
+
+/// What of a batch the shim leaves to the host, although it could serve it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ToHost {
+    /// Exits with one of these statuses.
+    pub exits: ExitStatuses,
 }
 
 /// What the agent needs to know of the snapshot.
@@ -226,6 +234,7 @@ impl Agent {
         &mut self,
         memory: &mut GuestMemory,
         inputs: impl Iterator<Item = &'i [u8]>,
+        to_host: ToHost,
     ) -> Result<(), OutOfRam> {
         let mut page = [PATTERN; PAGE_SIZE];
         page[..state::END as usize].fill(0);
@@ -245,6 +254,7 @@ impl Agent {
         self.is_learning = self.batches.is_power_of_two() && self.batches <= LEARN_LAST;
         self.exported = if self.is_learning { shim::nothing(self.cookie) } else { self.pristine };
         write_words(memory, FACTS.gpa(facts::SHIM), &self.exported)?;
+        memory.write_unmarked(FACTS.gpa(facts::EXITS), &to_host.exits.0)?;
         self.set_count(memory, count as u32)?;
         self.set_touched(memory, self.is_learning)
     }

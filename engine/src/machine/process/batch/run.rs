@@ -4,7 +4,7 @@
 
 use super::parts::{self, BatchParts, mark_hot, undo};
 use crate::arch::exception as vector;
-use crate::guest::process::agent::{Agent, AgentExit, CodeAround};
+use crate::guest::process::agent::{Agent, AgentExit, CodeAround, ToHost};
 use crate::guest::process::detours::Detours;
 use crate::machine::batch::{Batch, BatchOptions, BatchReport, BlockHit};
 use crate::machine::ending::ending;
@@ -61,7 +61,8 @@ impl BatchRun<'_, '_> {
         };
         let around = CodeAround { process, is_taken: &is_taken, extent_over: &extent_over };
         self.agent.replace_calls(memory, tables, &around)?;
-        self.agent.load(memory, self.batch.inputs())?;
+        let to_host = ToHost { exits: self.options.finding_statuses };
+        self.agent.load(memory, self.batch.inputs(), to_host)?;
         self.enter(self.agent.batch_entry())?;
         self.time(0);
         loop {
@@ -199,7 +200,8 @@ impl BatchRun<'_, '_> {
         }
         undo(self.driver, &mut self.agent, &mut self.parts, ending)?;
         self.input_of = None;
-        let is_finding = !matches!(self.report.runs.last(), Some(Some(Outcome::Exited { .. })))
+        let end = self.report.runs.last().and_then(Option::as_ref);
+        let is_finding = !self.options.is_plain(end)
             || self.report.hits.last().is_some_and(|hit| hit.run as usize + 1 == next)
             || self.report.news.last().is_some_and(|run| *run as usize + 1 == next);
         if is_last || self.options.stop_at_finding && is_finding {

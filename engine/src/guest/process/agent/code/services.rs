@@ -375,8 +375,12 @@ fn tell(asm: &mut Asm, labels: &Labels, table: u64, told: Told) -> Emit {
     asm.code.jmp(labels.back)
 }
 
-/// Notes the exit status in DIL.
+/// Notes the exit status in DIL, unless the host is to see such an exit itself.
 fn exit(asm: &mut Asm, labels: &Labels) -> Emit {
+    asm.code.movzx(r11d, dil)?;
+    asm.address(rcx, FACTS.va(facts::EXITS))?;
+    asm.code.bt(dword_ptr(rcx), r11d)?;
+    asm.code.jb(labels.forward)?;
     asm.load32(ecx, STATE.va(state::INDEX))?;
     asm.code.and(ecx, BATCH_MAX as i32 - 1)?;
     asm.address(r11, STATUS.va(0))?;
