@@ -2,6 +2,7 @@
 
 use crate::exit_code;
 use crate::harness;
+use crate::text_rules;
 use crate::values::{self, Point};
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -376,6 +377,19 @@ pub struct OracleArgs {
     /// repeated.
     #[arg(long, value_name = "STATUS")]
     pub crash_exit: Vec<u8>,
+    /// A run that writes what this regular expression matches, to standard output or to standard
+    /// error, is a crash, and ends there. Of bytes, without look-around; `$` is where a write ends.
+    /// May be repeated. Writing takes the host in every run then.
+    #[arg(long, value_name = "REGEX", value_parser = text_rules::pattern)]
+    pub crash_text: Vec<String>,
+    /// A run that touches more memory than this is a crash (OOM); in MiB, or with a unit
+    /// [default: all of --ram].
+    #[arg(long, value_name = "MB", value_parser = values::mebibytes)]
+    pub rss_limit: Option<u64>,
+    /// A run that writes more than this to standard output, or to standard error, is a crash
+    /// (output) [default: 16M, or 1M to standard error].
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    pub output_limit: Option<u64>,
 }
 
 /// `dejavm repro`

@@ -81,6 +81,9 @@ pub enum CliError {
         "fuzz from the point of --at: the program looks at its input before it, so every run would be the same; choose an earlier point"
     )]
     PointAfterInput,
+    /// What the output is searched for.
+    #[error("look for the text of --crash-text")]
+    Text(#[source] crate::text_rules::TextRuleError),
     /// A symbol is no point.
     #[error("find the snapshot point")]
     Point(#[source] dejavm_engine::symbols::NameError),
@@ -196,6 +199,7 @@ impl CliError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_)
+            | Self::Text(_)
             | Self::Point(_)
             | Self::NoHarness(_)
             | Self::PointAfterInput
@@ -291,6 +295,7 @@ fn of_machine(error: &MachineError) -> ExitCode {
         MachineError::Load(_) | MachineError::BareImage(_) => ExitCode::Input,
         MachineError::PointNotMapped { .. }
         | MachineError::Harness { .. }
+        | MachineError::MemoryLimit { .. }
         | MachineError::Tables(TablesError::Full) => ExitCode::Usage,
         _ => ExitCode::Host,
     }

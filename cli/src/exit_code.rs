@@ -66,7 +66,9 @@ impl ExitCode {
             Outcome::Crashed(fault) => Self::Signal(fault.signal.0),
             Outcome::Halted => Self::Success,
             Outcome::TimedOut => Self::TimedOut,
-            Outcome::OutOfMemory => Self::OutOfMemory,
+            Outcome::OutOfMemory | Outcome::OutputLimit => Self::OutOfMemory,
+            // No run of `run` is watched; that of `repro` reports it as a crash.
+            Outcome::OutputMatched => Self::Negative,
             Outcome::Unsupported(_) => Self::Unsupported,
         }
     }

@@ -26,6 +26,7 @@ mod sanitizers;
 mod script;
 mod target;
 mod terminal;
+mod text_rules;
 mod values;
 mod which;
 

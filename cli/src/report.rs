@@ -13,7 +13,8 @@ use std::path::PathBuf;
 /// What one run did.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// `exited`, `crashed`, `halted`, `timed-out`, `out-of-memory` or `unsupported`.
+    /// `exited`, `crashed`, `halted`, `timed-out`, `out-of-memory`, `output-limit`,
+    /// `output-matched` or `unsupported`.
     pub outcome: &'static str,
     /// How it ended, for people.
     pub ended: String,
@@ -66,6 +67,8 @@ pub const fn outcome_word(outcome: &Outcome) -> &'static str {
         Outcome::Halted => "halted",
         Outcome::TimedOut => "timed-out",
         Outcome::OutOfMemory => "out-of-memory",
+        Outcome::OutputLimit => "output-limit",
+        Outcome::OutputMatched => "output-matched",
         Outcome::Unsupported(_) => "unsupported",
     }
 }
@@ -79,7 +82,11 @@ impl Report {
             _ => None,
         };
         let backtrace = match &run.outcome {
-            Outcome::TimedOut | Outcome::Unsupported(_) | Outcome::OutOfMemory => {
+            Outcome::TimedOut
+            | Outcome::Unsupported(_)
+            | Outcome::OutOfMemory
+            | Outcome::OutputLimit
+            | Outcome::OutputMatched => {
                 crash::stack(&symbolizer, run, read).iter().map(crash::frame).collect()
             }
             _ => Vec::new(),

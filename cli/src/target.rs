@@ -330,7 +330,8 @@ impl GuestTarget {
     fn exit_kind(&mut self, report: &RunReport) -> ExitKind {
         if self.oracles.is_finding(&report.outcome) {
             let stack = self.stack(report);
-            let facts = self.oracles.facts(report, &stack);
+            let outputs = [self.machine.stdout(), self.machine.stderr()];
+            let facts = self.oracles.facts(report, &stack, outputs);
             return facts.map_or(ExitKind::Finished, ExitKind::Crashed);
         }
         match &report.outcome {
@@ -338,6 +339,10 @@ impl GuestTarget {
             Outcome::Crashed(fault) => ExitKind::Crashed(self.crash_facts(fault, report)),
             Outcome::TimedOut => ExitKind::TimedOut,
             Outcome::OutOfMemory => ExitKind::OutOfMemory,
+            // The rules know what it is, and their findings are gone from here.
+            Outcome::OutputLimit | Outcome::OutputMatched => {
+                ExitKind::Unsupported(report.outcome.to_string())
+            }
             Outcome::Unsupported(what) => ExitKind::Unsupported(what.to_string()),
         }
     }
@@ -418,8 +423,8 @@ impl Target for GuestTarget {
         let is_news = report.news.first().is_some_and(|run| *run as usize == runs);
         self.batch_end = match report.runs.get(runs) {
             _ if is_news => BatchEnd::News,
-            None | Some(None | Some(Outcome::Exited { .. })) => BatchEnd::Unknown,
-            Some(Some(_)) => BatchEnd::Unfinished,
+            Some(Some(end)) if !options.is_plain(Some(end)) => BatchEnd::Unfinished,
+            _ => BatchEnd::Unknown,
         };
         // Breakpoints are hit once, and their exits say nothing of the runs to come.
         if report.hits.is_empty() {

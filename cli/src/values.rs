@@ -53,6 +53,14 @@ pub fn size(text: &str) -> Result<u64, ValueError> {
     number(digits).and_then(|n| n.checked_mul(1 << shift)).ok_or(ValueError::Size)
 }
 
+/// A size in bytes; in MiB without a unit.
+pub fn mebibytes(text: &str) -> Result<u64, ValueError> {
+    match number(text) {
+        Some(mib) => mib.checked_mul(1 << 20).ok_or(ValueError::Size),
+        None => size(text),
+    }
+}
+
 /// The size of a guest's memory.
 pub fn ram(text: &str) -> Result<u64, ValueError> {
     size(text).ok().filter(|bytes| RAM.contains(bytes)).ok_or(ValueError::Ram)

@@ -20,8 +20,12 @@ pub enum Outcome {
     Halted,
     /// The run passed its time limit, or waits for what can never come.
     TimedOut,
-    /// The guest asked for more memory, output or mappings than its limits allow.
+    /// The guest asked for more memory or mappings than its limits allow.
     OutOfMemory,
+    /// The guest wrote more than its limit on output allows.
+    OutputLimit,
+    /// Whoever reads along what the program writes has seen what it looked for.
+    OutputMatched,
     /// The guest needs something that this engine or this host does not provide.
     Unsupported(Unsupported),
 }
@@ -191,6 +195,8 @@ impl fmt::Display for Outcome {
             Self::Halted => f.write_str("halted"),
             Self::TimedOut => f.write_str("passed its time limit"),
             Self::OutOfMemory => f.write_str("passed its memory limit"),
+            Self::OutputLimit => f.write_str("passed its output limit"),
+            Self::OutputMatched => f.write_str("wrote what was looked for"),
             Self::Unsupported(what) => write!(f, "needs what is not supported: {what}"),
         }
     }

@@ -140,7 +140,7 @@ fn every_bad_end_is_an_outcome_and_the_next_run_is_whole() {
     assert_eq!(run_clean(&mut machine, b"p").outcome, Outcome::TimedOut);
     assert!(triple_fault(&run_clean(&mut machine, b"t").outcome));
     assert!(triple_fault(&run_clean(&mut machine, b"R").outcome));
-    assert_eq!(run_clean(&mut machine, b"P").outcome, Outcome::OutOfMemory);
+    assert_eq!(run_clean(&mut machine, b"P").outcome, Outcome::OutputLimit);
     assert_eq!(run_clean(&mut machine, b"m").outcome, ran_once());
     assert_eq!(run_clean(&mut machine, b"o").outcome, ran_once());
     assert_eq!(run_clean(&mut machine, b"d").outcome, ran_once());

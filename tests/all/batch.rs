@@ -219,7 +219,7 @@ fn a_run_that_takes_too_long_is_the_one_that_is_told() {
         assert_eq!(report.runs[2], FINE);
         assert_eq!(report.runs[3], Some(Outcome::TimedOut), "in system calls all the time");
         assert!(
-            matches!(report.runs[4], Some(Outcome::OutOfMemory | Outcome::TimedOut)),
+            matches!(report.runs[4], Some(Outcome::OutputLimit | Outcome::TimedOut)),
             "{:?}",
             report.runs[4]
         );

@@ -34,7 +34,7 @@ impl End {
             Self::Exit(wanted) => *outcome == Outcome::Exited { status: wanted },
             Self::Halted => *outcome == Outcome::Halted,
             Self::TimedOut => *outcome == Outcome::TimedOut,
-            Self::TooMuch => matches!(outcome, Outcome::TimedOut | Outcome::OutOfMemory),
+            Self::TooMuch => matches!(outcome, Outcome::TimedOut | Outcome::OutputLimit),
             Self::Any => true,
         }
     }

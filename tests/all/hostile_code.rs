@@ -248,6 +248,8 @@ fn kind(outcome: &Outcome) -> &'static str {
         Outcome::Halted => "halted",
         Outcome::TimedOut => "timed out",
         Outcome::OutOfMemory => "out of memory",
+        Outcome::OutputLimit => "too much output",
+        Outcome::OutputMatched => "matched",
         Outcome::Unsupported(_) => "unsupported",
     }
 }

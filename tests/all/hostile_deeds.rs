@@ -21,6 +21,7 @@ enum End {
     Exit(u8),
     TimedOut,
     OutOfMemory,
+    OutputLimit,
     /// One of these signals, or as if nothing were the matter.
     SignalOrExit(&'static [Signal]),
     /// Whatever it is, the run has ended.
@@ -39,6 +40,7 @@ impl End {
             Self::Exit(wanted) => *outcome == Outcome::Exited { status: wanted },
             Self::TimedOut => *outcome == Outcome::TimedOut,
             Self::OutOfMemory => *outcome == Outcome::OutOfMemory,
+            Self::OutputLimit => *outcome == Outcome::OutputLimit,
             Self::SignalOrExit(signals) => {
                 is_signal(signals) || matches!(outcome, Outcome::Exited { .. })
             }
@@ -67,8 +69,8 @@ const SYSCALL_ENTRY: u64 = ENGINE + 0x5000;
 /// Every deed with its argument.
 fn deeds() -> Vec<(char, u64, End)> {
     let mut deeds = vec![
-        ('w', 1, End::OutOfMemory),
-        ('w', 2, End::OutOfMemory),
+        ('w', 1, End::OutputLimit),
+        ('w', 2, End::OutputLimit),
         ('l', 0, End::TimedOut),
         ('t', 0, End::Signal(&[Signal::TRAP])),
         ('a', 0, End::SignalOrExit(&[Signal::BUS])),

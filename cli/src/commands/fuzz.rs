@@ -39,6 +39,7 @@ const INTERRUPTED: i32 = 130;
 
 /// Runs a campaign.
 pub fn run(args: &FuzzArgs) -> Result<ExitCode, CliError> {
+    let oracles = Oracles::new(&args.oracles)?;
     let mut guest = args.guest.resolve(Aim::Campaign)?;
     let stop = Arc::new(AtomicBool::new(false));
     // First the output folder: it is locked from here on, and refused if it is not ours.
@@ -62,7 +63,7 @@ pub fn run(args: &FuzzArgs) -> Result<ExitCode, CliError> {
     let blocks =
         status.during("finding blocks", || Blocks::find(machine.process(), &args.covered))?;
     status.line(&in_words(&blocks));
-    let oracles = Oracles::new(&args.oracles);
+    oracles.install(&mut machine)?;
     let target = GuestTarget::new(machine, &blocks.starts, oracles, args.verify_every);
     let mut target = target.map_err(CliError::machine("set breakpoints"))?;
     if args.rewind == CampaignRewind::Agent

@@ -70,6 +70,8 @@ pub fn run(args: &ReproArgs) -> Result<ExitCode, CliError> {
     let stage = stage.map_err(CliError::Sandbox)?;
     let system = boot::system()?;
     let mut machine = boot::load(&system, &snapshot, true)?;
+    let oracles = wanted.oracles();
+    oracles.install(&mut machine)?;
     let sandbox = stage.enter_campaign().map_err(CliError::Sandbox)?;
     let run =
         machine.run(&input, boot::limit(limit)).map_err(CliError::machine("run the guest"))?;
@@ -80,7 +82,11 @@ pub fn run(args: &ReproArgs) -> Result<ExitCode, CliError> {
     report.memory_crc32 = Some(report::digest(digest));
     let symbolizer = boot::symbolizer(machine.process());
     report.snapshot = Some(point::in_words(machine.snapshot(), &symbolizer));
-    let stopped = wanted.oracles().facts(&run, &stack(&symbolizer, &run, &mut machine));
+    let stack = stack(&symbolizer, &run, &mut machine);
+    let stopped = oracles.facts(&run, &stack, [machine.stdout(), machine.stderr()]);
+    if stopped.is_some() {
+        report.backtrace = stack.iter().map(crash::frame).collect();
+    }
     let (reproduced, verdict) = wanted.compare(&run, &report, stopped);
     let stderr = tail(machine.stderr());
     let recorded = wanted.expected();
@@ -144,7 +150,9 @@ impl Wanted {
         let facts = stopped.or_else(|| facts(run, report));
         match (self, facts) {
             (Self::Recorded(recorded), Some(facts)) if recorded.is_same_as(&facts) => {
-                (true, format!("reproduced: {} at the recorded place", facts.kind))
+                let is_fault = facts.rule.is_none();
+                let what = if is_fault { String::new() } else { format!(": {}", facts.summary) };
+                (true, format!("reproduced: {} at the recorded place{what}", facts.kind))
             }
             (Self::Recorded(recorded), Some(facts)) => {
                 let recorded_words = recorded.facts.as_ref().map(|facts| facts.summary.as_str());

@@ -164,6 +164,13 @@ impl Process {
         &self.files.stderr.bytes.0
     }
 
+    /// From now on, whatever the boot's limits were, standard output and standard error may have
+    /// `bytes_max` bytes each, which includes those that are there.
+    pub(crate) fn limit_output(&mut self, bytes_max: u64) {
+        self.files.stdout.limit(bytes_max);
+        self.files.stderr.limit(bytes_max);
+    }
+
     /// Names of the system calls answered with `ENOSYS` so far, each once; rewinds do not forget
     /// them.
     #[must_use]

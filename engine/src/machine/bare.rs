@@ -153,7 +153,7 @@ impl BareDriver {
         }
         let regs = *hw.vcpu.regs();
         Ok(match exit {
-            BareExit::Continue if self.console.is_full() => Flow::end(Outcome::OutOfMemory),
+            BareExit::Continue if self.console.is_full() => Flow::end(Outcome::OutputLimit),
             BareExit::Continue => Flow::Continue,
             BareExit::Interrupted => Flow::Interrupted,
             BareExit::End(outcome) => Flow::end(outcome),
@@ -193,7 +193,7 @@ impl BareDriver {
             at = at.wrapping_add(bytes);
             left -= bytes;
         }
-        if self.console.is_full() { Flow::end(Outcome::OutOfMemory) } else { Flow::Continue }
+        if self.console.is_full() { Flow::end(Outcome::OutputLimit) } else { Flow::Continue }
     }
 
     /// Puts the input where the guest asked for it, cut to the buffer's length, and its length

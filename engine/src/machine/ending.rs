@@ -16,6 +16,8 @@ pub(super) fn ending(outcome: &Outcome) -> Ending {
         | Outcome::Halted
         | Outcome::TimedOut
         | Outcome::OutOfMemory
+        | Outcome::OutputLimit
+        | Outcome::OutputMatched
         | Outcome::Unsupported(_) => Ending::Interrupted,
     }
 }

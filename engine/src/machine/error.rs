@@ -83,6 +83,14 @@ pub enum MachineError {
         /// The time that it was given.
         limit: Duration,
     },
+    /// The program has more memory at its snapshot than it is to have.
+    #[error("the program has touched {bytes} bytes before its snapshot, more than {bytes_max}")]
+    MemoryLimit {
+        /// What it has.
+        bytes: u64,
+        /// What it is to have.
+        bytes_max: u64,
+    },
     /// The machine was run without being rewound.
     #[error("the machine has run since its last rewind: rewind it first")]
     NotRewound,

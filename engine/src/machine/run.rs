@@ -9,10 +9,13 @@ use super::flow::{Flow, Stop};
 use super::guest_state::{GuestState, MachineSnapshot};
 use super::hardware::{DirtySource, Hardware, VmSpec};
 use super::host_lacks::host_lacks;
+use super::output::OutputWatch;
 use super::process::ProcessDriver;
 use super::readiness::Readiness;
 use super::report::{Limit, RunReport};
 use super::watchdog::Watchdog;
+use crate::address::PAGE_SIZE;
+use crate::guest::process::trap::USER_BASE;
 use crate::kvm::{System, clear_selectors};
 use crate::linux::process::Process;
 use crate::rewind::{HostRewind, Patches, Rewound};
@@ -122,6 +125,63 @@ impl Machine {
     #[must_use]
     pub fn rewind_mode(&self) -> RewindMode {
         self.mode
+    }
+
+    /// Shows what the program writes, from its snapshot on, to `watch`, which may end a run by it.
+    ///
+    /// # Errors
+    /// The guest is no process, or the machine was not rewound.
+    pub fn watch_output(&mut self, watch: Box<dyn OutputWatch>) -> Result<(), MachineError> {
+        self.leave_agent()?;
+        self.readiness.check()?;
+        let Driver::Process(driver) = &mut self.driver else {
+            return Err(MachineError::NotAProcess { operation: "reading its output" });
+        };
+        driver.watch_output(watch);
+        Ok(())
+    }
+
+    /// From now on a run in which the program has written more than `bytes_max` bytes to standard
+    /// output or to standard error ends with
+    /// [`Outcome::OutputLimit`](crate::outcome::Outcome::OutputLimit). What it had written at its
+    /// snapshot counts.
+    ///
+    /// # Errors
+    /// The guest is no process, or the machine was not rewound.
+    pub fn limit_output(&mut self, bytes_max: u64) -> Result<(), MachineError> {
+        self.leave_agent()?;
+        self.readiness.check()?;
+        let Driver::Process(driver) = &mut self.driver else {
+            return Err(MachineError::NotAProcess { operation: "a limit on output" });
+        };
+        driver.state.process.limit_output(bytes_max);
+        Ok(())
+    }
+
+    /// From now on a run in which the program's pages take more than `bytes_max` bytes, rounded up
+    /// to whole pages, ends with [`Outcome::OutOfMemory`](crate::outcome::Outcome::OutOfMemory).
+    /// Before the first batch and the first trace; the program does not see it.
+    ///
+    /// # Errors
+    /// The guest is no process, the machine was not rewound, or the program has more pages at its
+    /// snapshot already.
+    pub fn limit_memory(&mut self, bytes_max: u64) -> Result<(), MachineError> {
+        self.leave_agent()?;
+        self.readiness.check()?;
+        let Driver::Process(driver) = &mut self.driver else {
+            return Err(MachineError::NotAProcess { operation: "a limit on memory" });
+        };
+        let slot = self.snapshot.layout.iter().find(|slot| slot.start == USER_BASE);
+        let slot = slot.ok_or(MachineError::Invariant("a program's memory has its slot"))?;
+        let pages = slot.pages() as u64;
+        let free = driver.state.tables.frames_free();
+        let reserved = pages.saturating_sub(bytes_max.div_ceil(PAGE_SIZE as u64));
+        if free < reserved {
+            let bytes = pages.saturating_sub(free) * PAGE_SIZE as u64;
+            return Err(MachineError::MemoryLimit { bytes, bytes_max });
+        }
+        driver.state.tables.reserve(reserved);
+        Ok(())
     }
 
     /// Runs once from the snapshot with `input`.

@@ -40,6 +40,9 @@ pub struct Tables {
     arena: Frames,
     /// Frames for pages.
     frames: Frames,
+    /// Free frames that are not to be taken; no part of what a rewind restores.
+    #[serde(skip)]
+    reserved: u64,
     /// Entries changed since the last mark, with their values before.
     #[serde(skip)]
     log: Vec<Change>,
@@ -62,7 +65,15 @@ impl Tables {
         frames: Frames,
     ) -> Result<Self, TablesError> {
         let root = arena.take(memory)?;
-        Ok(Self { root, arena, frames, log: Vec::new(), stale: Vec::new(), guard: None })
+        Ok(Self {
+            root,
+            arena,
+            frames,
+            reserved: 0,
+            log: Vec::new(),
+            stale: Vec::new(),
+            guard: None,
+        })
     }
 
     /// Checks tables that were read from a snapshot, whose tables lie in `arena` and whose pages
@@ -89,11 +100,19 @@ impl Tables {
         self.frames.available()
     }
 
+    /// Leaves `frames` of the free frames for pages alone from now on, as if they were none.
+    pub fn reserve(&mut self, frames: u64) {
+        self.reserved = frames;
+    }
+
     /// Takes a zeroed frame for a page.
     ///
     /// # Errors
     /// None is left.
     pub fn take_frame(&mut self, memory: &mut GuestMemory) -> Result<Pfn, TablesError> {
+        if self.frames.available() <= self.reserved {
+            return Err(TablesError::Full);
+        }
         let pfn = self.frames.take(memory)?;
         if let Some(guard) = &mut self.guard {
             // Whatever the run writes there is undone with what the host has touched.
@@ -297,7 +316,15 @@ impl Tables {
     ) -> Result<Self, TablesError> {
         let root = copy_table(memory, &mut arena, None, self.root(), LEVELS - 1)?;
         let (log, stale) = (Vec::new(), Vec::new());
-        Ok(Self { root: root.into(), arena, frames: self.frames.clone(), log, stale, guard: None })
+        Ok(Self {
+            root: root.into(),
+            arena,
+            frames: self.frames.clone(),
+            reserved: self.reserved,
+            log,
+            stale,
+            guard: None,
+        })
     }
 
     /// The entries that were changed since the mark, in order, one perhaps more than once.
@@ -324,7 +351,8 @@ impl Tables {
         let root = copy_table(memory, &mut arena, Some(&guard), self.root(), LEVELS - 1)?;
         let frames = self.frames.clone();
         let (log, stale) = (Vec::new(), Vec::new());
-        Ok(Self { root: root.into(), arena, frames, log, stale, guard: Some(guard) })
+        let reserved = self.reserved;
+        Ok(Self { root: root.into(), arena, frames, reserved, log, stale, guard: Some(guard) })
     }
 
     fn guarded(&self, entry: u64) -> u64 {

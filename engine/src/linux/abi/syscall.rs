@@ -46,8 +46,10 @@ pub enum SyscallAction {
     },
     /// The process ended by a signal.
     Signal(Signal),
-    /// A limit on output was passed, or the machine's memory is used up.
+    /// The machine's memory is used up.
     OutOfMemory,
+    /// A limit on output was passed.
+    OutputLimit,
     /// The process waits for what can never come: it would hang for ever.
     Hang,
     /// The program cannot go on: it needs this, which is not provided.

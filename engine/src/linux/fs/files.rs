@@ -16,16 +16,25 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Output {
     pub(crate) bytes: Bytes,
     bytes_max: u64,
+    /// What takes the place of `bytes_max`, if somebody asked for it; a rewind does not undo it.
+    #[serde(skip)]
+    limit: Option<u64>,
 }
 
 impl Output {
     fn new(bytes_max: u64) -> Self {
-        Self { bytes: Bytes::default(), bytes_max }
+        Self { bytes: Bytes::default(), bytes_max, limit: None }
+    }
+
+    /// From now on `bytes_max` bytes may be written in all, whatever the limit was.
+    pub(crate) fn limit(&mut self, bytes_max: u64) {
+        self.limit = Some(bytes_max);
     }
 
     /// Bytes that may still be added.
     pub(crate) fn room(&self) -> u64 {
-        self.bytes_max.saturating_sub(self.bytes.0.len() as u64)
+        let bytes_max = self.limit.unwrap_or(self.bytes_max);
+        bytes_max.saturating_sub(self.bytes.0.len() as u64)
     }
 
     /// Adds `count` bytes of which nobody knows the value, as far as there is room.
@@ -36,7 +45,7 @@ impl Output {
 
     /// Adds `data` unless that passes the limit: whether it did not.
     pub(crate) fn append(&mut self, data: &[u8]) -> bool {
-        if (self.bytes.0.len() as u64).saturating_add(data.len() as u64) > self.bytes_max {
+        if data.len() as u64 > self.room() {
             return false;
         }
         self.bytes.0.extend_from_slice(data);

@@ -233,7 +233,7 @@ impl Process {
             Target::PipeWriter(pipe) => return self.write_pipe(pipe, data),
             Target::Node(node) => return self.write_node(node, offset, data),
         };
-        if kept { Ok(len) } else { Err(SyscallStop::End(SyscallAction::OutOfMemory)) }
+        if kept { Ok(len) } else { Err(SyscallStop::End(SyscallAction::OutputLimit)) }
     }
 
     fn write_node(&mut self, node: NodeId, offset: u64, data: &[u8]) -> SyscallResult {

@@ -79,7 +79,13 @@ impl ProcessDriver {
             }
         }
         *hw.vcpu.regs_mut() = back;
-        match self.serve(hw, &call, None)? {
+        let served = self.serve(hw, &call, None)?;
+        if self.wrote_what_is_looked_for() {
+            // Where it wrote, even if it is to go on elsewhere.
+            *hw.vcpu.regs_mut() = back;
+            return Ok(Flow::end(Outcome::OutputMatched));
+        }
+        match served {
             Served::Value(value) => {
                 self.resume(hw, kvm_regs { rax: value, ..back })?;
                 Ok(Flow::Continue)
@@ -218,6 +224,7 @@ impl ProcessDriver {
             }
             SyscallAction::Return(_)
             | SyscallAction::Exit { .. }
+            | SyscallAction::OutputLimit
             | SyscallAction::Hang
             | SyscallAction::Unsupported(_) => {
                 Err(MachineError::Invariant("a fault is handled, ends by a signal or needs memory"))

@@ -4,6 +4,7 @@
 
 use super::comparisons::LoggedComparisons;
 use super::cpu::Done;
+use super::output::WatchedOutput;
 use super::state::{ProcessPoint, ProcessState};
 use crate::address::{Gpa, Gva};
 use crate::coverage::Breakpoints;
@@ -14,6 +15,7 @@ use crate::guest::process::detours::Detours;
 use crate::linux::cpu::ExtendedLayout;
 use crate::linux::process::Process;
 use crate::machine::hardware::Hardware;
+use crate::machine::output::OutputWatch;
 use crate::memory::GuestMemory;
 use crate::paging::{ADDRESS_MASK, PRESENT, Tables};
 use std::cell::OnceCell;
@@ -82,6 +84,8 @@ pub(crate) struct ProcessDriver {
     pub(super) extended: OnceCell<ExtendedLayout>,
     /// The run's time slices.
     pub(in crate::machine) slices: Slices,
+    /// Who reads along what the program writes.
+    pub(super) watched: Option<WatchedOutput>,
 }
 
 /// The slices of a run.
@@ -126,6 +130,29 @@ impl ProcessDriver {
             resume: [0; RESUME_BYTES],
             extended: OnceCell::new(),
             slices: Slices::default(),
+            watched: None,
+        }
+    }
+
+    /// From now on shows to `watch` what the program writes; it stands at its snapshot.
+    pub(in crate::machine) fn watch_output(&mut self, watch: Box<dyn OutputWatch>) {
+        self.watched = Some(WatchedOutput::new(watch, &self.state.process));
+    }
+
+    /// Whether somebody reads along what the program writes.
+    pub(super) fn is_output_watched(&self) -> bool {
+        self.watched.is_some()
+    }
+
+    /// Shows what the last system call wrote; whether that is what is looked for.
+    pub(super) fn wrote_what_is_looked_for(&mut self) -> bool {
+        self.watched.as_mut().is_some_and(|watched| watched.show(&self.state.process))
+    }
+
+    /// Nothing was written since the snapshot any more.
+    pub(super) fn output_rewound(&mut self) {
+        if let Some(watched) = &mut self.watched {
+            watched.rewound();
         }
     }
 

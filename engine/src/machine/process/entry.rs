@@ -12,6 +12,7 @@ use crate::guest::process::trap;
 use crate::machine::error::MachineError;
 use crate::machine::flow::Flow;
 use crate::machine::hardware::Hardware;
+use crate::outcome::Outcome;
 use crate::state::{CpuState, XSAVE_BYTES, keep_components};
 use kvm_bindings::kvm_regs;
 
@@ -72,6 +73,7 @@ impl ProcessDriver {
         (self.system_calls, self.traps) = (0, 0);
         (self.debug_exception, self.elsewhere) = (false, None);
         self.slices = Slices::default();
+        self.output_rewound();
         Ok(())
     }
 
@@ -95,7 +97,12 @@ impl ProcessDriver {
             let next = regs.rip.wrapping_add(trap::SYSCALL_BYTES);
             regs = kvm_regs { rip: next, rcx: next, r11: regs.rflags, ..regs };
             *hw.vcpu.regs_mut() = regs;
-            match self.serve(hw, &call, Some(&cpu.xsave))? {
+            let served = self.serve(hw, &call, Some(&cpu.xsave))?;
+            if self.wrote_what_is_looked_for() {
+                *hw.vcpu.regs_mut() = regs;
+                return Ok(Flow::end(Outcome::OutputMatched));
+            }
+            match served {
                 Served::Value(value) => regs.rax = value,
                 // With its own extended state, or with the snapshot's.
                 Served::Elsewhere(done) if done.is_loaded => return self.go_elsewhere(hw, done),

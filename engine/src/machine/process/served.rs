@@ -22,6 +22,7 @@ pub(super) fn served(verdict: SyscallAction, done: Done, rip: u64) -> Served {
             Outcome::Crashed(Fault { signal, rip, access: None, vector: None, error_code: None })
         }
         SyscallAction::OutOfMemory => Outcome::OutOfMemory,
+        SyscallAction::OutputLimit => Outcome::OutputLimit,
         SyscallAction::Hang => Outcome::TimedOut,
         SyscallAction::Unsupported(name) => Outcome::Unsupported(Unsupported::SystemCall { name }),
     };

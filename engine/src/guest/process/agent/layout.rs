@@ -117,6 +117,8 @@ pub(super) mod facts {
     /// Where the program goes on after the system call that a run starts with: at `RIP`, or in
     /// moved code; u64.
     pub(in super::super) const RESUME: u64 = 192;
+    /// Whether writing is the host's; u32.
+    pub(in super::super) const OUTPUTS: u64 = 200;
     /// A bit for each exit status with which an exit is the host's; 32 bytes.
     pub(in super::super) const EXITS: u64 = 208;
     /// The shim's memory as each run starts with it.

@@ -85,6 +85,8 @@ pub enum AgentError {
 pub(crate) struct ToHost {
     /// Exits with one of these statuses.
     pub exits: ExitStatuses,
+    /// Writes to standard output and error.
+    pub outputs: bool,
 }
 
 /// What the agent needs to know of the snapshot.
@@ -255,6 +257,8 @@ impl Agent {
         self.exported = if self.is_learning { shim::nothing(self.cookie) } else { self.pristine };
         write_words(memory, FACTS.gpa(facts::SHIM), &self.exported)?;
         memory.write_unmarked(FACTS.gpa(facts::EXITS), &to_host.exits.0)?;
+        let outputs = u32::from(to_host.outputs).to_le_bytes();
+        memory.write_unmarked(FACTS.gpa(facts::OUTPUTS), &outputs)?;
         self.set_count(memory, count as u32)?;
         self.set_touched(memory, self.is_learning)
     }

@@ -112,6 +112,7 @@ pub(super) fn undo(
     (driver.system_calls, driver.traps) = (0, 0);
     driver.hits.clear();
     driver.elsewhere = None;
+    driver.output_rewound();
     rewind.restore_host_writes(&mut hw.memory, &snapshot.pages, patches)?;
     driver.end_batch_run(hw, held)?;
     Ok(agent.end_run(&mut hw.memory)?)

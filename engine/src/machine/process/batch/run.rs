@@ -51,6 +51,7 @@ pub(super) struct BatchRun<'a, 'm> {
 impl BatchRun<'_, '_> {
     pub(super) fn run(&mut self) -> Result<(), MachineError> {
         self.driver.prepare_batch(self.parts.hw)?;
+        let outputs = self.driver.is_output_watched();
         let memory = &mut self.parts.hw.memory;
         let ProcessDriver { state, breakpoints, detours, .. } = &mut *self.driver;
         let ProcessState { process, tables, crash_points, .. } = state;
@@ -61,7 +62,7 @@ impl BatchRun<'_, '_> {
         };
         let around = CodeAround { process, is_taken: &is_taken, extent_over: &extent_over };
         self.agent.replace_calls(memory, tables, &around)?;
-        let to_host = ToHost { exits: self.options.finding_statuses };
+        let to_host = ToHost { exits: self.options.finding_statuses, outputs };
         self.agent.load(memory, self.batch.inputs(), to_host)?;
         self.enter(self.agent.batch_entry())?;
         self.time(0);
@@ -171,6 +172,8 @@ impl BatchRun<'_, '_> {
             | Outcome::Halted
             | Outcome::TimedOut
             | Outcome::OutOfMemory
+            | Outcome::OutputLimit
+            | Outcome::OutputMatched
             | Outcome::Unsupported(_) => self.over(Some(outcome)),
         }
     }

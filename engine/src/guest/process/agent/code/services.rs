@@ -193,9 +193,13 @@ fn seek(asm: &mut Asm, labels: &Labels) -> Emit {
     asm.code.jmp(labels.back)
 }
 
-/// Reads a byte of each page of the buffer, as the kernel would read it all, and counts.
+/// Reads a byte of each page of the buffer, as the kernel would read it all, and counts; unless
+/// somebody reads along on the host.
 fn write(asm: &mut Asm, labels: &Labels) -> Emit {
     let (mut page, mut count) = (asm.code.create_label(), asm.code.create_label());
+    asm.load32(ecx, FACTS.va(facts::OUTPUTS))?;
+    asm.code.test(ecx, ecx)?;
+    asm.code.jne(labels.forward)?;
     not_the_engines(asm, labels, rsi)?;
     known_only(asm, labels)?;
     asm.code.sub(r11, STDOUT as i32)?;
