@@ -91,6 +91,11 @@ pub struct GuestArgs {
     /// after the snapshot; `rust_panic` makes every panic of a Rust program one. May be repeated.
     #[arg(long, value_name = "SYMBOL|ADDRESS", value_parser = values::point)]
     pub crash_at: Vec<Point>,
+    /// Run with a heap of dejavm's own: `guard` has every block end at a page that faults, and freed
+    /// memory fault, so that an overflow, a use after free or a double free is a crash where it
+    /// happens. For a dynamically linked program; slower, and with more memory [default: 1G].
+    #[arg(long, value_name = "HEAP", conflicts_with = "bare")]
+    pub heap: Option<Heap>,
     /// The input's path in the guest; implies that the input is a file [default: /work/input].
     #[arg(long, value_name = "PATH")]
     pub input_path: Option<PathBuf>,
@@ -107,6 +112,13 @@ pub struct GuestArgs {
     /// `@@` the input is standard input.
     #[arg(value_name = "PROGRAM", trailing_var_arg = true)]
     pub program: Vec<OsString>,
+}
+
+/// A heap in place of the program's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Heap {
+    /// Blocks end at pages that fault.
+    Guard,
 }
 
 /// How a bare guest starts.
@@ -144,7 +156,7 @@ pub struct RunArgs {
     pub input: Option<PathBuf>,
     /// Run from this snapshot instead of booting a program.
     #[arg(long, value_name = "FILE",
-          conflicts_with_all = ["program", "ram", "file", "dir", "no_host_files", "env", "at", "harness", "input_path", "bare"])]
+          conflicts_with_all = ["program", "ram", "file", "dir", "no_host_files", "env", "at", "harness", "heap", "input_path", "bare"])]
     pub snapshot: Option<PathBuf>,
     /// Time limit in milliseconds, or with a unit: 500ms, 2s; 0 is none.
     #[arg(short, long, value_name = "MS", default_value = "10s", value_parser = values::time)]

@@ -81,6 +81,14 @@ pub enum CliError {
         "fuzz from the point of --at: the program looks at its input before it, so every run would be the same; choose an earlier point"
     )]
     PointAfterInput,
+    /// A program cannot have a heap of ours.
+    #[error("run {} with --heap: {why}", program.display())]
+    Heap {
+        /// The program.
+        program: PathBuf,
+        /// Why not.
+        why: &'static str,
+    },
     /// What the output is searched for.
     #[error("look for the text of --crash-text")]
     Text(#[source] crate::text_rules::TextRuleError),
@@ -228,6 +236,7 @@ impl CliError {
             | Self::Stdin(_)
             | Self::NoProgram { .. }
             | Self::EndedEarly { .. }
+            | Self::Heap { .. }
             | Self::Blocks { .. }
             | Self::OtherProgram { .. }
             | Self::Record(_)

@@ -37,6 +37,7 @@ impl SnapshotSource {
             format!("ram {:?}", guest.ram),
             format!("at {:?} {}", guest.at, guest.until_return),
             format!("harness {:?}", guest.harness),
+            format!("heap {:?}", guest.heap),
             format!("crash at {:?}", guest.crash_at),
             format!("input {:?}", guest.input_path),
             format!("bare {:?} {:?} {:?}", guest.bare, guest.load_at, guest.entry),
@@ -194,6 +195,7 @@ mod tests {
             "dejavm fuzz -o b --env A=b -- ./p @@",
             "dejavm fuzz -o b --file x -- ./p @@",
             "dejavm fuzz -o b --at main -- ./p @@",
+            "dejavm fuzz -o b --heap guard -- ./p @@",
         ] {
             assert_ne!(base, source(line), "{line}");
         }

@@ -5,6 +5,7 @@
 use crate::args::{Bare, GuestArgs};
 use crate::error::CliError;
 use crate::harness;
+use crate::heap;
 use crate::sanitizers::{self, Aim};
 use crate::script;
 use crate::values::{Point, replace_input};
@@ -78,10 +79,14 @@ impl GuestArgs {
                 let bytes = fs::read(&spec.program).unwrap_or_default();
                 let sanitizer_options = sanitizers::options(&bytes, &spec.env, aim);
                 spec.env.extend_from_slice(&sanitizer_options);
+                if self.heap.is_some() {
+                    heap::preload(&mut spec, &bytes)?;
+                }
                 if self.harness.is_some() {
                     spec.args.splice(..0, harness::arguments(&bytes));
                 }
-                let ram_bytes = self.ram.unwrap_or(RAM_BYTES);
+                let usual = if self.heap.is_some() { heap::RAM_BYTES } else { RAM_BYTES };
+                let ram_bytes = self.ram.unwrap_or(usual);
                 let program = Program {
                     spec,
                     ram_bytes,

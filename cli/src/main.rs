@@ -16,6 +16,7 @@ mod exit_code;
 mod folder;
 mod guest;
 mod harness;
+mod heap;
 mod numbers;
 mod oracles;
 mod point;

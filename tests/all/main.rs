@@ -21,6 +21,7 @@ mod faults;
 mod files;
 mod footprint;
 mod harness;
+mod heap;
 mod host;
 mod hostile;
 mod hostile_bare;

@@ -8,7 +8,8 @@ use crate::modules::Modules;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("dejavm-engine", &["dejavm_engine"]),
     ("dejavm-corpus", &["dejavm_corpus"]),
-    ("dejavm", &["dejavm_engine", "dejavm_corpus"]),
+    ("dejavm-heap", &["dejavm_heap"]),
+    ("dejavm", &["dejavm_engine", "dejavm_corpus", "dejavm_heap"]),
     ("dejavm-benches", &["dejavm_engine", "dejavm_corpus", "dejavm_benches"]),
     ("dejavm-guest-asn1", &[]),
 ];

@@ -93,7 +93,7 @@ pub use loader::host_files::HostFiles;
 pub use loader::host_files::policy::is_system_path;
 pub use loader::images::LoadedImage;
 pub use loader::spec::{
-    CpuFacts, FileMapping, INPUT_PATH, InputChannel, LoadError, ProcessSpec, Start,
+    CpuFacts, FileMapping, INPUT_PATH, InputChannel, LoadError, MadeFile, ProcessSpec, Start,
     WORKING_DIRECTORY,
 };
 pub use mm::bounds::ENGINE_RESERVE;

@@ -143,6 +143,14 @@ const RUST_PANIC: &str = "rust_begin_unwind";
 /// What they call themselves has names that say nothing of it.
 const UBSAN: &str = "__ubsan_handle_";
 
+/// The file of a heap that reports what a program does wrong with it, whatever its functions are
+/// called.
+const HEAP_GUARD: &str = "dejavm-heap-guard.so";
+
+fn is_in_heap_guard(place: &CodeLocation) -> bool {
+    place.image.as_ref().is_some_and(|image| image.name.ends_with(HEAP_GUARD))
+}
+
 /// Which frame of a stack (the innermost first) a crash is to be named after: the first one that
 /// is not machinery, counted from where a Rust panic, or a sanitizer's report, began if there was
 /// one; the innermost one if there is no other.
@@ -156,7 +164,9 @@ pub fn crash_frame(stack: &[CodeLocation]) -> usize {
             .map(base_name)
             .is_some_and(|name| name.ends_with(RUST_PANIC) || name.starts_with(UBSAN))
     };
-    let mut at = stack.iter().position(is_panic).unwrap_or(0);
+    // What lies further in than the heap's own frames is theirs.
+    let heap = stack.iter().rposition(is_in_heap_guard).map(|at| at + 1);
+    let mut at = stack.iter().position(is_panic).or(heap).unwrap_or(0);
     loop {
         let unnamed = (at..at + UNNAMED_MAX).take_while(|frame| is_unnamed(*frame)).count();
         if !is_machinery(at + unnamed) {
@@ -319,6 +329,16 @@ mod tests {
         assert_eq!(key(&[None, None, Some("abort"), Some("parse")]), "parse@tool");
         // Nothing of the machinery is known to be below these.
         assert_eq!(key(&[None, Some("parse")]), "tool+0x234");
+    }
+
+    #[test]
+    fn what_the_guarding_heap_reports_is_named_after_its_caller() {
+        let image = InImage { name: format!("/usr/lib/{HEAP_GUARD}"), bias: 0, offset: 1 };
+        let heap = |function| CodeLocation { image: Some(image.clone()), ..place(function) };
+        let stack = [heap(None), heap(Some("free")), place(Some("parse")), place(Some("main"))];
+        assert_eq!(crash_key(&stack), "parse@tool");
+        let beyond = [place(Some("parse")), place(Some("main"))];
+        assert_eq!(crash_key(&beyond), "parse@tool");
     }
 
     #[test]

@@ -127,6 +127,13 @@ impl<'a> Importer<'a> {
         self.map_within(host, guest, DEPTH_MAX)
     }
 
+    /// Makes a file that the guest can read and execute.
+    pub(crate) fn make(&mut self, guest: &Path, bytes: &[u8]) -> Result<(), LoadError> {
+        let image = SharedBytes::from(bytes.to_vec());
+        let node = self.tree.add(Node::new(Kind::Image(image.into()), 0o755, false));
+        self.place_node(guest, node.map_err(|errno| guest_path(guest, errno))?)
+    }
+
     fn map_within(&mut self, host: &Path, guest: &Path, depth: u32) -> Result<(), LoadError> {
         let failed = |source| LoadError::Read { path: host.to_owned(), source };
         if !fs::metadata(host).map_err(failed)?.is_dir() {

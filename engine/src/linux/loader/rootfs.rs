@@ -149,6 +149,9 @@ pub(crate) fn populate(
     for mapping in &spec.files {
         importer.map(&mapping.host, &mapping.guest)?;
     }
+    for made in &spec.made {
+        importer.make(&made.guest, made.bytes)?;
+    }
     importer.place_system(&spec.system);
     match &spec.input {
         InputChannel::File { guest } => importer.place_node(guest, NodeId::INPUT),

@@ -24,6 +24,8 @@ pub struct ProcessSpec {
     pub env: Vec<OsString>,
     /// Host files, or directories with all they hold, that the guest can read.
     pub files: Vec<FileMapping>,
+    /// Files that are on no host.
+    pub made: Vec<MadeFile>,
     /// Files of the host's system, under their own paths, that an earlier boot asked for.
     pub system: HostFiles,
     /// How the guest reads its input.
@@ -47,6 +49,7 @@ impl ProcessSpec {
             args: Vec::new(),
             env: Vec::new(),
             files: Vec::new(),
+            made: Vec::new(),
             system: HostFiles::default(),
             input: InputChannel::Stdin,
             limits: Limits::default(),
@@ -64,6 +67,15 @@ pub struct FileMapping {
     pub host: PathBuf,
     /// Relative paths start at [`WORKING_DIRECTORY`].
     pub guest: PathBuf,
+}
+
+/// A file that is made of these bytes, which the guest can read and execute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MadeFile {
+    /// Relative paths start at [`WORKING_DIRECTORY`].
+    pub guest: PathBuf,
+    /// All of it.
+    pub bytes: &'static [u8],
 }
 
 /// How the guest reads its input.

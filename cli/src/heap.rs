@@ -1,0 +1,104 @@
+//! A heap of the project's own for a program, in place of the C library's (`--heap`).
+//!
+//! What the heap does is in the package `dejavm-heap`. Never boots anything.
+
+use crate::error::CliError;
+use crate::sanitizers;
+use dejavm_engine::linux::{MadeFile, ProcessSpec};
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+
+/// Memory of a guest whose blocks have pages of their own, unless asked otherwise, in bytes.
+pub const RAM_BYTES: u64 = 1 << 30;
+
+/// Where the heap is in the guest.
+const PATH: &str = "/usr/lib/dejavm-heap-guard.so";
+const PRELOAD: &str = "LD_PRELOAD=";
+
+/// Has the program of `spec`, whose file holds `bytes`, start with the heap, before what it is to be
+/// started with besides.
+///
+/// # Errors
+/// It is static, or has another such heap.
+pub fn preload(spec: &mut ProcessSpec, bytes: &[u8]) -> Result<(), CliError> {
+    let refuse = |why| Err(CliError::Heap { program: spec.program.clone(), why });
+    // One that cannot be read is the boot's to complain of.
+    if !bytes.is_empty() && !has_interpreter(bytes) {
+        return refuse("it is no dynamically linked program, and its heap is a part of it");
+    }
+    if sanitizers::contains(bytes, b"__asan_init") {
+        return refuse("it is built with AddressSanitizer, which has a heap of its own");
+    }
+    spec.made.push(MadeFile { guest: PATH.into(), bytes: dejavm_heap::GUARD });
+    let own = spec.env.iter_mut().find(|entry| entry.as_bytes().starts_with(PRELOAD.as_bytes()));
+    match own {
+        Some(entry) => {
+            let others = entry.as_bytes().get(PRELOAD.len()..).unwrap_or_default();
+            *entry = joined(others);
+        }
+        None => spec.env.push(joined(b"")),
+    }
+    Ok(())
+}
+
+/// The variable that names the heap, and then `others`.
+fn joined(others: &[u8]) -> OsString {
+    let mut entry = [PRELOAD, PATH].concat().into_bytes();
+    if !others.is_empty() {
+        entry.push(b':');
+        entry.extend_from_slice(others);
+    }
+    OsString::from_vec(entry)
+}
+
+/// `e_phoff`, `e_phentsize` and `e_phnum` of a 64-bit ELF file, and `PT_INTERP`.
+const PROGRAM_HEADERS_AT: usize = 32;
+const PROGRAM_HEADER_BYTES_AT: usize = 54;
+const PROGRAM_HEADERS_COUNT_AT: usize = 56;
+const PT_INTERP: u64 = 3;
+
+/// Whether an ELF file names a dynamic loader.
+fn has_interpreter(bytes: &[u8]) -> bool {
+    let number = |at: usize, len: usize| {
+        let bytes = bytes.get(at..at.checked_add(len)?)?;
+        Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    };
+    let (Some(start), Some(size), Some(count)) = (
+        number(PROGRAM_HEADERS_AT, 8),
+        number(PROGRAM_HEADER_BYTES_AT, 2),
+        number(PROGRAM_HEADERS_COUNT_AT, 2),
+    ) else {
+        return false;
+    };
+    (0..count).any(|index| {
+        let at = start.checked_add(index * size).and_then(|at| usize::try_from(at).ok());
+        at.and_then(|at| number(at, 4)) == Some(PT_INTERP)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_own_libraries_come_after_the_heap() {
+        let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let preload_of = |env: &[&str]| {
+            let mut spec = ProcessSpec::new("p");
+            spec.env = env.iter().map(OsString::from).collect();
+            preload(&mut spec, &bytes).unwrap();
+            spec.env.join("|".as_ref())
+        };
+        assert_eq!(preload_of(&[]), *format!("LD_PRELOAD={PATH}"));
+        let joined = preload_of(&["A=b", "LD_PRELOAD=/x.so"]);
+        assert_eq!(joined, *format!("A=b|LD_PRELOAD={PATH}:/x.so"));
+        assert!(PATH.ends_with(dejavm_heap::GUARD_NAME));
+    }
+
+    #[test]
+    fn a_file_without_a_loader_is_refused_whatever_its_headers_say() {
+        for bytes in [&b"ELF"[..], &[0xff; 64], &[0xff; 4096], &[0; 4096]] {
+            assert!(preload(&mut ProcessSpec::new("p"), bytes).is_err());
+        }
+    }
+}
