@@ -170,6 +170,37 @@ fn memory_and_output_beyond_their_limits_are_crashes() {
 }
 
 #[test]
+fn limits_hold_in_batches_as_in_runs_of_their_own() {
+    let Some(system) = kvm() else { return };
+    let mut machine = machine(&system, &spec(&build_c("oracles", &[]), &[]));
+    machine.limit_memory(32 << 20).unwrap();
+    // Less than a batch keeps to itself otherwise.
+    machine.limit_output(16).unwrap();
+    let expected = [
+        (&b"a"[..], Outcome::Exited { status: 0 }),
+        (b"m", Outcome::OutOfMemory),
+        (b"n", Outcome::Exited { status: 0 }),
+        (b"e", Outcome::OutputLimit),
+        (b"o", Outcome::OutputLimit),
+    ];
+    let mut report = BatchReport::default();
+    let options = BatchOptions { limit: limit().time, ..BatchOptions::default() };
+    for round in 0..20 {
+        let batch = batch_of(expected.iter().map(|(input, _)| *input));
+        machine.run_batch(&batch, options, &mut report).unwrap();
+        for ((input, expected), run) in expected.iter().zip(&report.runs) {
+            assert_eq!(run.as_ref(), Some(expected), "round {round}: {input:?}");
+        }
+        assert_eq!(machine.verify().unwrap(), [], "round {round}");
+    }
+    for (input, expected) in &expected {
+        assert_eq!(machine.run(input, limit()).unwrap().outcome, *expected, "{input:?}");
+        machine.rewind().unwrap();
+    }
+    assert!(machine.limit_memory(4096).is_err(), "it has more already");
+}
+
+#[test]
 fn output_without_end_is_a_crash_even_without_a_limit_that_was_asked_for() {
     let Some(_) = kvm() else { return };
     let folder = tempfile::tempdir().unwrap();

@@ -21,9 +21,7 @@ impl Machine {
         self.readiness.check()?;
         let Self { hw, driver, snapshot, .. } = self;
         match (driver, &snapshot.guest) {
-            (Driver::Process(driver), GuestState::Process(then)) => {
-                driver.prepare_agent(hw, snapshot, then)
-            }
+            (Driver::Process(driver), GuestState::Process(_)) => driver.prepare_agent(hw, snapshot),
             (Driver::Bare(_), GuestState::Bare(_)) => {
                 Err(MachineError::NotAProcess { operation: "a batch" })
             }

@@ -9,7 +9,6 @@ use crate::machine::error::MachineError;
 use crate::machine::guest_state::MachineSnapshot;
 use crate::machine::hardware::Hardware;
 use crate::machine::process::driver::ProcessDriver;
-use crate::machine::process::state::ProcessState;
 use crate::machine::watchdog::Exits;
 use crate::state::Ending;
 
@@ -36,15 +35,15 @@ impl ProcessDriver {
         self.under_agent
     }
 
-    /// Puts the agent into the guest if it is not there.
+    /// Puts the agent into the guest if it is not there. The machine is at its snapshot, but for
+    /// limits that were set since, which hold in batches too.
     pub(in crate::machine) fn prepare_agent(
         &mut self,
         hw: &mut Hardware,
         snapshot: &MachineSnapshot,
-        then: &ProcessState,
     ) -> Result<(), MachineError> {
         if self.agent.is_none() {
-            self.agent = Some(parts::install(hw, snapshot, then)?);
+            self.agent = Some(parts::install(hw, snapshot, &self.state)?);
         }
         Ok(())
     }

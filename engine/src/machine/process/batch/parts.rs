@@ -32,7 +32,7 @@ pub(in crate::machine) struct BatchParts<'m> {
 pub(super) fn install(
     hw: &mut Hardware,
     snapshot: &MachineSnapshot,
-    then: &ProcessState,
+    now: &ProcessState,
 ) -> Result<Box<Agent>, MachineError> {
     Agent::add_memory(&mut hw.memory)?;
     let cpu = &snapshot.state;
@@ -42,10 +42,10 @@ pub(super) fn install(
         regs: &cpu.regs,
         xcr0: cpu.xcr0(),
         bases: [cpu.sregs.fs.base, cpu.sregs.gs.base],
-        call: then.call.as_ref(),
+        call: now.call.as_ref(),
         user_pages: user.pages() as u64,
     };
-    Ok(Box::new(Agent::install(&mut hw.memory, &then.tables, &then.process, &moment)?))
+    Ok(Box::new(Agent::install(&mut hw.memory, &now.tables, &now.process, &moment)?))
 }
 
 /// Goes on in the agent at `rip`.
