@@ -22,6 +22,11 @@ fn main() -> ExitCode {
     // Stacks lead through it.
     rustc.args(["-C", "force-unwind-tables=yes", "-C", "overflow-checks=no"]);
     rustc.args(["-C", "link-arg=-nostdlib", "-C", "link-arg=-Wl,-soname,dejavm-heap-guard.so"]);
+    // Only its first part is mapped from the file's start, by which the engine knows an image.
+    rustc.args(["-C", "link-arg=-Wl,-z,separate-code"]);
+    if let Some(linker) = env::var_os("RUSTC_LINKER") {
+        rustc.arg("-C").arg(["linker=".as_ref(), &*linker].join("".as_ref()));
+    }
     rustc.arg("--target").arg(variable("TARGET")).arg("-o").arg(&out);
     rustc.arg(variable("CARGO_MANIFEST_DIR").join("guest/lib.rs"));
     match rustc.status() {
