@@ -15,8 +15,8 @@ use dejavm_engine::coverage::comparisons::{Compared, ComparedKind};
 use dejavm_engine::coverage::detours::{Detail, Image};
 use dejavm_engine::linux::Process;
 use dejavm_engine::machine::{
-    Batch, BatchOptions, BatchPace, BatchReport, DetourCounts, Limit, Machine, MachineError,
-    RunReport,
+    Batch, BatchOptions, BatchPace, BatchReport, DetourCounts, ExitCounts, Limit, Machine,
+    MachineError, RunReport,
 };
 use dejavm_engine::outcome::{Fault, Outcome};
 use dejavm_engine::state::Difference;
@@ -54,6 +54,8 @@ pub struct GuestTarget {
     comparisons: Option<u32>,
     /// Many runs to one entry into the guest, if that is wanted and possible.
     batches: Option<BatchState>,
+    /// What the exits of all batches were for.
+    exits: ExitCounts,
     /// What a verification found.
     pub differences: Vec<Difference>,
 }
@@ -135,6 +137,7 @@ impl GuestTarget {
             detours: None,
             comparisons: None,
             batches: None,
+            exits: ExitCounts::default(),
             differences: Vec::new(),
         })
     }
@@ -284,6 +287,11 @@ impl GuestTarget {
         self.machine.process().map(Process::unsupported_calls).unwrap_or_default()
     }
 
+    /// What the exits of the runs in batches were for.
+    pub const fn exits(&self) -> &ExitCounts {
+        &self.exits
+    }
+
     /// One run from the snapshot and back; what it hit is added to `hits`.
     fn once(&mut self, input: &[u8]) -> Result<(ExitKind, Duration), TargetError> {
         let report = self.machine.run(input, Limit::time(self.limit)).map_err(TargetError::new)?;
@@ -416,6 +424,7 @@ impl Target for GuestTarget {
             finding_statuses: self.oracles.statuses,
         };
         self.machine.run_batch(batch, options, report).map_err(TargetError::new)?;
+        self.exits.add(&report.exits);
         let hit = report.hits.iter().map(|hit| hit.run).chain(report.news.iter().copied()).min();
         let hit = hit.map(|run| run as usize);
         let finished = |run: &&Option<Outcome>| options.is_plain(run.as_ref());
@@ -476,6 +485,10 @@ impl Target for GuestTarget {
 
     fn calls(&self) -> u64 {
         self.calls
+    }
+
+    fn exits_per_run(&self) -> Option<f64> {
+        self.exits.per_run()
     }
 
     fn known_blocks(&mut self, blocks: &[u32]) {

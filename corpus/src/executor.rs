@@ -115,6 +115,11 @@ impl<'t> Executor<'t> {
         Ok(comparisons)
     }
 
+    /// Interruptions of a run that is one of many at once.
+    pub(crate) fn exits_per_run(&self) -> Option<f64> {
+        self.target.exits_per_run()
+    }
+
     /// Calls that the last trace made.
     pub(crate) fn calls(&self) -> u64 {
         self.target.calls()

@@ -67,6 +67,9 @@ pub(crate) fn fuzzer_stats(stats: &Stats, frame: StatsFrame<'_>) -> String {
     line("last_hang", &at(stats.last_hang));
     line("exec_timeout", &stats.timeout.as_millis());
     line("slowest_exec_ms", &stats.slowest.as_millis());
+    if let Some(exits) = stats.exits_per_run {
+        line("exits_per_run", &format_args!("{exits:.2}"));
+    }
     line("edges_found", &(stats.blocks_reached + stats.edges_reached));
     line("total_edges", &(stats.blocks_total + stats.edges_total));
     line("rng_seed", &frame.rng_seed);
@@ -177,6 +180,7 @@ mod tests {
             blocks_total: 2,
             edges_total: 1,
             timeout: Duration::from_millis(40),
+            exits_per_run: Some(2.0 / 3.0),
             last_find: Some(Duration::from_secs(9)),
             ..Stats::default()
         }
@@ -195,6 +199,7 @@ mod tests {
             "last_find         : 999991",
             "last_crash        : 0",
             "exec_timeout      : 40",
+            "exits_per_run     : 0.67",
             "command_line      : dejavm fuzz -i in -o out",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");

@@ -68,6 +68,8 @@ pub struct Stats {
     pub timeout: Duration,
     /// Longest run that finished, since this start.
     pub slowest: Duration,
+    /// [`Target::exits_per_run`](crate::Target::exits_per_run), since this start.
+    pub exits_per_run: Option<f64>,
 }
 
 /// Hears from a campaign.

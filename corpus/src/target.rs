@@ -87,6 +87,12 @@ pub trait Target {
         Ok(Vec::new())
     }
 
+    /// How often, on average, a run that is one of many at once was interrupted because something
+    /// had to be done for it outside; `None`, the default, is that there was no such run yet.
+    fn exits_per_run(&self) -> Option<f64> {
+        None
+    }
+
     /// Names blocks that need no report from [`run`](Self::run) any more.
     fn known_blocks(&mut self, blocks: &[u32]);
 

@@ -52,7 +52,7 @@ pub fn run(spec: &ProcessSpec) -> Result<(), Box<dyn Error>> {
     println!(
         "{ended} of {} runs exited, with {} returns to the host, in {:?}",
         batch.len(),
-        report.exits,
+        report.exits.total,
         report.duration
     );
 

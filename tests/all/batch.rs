@@ -160,7 +160,7 @@ fn a_settled_batch_is_one_exit() {
         .map(|_| {
             let report = run(&mut machine, &batch);
             assert_eq!(report.runs, expected);
-            report.exits
+            report.exits.total
         })
         .collect();
     assert_eq!(exits.iter().min(), Some(&1), "{exits:?}");

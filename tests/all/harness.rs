@@ -81,7 +81,7 @@ fn a_batch_gives_each_call_its_own_input() {
         let batch = batch_of(harmless.iter().copied().cycle().take(100));
         let report = run_batch(&mut machine, &batch);
         assert_eq!(report.runs, vec![Some(FINE); 100]);
-        exits.push(report.exits);
+        exits.push(report.exits.total);
     }
     assert_eq!(exits.iter().min(), Some(&1), "{exits:?}");
     assert_eq!(machine.verify().unwrap(), []);

@@ -20,7 +20,7 @@ use dejavm_corpus::{
 };
 use dejavm_engine::coverage::detours::Detail;
 use dejavm_engine::kvm::System;
-use dejavm_engine::machine::{DetourCounts, Machine};
+use dejavm_engine::machine::{DetourCounts, ExitCounts, Machine};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::fs;
@@ -308,7 +308,60 @@ struct End {
     unsupported: u64,
     unsupported_calls: Vec<String>,
     sandbox: Sandbox,
+    exits: Option<BatchExits>,
     new_crashes: Vec<NewCrash>,
+}
+
+/// How often a run left a batch for the host, and for what: means over all runs of all batches,
+/// without the breakpoints of coverage, each of which is hit once in a campaign.
+#[derive(Serialize)]
+struct BatchExits {
+    /// Runs in batches.
+    runs: u64,
+    /// All exits.
+    per_run: f64,
+    /// Of these, page faults.
+    page_faults_per_run: f64,
+    /// Of these, ends of runs that the host has to undo, and of batches.
+    ends_per_run: f64,
+    /// Of these, the most frequent system calls.
+    calls: Vec<CallExits>,
+}
+
+#[derive(Serialize)]
+struct CallExits {
+    name: String,
+    per_run: f64,
+}
+
+/// System calls in the summary.
+const CALLS_SHOWN: usize = 5;
+
+impl BatchExits {
+    /// `None` before the first run in a batch.
+    fn new(exits: &ExitCounts) -> Option<Self> {
+        let calls = exits.calls().into_iter().take(CALLS_SHOWN).filter_map(|(name, count)| {
+            exits.of_runs(count).map(|per_run| CallExits { name, per_run })
+        });
+        Some(Self {
+            runs: exits.runs,
+            per_run: exits.per_run()?,
+            page_faults_per_run: exits.of_runs(exits.page_faults)?,
+            ends_per_run: exits.of_runs(exits.ends)?,
+            calls: calls.collect(),
+        })
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!(
+            "exits: {:.2} per run in batches, of these page faults {:.2}, ends of runs {:.2}",
+            self.per_run, self.page_faults_per_run, self.ends_per_run
+        );
+        for CallExits { name, per_run } in &self.calls {
+            text += &format!(", {name} {per_run:.2}");
+        }
+        text
+    }
 }
 
 #[derive(Serialize)]
@@ -365,6 +418,7 @@ impl End {
             unsupported: stats.unsupported,
             unsupported_calls: target.unsupported_calls(),
             sandbox,
+            exits: BatchExits::new(target.exits()),
             new_crashes: new_crashes.collect(),
         }
     }
@@ -399,6 +453,7 @@ impl End {
             ),
             format!("sandbox: {}", self.sandbox),
         ];
+        lines.extend(self.exits.as_ref().map(BatchExits::text));
         if self.unreproducible > 0 {
             lines.push(format!("seen once and not again: {}", self.unreproducible));
         }

@@ -172,6 +172,7 @@ impl CampaignState<'_> {
             last_hang: age(self.clock.last_hang),
             timeout: self.executor.limit(),
             slowest: self.executor.slowest,
+            exits_per_run: self.executor.exits_per_run(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! interprets an exit.
 
 use crate::guest::process::agent::{BATCH_BYTES_MAX, BATCH_MAX, INPUT_ALIGN};
+use crate::machine::exit_counts::ExitCounts;
 use crate::outcome::{ExitStatuses, Outcome};
 use std::time::Duration;
 
@@ -110,8 +111,8 @@ pub struct BatchReport {
     /// Numbers of runs whose marks show something new, in order. A hint: the program could have
     /// written them.
     pub news: Vec<u32>,
-    /// Returns of `KVM_RUN`.
-    pub exits: u64,
+    /// What its exits were for.
+    pub exits: ExitCounts,
     /// Wall-clock time of the batch.
     pub duration: Duration,
     /// Whether the program wrote to the agent's memory, or jumped into its code, so that what the
@@ -132,7 +133,8 @@ impl BatchReport {
         self.hits.clear();
         self.news.clear();
         self.by_host.clear();
-        (self.exits, self.duration, self.is_distrusted) = (0, Duration::ZERO, false);
+        self.exits.clear();
+        (self.duration, self.is_distrusted) = (Duration::ZERO, false);
     }
 }
 

@@ -60,6 +60,7 @@ impl Machine {
         let parts = BatchParts { hw, patches, rewind, watchdog, snapshot, prepared, then };
         driver.run_batch(parts, batch, options, report)?;
         *readiness = Readiness::Ready;
+        report.exits.runs = report.runs.len() as u64;
         report.duration = start.elapsed();
         Ok(())
     }

@@ -35,6 +35,7 @@ impl BatchRun<'_, '_> {
         }
         match self.resolve(Gva(at), access)? {
             FaultAction::Retry => {
+                self.report.exits.page_faults += 1;
                 self.driver.resume(self.parts.hw, *back)?;
                 Ok(Next::Go)
             }

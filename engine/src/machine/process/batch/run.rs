@@ -67,7 +67,7 @@ impl BatchRun<'_, '_> {
         self.enter(self.agent.batch_entry())?;
         self.time(0);
         loop {
-            self.report.exits += 1;
+            self.report.exits.total += 1;
             self.exits.others += 1;
             if self.step()? == Next::Over {
                 return Ok(());
@@ -99,6 +99,7 @@ impl BatchRun<'_, '_> {
         match exit {
             AgentExit::SystemCall => self.system_call(),
             AgentExit::Done | AgentExit::Touched | AgentExit::Segments | AgentExit::News => {
+                self.report.exits.ends += 1;
                 let Some(index) = self.index() else { return self.lost() };
                 // At least one run is over, or the program has jumped here by itself.
                 if index == self.report.runs.len() {
@@ -286,6 +287,7 @@ impl BatchRun<'_, '_> {
         self.agent.set_touched(&mut hw.memory, true)?;
         let regs = *hw.vcpu.regs();
         self.agent.note_call(regs.rax, regs.rcx);
+        self.report.exits.add_calls(regs.rax, 1);
         match self.driver.system_call(hw)? {
             Flow::Stop(Stop::Ended(outcome)) => self.ended(outcome),
             Flow::Stop(Stop::OffDetours) => self.over(None),
@@ -355,7 +357,9 @@ impl BatchRun<'_, '_> {
                 return self.over(None);
             }
         }
-        self.exits.hits += self.driver.hits.len() as u64;
+        let hits = self.driver.hits.len() as u64;
+        self.exits.hits += hits;
+        self.report.exits.breakpoints += hits;
         let hits = self.driver.hits.drain(..).map(|block| BlockHit { run: index as u32, block });
         self.report.hits.extend(hits);
         if self.options.stop_at_finding {
