@@ -2,9 +2,10 @@
 //! read-only until its first write is seen, so that whoever restores memory knows which pages to
 //! restore.
 //!
-//! Decides only which entries may be writable right now. Never copies a page.
+//! Decides only which entries may be writable right now, and which ones the CPU may have kept. Never
+//! copies a page.
 
-use super::entry::{GUARDED, PRESENT, WRITABLE, frame_of};
+use super::entry::{ACCESSED, GUARDED, PRESENT, WRITABLE, frame_of};
 use crate::address::Pfn;
 
 /// Which frames may be written without being seen.
@@ -61,6 +62,18 @@ impl Guard {
         }
     }
 
+    /// `entry` as it shall take the place of `before`: not accessed, where no translation by that was
+    /// kept, so that it shows whether one is.
+    pub(super) fn unseen(entry: u64, before: u64) -> u64 {
+        if Self::may_be_kept(before) { entry } else { entry & !ACCESSED }
+    }
+
+    /// Whether the CPU, or a host that shadows tables, may have kept a translation by `entry`: only
+    /// with its accessed flag set (Intel SDM vol. 3, 4.10.2.3; AMD APM vol. 2, 5.4.2).
+    pub(super) const fn may_be_kept(entry: u64) -> bool {
+        entry & (PRESENT | ACCESSED) == PRESENT | ACCESSED
+    }
+
     /// `entry` as it may stand in a table now.
     pub(super) fn filter(&self, entry: u64) -> u64 {
         let may_write = entry & (WRITABLE | GUARDED) != 0;
@@ -104,6 +117,15 @@ mod tests {
         guard.end_run();
         assert!(!guard.open(Pfn(7)), "it was open before the run");
         assert!(guard.open(Pfn(8)));
+    }
+
+    #[test]
+    fn only_an_accessed_entry_leaves_a_translation() {
+        let fresh = Guard::unseen(ENTRY | ACCESSED, 0);
+        assert_eq!(fresh, ENTRY);
+        assert!(!Guard::may_be_kept(fresh) && Guard::may_be_kept(fresh | ACCESSED));
+        assert_eq!(Guard::unseen(ENTRY | ACCESSED, fresh), ENTRY, "nobody has seen it yet");
+        assert_eq!(Guard::unseen(ENTRY | ACCESSED, fresh | ACCESSED), ENTRY | ACCESSED);
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //! would stay; hardware keeps one in the TLB. So every entry that was present and changes is
 //! noted in [`Tables::take_stale`], and the guest writes it once more, with its present value,
 //! before the program goes on (see `guest::process::trap`). An entry that was absent needs
-//! nothing: no translation of it exists.
+//! nothing: no translation of it exists. Under a guard ([`Tables::guarded_copy`]) the same holds for one
+//! that was mapped and never accessed, because those are not marked as accessed beforehand.
 //!
 //! *A rewind undoes entries, not pages.* Every change is logged with the value before it, and
 //! undone in reverse. Tables are therefore written unmarked, and lie in a slot without dirty log.
@@ -219,13 +220,16 @@ impl Tables {
         entry: u64,
     ) -> Result<(), TablesError> {
         let before = memory.read_u64(slot)?;
-        let entry = self.guarded(entry);
+        let entry = match &self.guard {
+            Some(guard) => Guard::unseen(guard.filter(entry), before),
+            None => entry,
+        };
         if before == entry {
             return Ok(());
         }
         memory.write_unmarked(slot, &entry.to_le_bytes())?;
         self.log.push(Change { slot, before });
-        if before & PRESENT != 0 {
+        if self.may_be_kept(before) {
             self.stale.push(slot);
         }
         Ok(())
@@ -266,7 +270,7 @@ impl Tables {
             let now = memory.read_u64(slot)?;
             let before = self.guarded(before);
             memory.write_unmarked(slot, &before.to_le_bytes())?;
-            if now & PRESENT != 0 {
+            if self.may_be_kept(now) {
                 self.stale.push(slot);
             }
         }
@@ -353,6 +357,15 @@ impl Tables {
         let (log, stale) = (Vec::new(), Vec::new());
         let reserved = self.reserved;
         Ok(Self { root: root.into(), arena, frames, reserved, log, stale, guard: Some(guard) })
+    }
+
+    /// Whether a translation by `entry` may have been kept. Where the accessed flag is set beforehand
+    /// it tells nothing.
+    const fn may_be_kept(&self, entry: u64) -> bool {
+        match self.guard {
+            Some(_) => Guard::may_be_kept(entry),
+            None => entry & PRESENT != 0,
+        }
     }
 
     fn guarded(&self, entry: u64) -> u64 {
