@@ -435,8 +435,9 @@ impl Target for GuestTarget {
             Some(Some(end)) if !options.is_plain(Some(end)) => BatchEnd::Unfinished,
             _ => BatchEnd::Unknown,
         };
-        // Breakpoints are hit once, and their exits say nothing of the runs to come.
-        if report.hits.is_empty() {
+        // Breakpoints are hit once, and what the agent has learned it need not learn again: their
+        // exits say nothing of the runs to come.
+        if report.hits.is_empty() && !report.has_learned {
             pace.ran(report.runs.len(), report.duration);
         }
         // `run` shall report them, of the same input; by marks it does without breakpoints.

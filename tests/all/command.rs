@@ -169,6 +169,29 @@ fn a_campaign_verifies_itself_in_either_mode_of_rewinding() {
 }
 
 #[test]
+fn a_campaign_says_how_often_its_runs_leave_a_batch() {
+    let Some(_) = kvm() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let done = fuzz_planted(folder.path(), &out, "-s 7 -E 2000 --json").output().unwrap();
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    let summary: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    let exits = &summary["exits"];
+    let number = |key: &str| exits[key].as_f64().unwrap_or_else(|| panic!("{key}: {summary}"));
+    assert!(number("runs") > 0.0 && number("per_run") >= number("ends_per_run"), "{exits}");
+    assert!(exits["calls"].as_array().unwrap().len() <= 5, "{exits}");
+    let stats = std::fs::read_to_string(out.join("fuzzer_stats")).unwrap();
+    let told = format!("exits_per_run     : {:.2}", number("per_run"));
+    assert!(stats.lines().any(|line| line == told), "{told} in {stats}");
+    // One by one there is no batch to leave.
+    let alone = folder.path().join("alone");
+    let options = "-s 7 -E 100 --json --rewind lazy";
+    let done = fuzz_planted(folder.path(), &alone, options).output().unwrap();
+    let summary: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert!(summary["exits"].is_null(), "{summary}");
+}
+
+#[test]
 fn ctrl_c_ends_cleanly_and_the_same_command_resumes() {
     let Some(_) = kvm() else { return };
     let folder = tempfile::tempdir().unwrap();

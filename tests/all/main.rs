@@ -36,6 +36,7 @@ mod mappings;
 mod oracles;
 mod probes;
 mod programs;
+mod repeated_calls;
 mod rewind;
 mod sandbox;
 mod sanitizers;

@@ -65,6 +65,7 @@
 //! | `capability` | capget, capset |
 //!
 //! Not calls: `proc` writes the files of `/proc/self`, `observe` tells which calls see the input,
+//! `repeat` which give the same answer again,
 //! `missing_paths` notes what was looked for and not found, `shared_files` keeps mapped files and files the
 //! same.
 

@@ -8,7 +8,7 @@ mod stored;
 
 use crate::address::Gva;
 use crate::linux::abi::names::system_call_name;
-use crate::linux::abi::syscall::FaultAction;
+use crate::linux::abi::syscall::{FaultAction, SystemCall};
 use crate::linux::base::tracked::Tracked;
 use crate::linux::fs::files::Files;
 use crate::linux::fs::missing_paths::MissingPaths;
@@ -16,7 +16,7 @@ use crate::linux::mm::address_space::AddressSpace;
 use crate::linux::mm::mapping::MemoryRlimits;
 use crate::linux::mm::uaccess::{Growth, User};
 use crate::linux::mm::user_memory::UserMemory;
-use crate::linux::mm::vma::Backing;
+use crate::linux::mm::vma::{Backing, Vma};
 use crate::linux::process::settings::{Images, Scalars, Settings};
 use crate::linux::sched::threads::Threads;
 use crate::linux::strace;
@@ -114,6 +114,37 @@ impl Process {
             && vma == then.space.vma_at(at.0)
     }
 
+    /// Before `call`: gives mappings that `then` has not, and that were to have their pages at once, the
+    /// pages that they were not given, if the call depends on which pages are there.
+    pub fn settle_pages(&self, then: &Self, call: &SystemCall, mem: &mut dyn UserMemory) {
+        let [_, _, prot, ..] = call.args;
+        let depends = match call.nr as i64 {
+            libc::SYS_mincore | libc::SYS_madvise | libc::SYS_mremap | libc::SYS_sysinfo => true,
+            libc::SYS_mprotect => prot == libc::PROT_NONE as u64,
+            _ => false,
+        };
+        if depends {
+            self.space.fill_small(&then.space, &self.files, mem);
+        }
+    }
+
+    /// Whether a fault at `at`, were it to make a stack grow, would change what a later call answers: by
+    /// a limit on the address space.
+    #[must_use]
+    pub fn counts_growth(&self, at: Gva) -> bool {
+        self.space.vma_at(at.0).is_none() && self.memory_rlimits().space != u64::MAX
+    }
+
+    /// Brings in what else a process will touch that has just touched `at`, in a mapping that `then` has
+    /// not: the rest of the library, if it is one.
+    pub fn bring_in_new(&self, then: &Self, at: Gva, mem: &mut dyn UserMemory) {
+        let shows_file = |vma: &&Vma| matches!(vma.backing, Backing::File { .. });
+        let vma = self.space.vma_at(at.0).filter(shows_file);
+        if vma.is_some() && vma != then.space.vma_at(at.0) {
+            self.space.fill_new(&then.space, &self.files, mem);
+        }
+    }
+
     /// Replaces the input's bytes, in the buffer of the last ones. What the process already read
     /// or mapped does not change.
     pub fn set_input(&mut self, input: &[u8]) {
@@ -182,6 +213,11 @@ impl Process {
     #[must_use]
     pub fn wanted(&self) -> &MissingPaths {
         &self.wanted
+    }
+
+    /// Whether every call has a line.
+    pub(crate) const fn is_traced(&self) -> bool {
+        self.trace.is_some()
     }
 
     /// Whether something happens after a number of calls, or a time: calls made without the host

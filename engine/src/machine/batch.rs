@@ -113,6 +113,9 @@ pub struct BatchReport {
     pub news: Vec<u32>,
     /// What its exits were for.
     pub exits: ExitCounts,
+    /// Whether the agent has learned to do something by itself for which this batch had exits: it
+    /// says little of what the next one will cost.
+    pub has_learned: bool,
     /// Wall-clock time of the batch.
     pub duration: Duration,
     /// Whether the program wrote to the agent's memory, or jumped into its code, so that what the
@@ -134,7 +137,7 @@ impl BatchReport {
         self.news.clear();
         self.by_host.clear();
         self.exits.clear();
-        (self.duration, self.is_distrusted) = (Duration::ZERO, false);
+        (self.duration, self.has_learned, self.is_distrusted) = (Duration::ZERO, false, false);
     }
 }
 

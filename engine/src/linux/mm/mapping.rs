@@ -21,6 +21,10 @@ const EAGER_BYTES_MAX: u64 = 1 << 20;
 const EAGER_FILE_BYTES_MAX: u64 = 8 << 20;
 /// Pages mapped around a page that faulted; a power of two.
 const AROUND_PAGES: u64 = 64;
+/// New mappings that get all of their pages with the first one that is touched: pages of all of them
+/// together, and of each that shows no file.
+const NEW_PAGES_MAX: u64 = 256;
+const NEW_ANONYMOUS_PAGES: u64 = 4;
 /// The same for the stack, which grows by small steps.
 const AROUND_STACK_PAGES: u64 = 16;
 
@@ -276,6 +280,34 @@ impl AddressSpace {
         bring_in(vma, files, mem)
     }
 
+    /// Gives small mappings their pages, as far as they are not in `then`: a library that was just
+    /// mapped is used as a whole. Failing is no error: the first access tries again.
+    pub(crate) fn fill_new(&self, then: &Self, files: &Files, mem: &mut dyn UserMemory) {
+        let mut pages_left = NEW_PAGES_MAX;
+        for vma in self.vmas() {
+            let pages = vma.bytes() / PAGE;
+            let pages_max = match vma.backing {
+                Backing::File { .. } => AROUND_PAGES,
+                Backing::Anonymous | Backing::Heap => NEW_ANONYMOUS_PAGES,
+                Backing::Stack => 0,
+            };
+            let is_there = then.vma_at(vma.start) == Some(vma);
+            if is_there || vma.prot.is_empty() || pages > pages_max.min(pages_left) {
+                continue;
+            }
+            pages_left -= pages;
+            // Out of frames here only means that the pages come later, if at all.
+            let _ = self.fill(vma, files, mem);
+        }
+    }
+
+    /// Gives each small mapping that is not in `then` its pages now.
+    pub(crate) fn fill_small(&self, then: &Self, files: &Files, mem: &mut dyn UserMemory) {
+        for vma in self.vmas().iter().filter(|vma| then.vma_at(vma.start) != Some(vma)) {
+            self.fill_if_small(vma, files, mem);
+        }
+    }
+
     /// Gives `vma` its pages now if it is small and frames are plenty. Failing is no error: the
     /// first access tries again.
     pub(crate) fn fill_if_small(&self, vma: &Vma, files: &Files, mem: &mut dyn UserMemory) {
@@ -285,7 +317,11 @@ impl AddressSpace {
             Backing::Anonymous | Backing::Heap => EAGER_BYTES_MAX,
         };
         let bytes = vma.bytes();
-        if vma.prot.is_empty() || bytes > bytes_max || bytes / PAGE > mem.frames_free() / 4 {
+        if !mem.fills_at_once()
+            || vma.prot.is_empty()
+            || bytes > bytes_max
+            || bytes / PAGE > mem.frames_free() / 4
+        {
             return;
         }
         // Out of frames here only means that the pages come later, if at all.

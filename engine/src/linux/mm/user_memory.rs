@@ -93,6 +93,11 @@ pub trait UserMemory {
     /// Whether the page at `at` is present and allows `kind` at user privilege.
     fn allows(&self, at: Gva, kind: Access) -> bool;
 
+    /// Whether small mappings get their pages at once. Else they come with the first access.
+    fn fills_at_once(&self) -> bool {
+        true
+    }
+
     /// Frames that are still free, in pages.
     fn frames_free(&self) -> u64;
 }

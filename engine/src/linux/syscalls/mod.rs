@@ -23,6 +23,7 @@ pub(crate) mod path;
 pub(crate) mod pipe;
 pub(crate) mod poll;
 pub(crate) mod proc;
+pub(crate) mod repeat;
 pub(crate) mod residency;
 pub(crate) mod scheduling;
 pub(crate) mod shared_files;

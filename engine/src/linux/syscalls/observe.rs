@@ -57,7 +57,7 @@ fn observes_input(process: &Process, call: &SystemCall, mem: &dyn UserMemory) ->
 }
 
 /// A path in present memory; one in memory yet to be brought in holds no file's name.
-fn read_path<'a>(
+pub(crate) fn read_path<'a>(
     at: Gva,
     buffer: &'a mut [u8; PATH_MAX],
     mem: &dyn UserMemory,

@@ -134,7 +134,10 @@ impl ProcessDriver {
         let ProcessState { process, tables, .. } = &mut self.state;
         let mut pages = ProcessPages { memory: &mut hw.memory, tables };
         let mut cpu = ProgramCpu::new(&mut hw.vcpu, &self.extended, before);
-        let verdict = process.syscall(call, &mut pages, &mut cpu);
+        let verdict = match &mut self.call_log {
+            Some(log) => process.syscall(call, &mut log.record(&mut pages), &mut cpu),
+            None => process.syscall(call, &mut pages, &mut cpu),
+        };
         Ok(served(verdict, cpu.finish()?, rip))
     }
 

@@ -10,7 +10,7 @@ use crate::address::{Gpa, Gva};
 use crate::coverage::Breakpoints;
 use crate::coverage::comparisons::Compared;
 use crate::coverage::counts::PlaceHit;
-use crate::guest::process::agent::Agent;
+use crate::guest::process::agent::{Agent, CallLog};
 use crate::guest::process::detours::Detours;
 use crate::linux::cpu::ExtendedLayout;
 use crate::linux::process::Process;
@@ -64,6 +64,8 @@ pub(crate) struct ProcessDriver {
     pub(super) elsewhere: Option<Elsewhere>,
     /// Page-table entries that the guest was told to write, until an exit shows that it has.
     pub(super) stale: Vec<Gpa>,
+    /// Where the next system call's use of memory is written down.
+    pub(super) call_log: Option<CallLog>,
     /// What runs batches, once there was one.
     pub(super) agent: Option<Box<Agent>>,
     /// The machine stands under the agent's page tables.
@@ -120,6 +122,7 @@ impl ProcessDriver {
             debug_exception: false,
             elsewhere: None,
             stale: Vec::new(),
+            call_log: None,
             agent: None,
             under_agent: false,
             detours: None,

@@ -76,6 +76,8 @@ pub(super) const HOT: Part = Part::new(0x7000, 0x1_9000);
 pub(super) const INPUTS: Part = Part::new(0x2_0000, 0x1_0000);
 /// Code that takes the place of SYSCALL instructions; mapped where the program can reach it.
 pub(super) const TRAMPOLINES: Part = Part::new(0x3_0000, 0x4000);
+/// Answers that the shim repeats.
+pub(super) const MEMO: Part = Part::new(0x4_0000, 0x8_0000);
 /// The inputs' bytes.
 pub(super) const INPUT_BYTES: Part = Part::new(0x10_0000, 0x80_0000);
 /// Pristine copies of the hot pages.
@@ -121,6 +123,8 @@ pub(super) mod facts {
     pub(in super::super) const OUTPUTS: u64 = 200;
     /// A bit for each exit status with which an exit is the host's; 32 bytes.
     pub(in super::super) const EXITS: u64 = 208;
+    /// How often in this run the host mapped pages, or may have; u64.
+    pub(in super::super) const MAPPED: u64 = 240;
     /// The shim's memory as each run starts with it.
     pub(in super::super) const SHIM: u64 = 0x200;
     /// `struct stat` of the input, standard output and standard error.
@@ -181,14 +185,69 @@ pub(super) mod shim {
     /// The cookie plus every other word of the shim's memory; u64.
     pub(in super::super) const SUM: u64 = 24;
     /// Bytes of the input's path, with its NUL, as long as the path leads to the input; else 0;
-    /// u64. The next word is not used.
+    /// u64.
     pub(in super::super) const PATH: u64 = 32;
+    /// The process's state in `memo`; u64.
+    pub(in super::super) const MEMO: u64 = 40;
     /// Descriptors: kind (u32), whether `exec` closes it (u32), and position (u64).
     pub(in super::super) const FDS: u64 = 48;
     /// Descriptors that the shim knows.
     pub(in super::super) const FDS_MAX: u64 = 8;
+    /// The process's clock when the count of system calls was 0, and how much of it the process had
+    /// waited; nanoseconds, u64 each.
+    pub(in super::super) const CLOCK: u64 = FDS + FDS_MAX * 16;
+    pub(in super::super) const IDLE: u64 = CLOCK + 8;
+    /// What [`MAPPED`](super::facts::MAPPED) was when the process got its last new mapping at an address
+    /// that it did not choose; u64. The next word is not used.
+    pub(in super::super) const FRESH: u64 = IDLE + 8;
     /// Length.
-    pub(in super::super) const BYTES: u64 = FDS + FDS_MAX * 16;
+    pub(in super::super) const BYTES: u64 = FRESH + 16;
+}
+
+/// Offsets in [`MEMO`], in bytes, and within an edge, in words.
+pub(super) mod memo {
+    /// States, and edges between them.
+    pub(in super::super) const STATES_MAX: usize = 512;
+    pub(in super::super) const EDGES_MAX: usize = 256;
+    /// Descriptors of the shim that an edge changes.
+    pub(in super::super) const CHANGED_MAX: usize = 2;
+    /// The address of each state's first edge; 0 for none; u64.
+    pub(in super::super) const STATES: u64 = 0;
+    pub(in super::super) const EDGES: u64 = 0x1000;
+    pub(in super::super) const EDGE_WORDS: usize = 64;
+    /// Bytes that edges compare and write.
+    pub(in super::super) const POOL: u64 = EDGES + (EDGES_MAX * EDGE_WORDS * 8) as u64;
+    pub(in super::super) const POOL_BYTES: u64 = super::MEMO.bytes - POOL;
+    /// In `FLAGS`: the edge holds while the host has mapped nothing in this run.
+    pub(in super::super) const IF_UNMAPPED: u64 = 1;
+    /// It holds while the host has mapped nothing since the last new mapping.
+    pub(in super::super) const IF_FRESH: u64 = 2;
+    /// It holds no more.
+    pub(in super::super) const NEVER: u64 = 4;
+    /// It is a new mapping.
+    pub(in super::super) const MAPS: u64 = 8;
+
+    /// The address of the state's next edge, or 0.
+    pub(in super::super) const NEXT: usize = 0;
+    /// The call's number, how many arguments matter, and all six.
+    pub(in super::super) const NR: usize = 1;
+    pub(in super::super) const ARGC: usize = 2;
+    pub(in super::super) const ARGS: usize = 3;
+    /// When it holds, and whether it is a new mapping.
+    pub(in super::super) const FLAGS: usize = 9;
+    /// The kinds of the shim's descriptors.
+    pub(in super::super) const KINDS: usize = 10;
+    /// Three pieces of memory that must hold certain bytes: address, length, where the bytes are.
+    pub(in super::super) const READS: usize = 18;
+    /// Three pieces that are written, likewise.
+    pub(in super::super) const WRITES: usize = 27;
+    /// What the call returns.
+    pub(in super::super) const VALUE: usize = 36;
+    /// The state after it, and what the shim's sum grows by.
+    pub(in super::super) const TARGET: usize = 37;
+    pub(in super::super) const SUM: usize = 38;
+    /// Where the shim keeps the kind of a descriptor that changes, and the kind; twice.
+    pub(in super::super) const CHANGED: usize = 39;
 }
 
 #[cfg(test)]
@@ -206,6 +265,7 @@ mod tests {
             HOT,
             INPUTS,
             TRAMPOLINES,
+            MEMO,
             INPUT_BYTES,
             SOURCE,
             TABLES,
@@ -221,4 +281,6 @@ mod tests {
     const _: () = assert!(facts::PATH + facts::PATH_BYTES <= facts::CLASSES);
     const _: () = assert!(facts::MAPS + (facts::MAPS_MAX + 1) * facts::MAP_ENTRY <= FACTS.bytes);
     const _: () = assert!(facts::SHIM + shim::BYTES <= facts::STAT && state::END < STATE.bytes);
+    const _: () = assert!(memo::CHANGED + memo::CHANGED_MAX * 2 <= memo::EDGE_WORDS);
+    const _: () = assert!(memo::STATES_MAX as u64 * 8 <= memo::EDGES);
 }

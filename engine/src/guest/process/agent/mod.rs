@@ -14,14 +14,17 @@ mod code;
 mod hot;
 mod layout;
 mod maps;
+mod memo;
 mod shim;
 mod syscall_patches;
 
 pub(crate) use code::AgentExit;
 pub(crate) use layout::{BATCH_BYTES_MAX, BATCH_MAX, INPUT_ALIGN};
 pub(crate) use maps::MAPS_MAX;
+pub(crate) use memo::CallLog;
 
 use crate::address::{Gpa, Gva, PAGE_SIZE, Pfn};
+use crate::guest::process::pages::ProcessPages;
 use crate::guest::process::trap;
 use crate::guest::process::trap::engine_va;
 use crate::linux::abi::syscall::{SYSCALL_BYTES, SystemCall};
@@ -33,9 +36,10 @@ use crate::paging::{Frames, Tables, TablesError, leaf_entry};
 use hot::{HotPage, HotPages};
 use kvm_bindings::kvm_regs;
 use layout::{
-    CODE, FACTS, GATE_CODE, HASH_FACTOR, HOT, INPUT_BYTES, INPUTS, Part, SOURCE, STATE, STATUS,
-    TABLES, facts, state,
+    CODE, FACTS, GATE_CODE, HASH_FACTOR, HOT, INPUT_BYTES, INPUTS, MEMO, Part, SOURCE, STATE,
+    STATUS, TABLES, facts, state,
 };
+use memo::{Made, Memo, OFF, ROOT};
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Range;
@@ -137,6 +141,15 @@ pub(crate) struct Agent {
     /// Entries of pages that are no longer hot; kept for its capacity.
     cold: Vec<Gpa>,
     patches: SyscallPatches,
+    memo: Memo,
+    /// The shim's memory as the program left it when the host was needed last.
+    live: shim::Words,
+    /// The call that the host serves, if it may be repeated.
+    made: Option<Made>,
+    /// Kept for its capacity.
+    log: CallLog,
+    /// How often pages were mapped in this run.
+    mapped: u64,
     /// The first run of the batch shows its system calls to the host.
     is_learning: bool,
 }
@@ -179,7 +192,7 @@ impl Agent {
         memory.write_unmarked(HOT.gpa(0), &[0; layout::HOT_ENTRY as usize])?;
         let user_slot = memory.layout().position(|slot| slot.start == trap::USER_BASE);
         let cookie = RandomState::new().build_hasher().finish();
-        let pristine = shim::export(process, cookie, true);
+        let pristine = shim::export(process, cookie, true, (ROOT, 0));
         let agent = Self {
             tables: guarded,
             baseline,
@@ -193,6 +206,11 @@ impl Agent {
             told: without_size(process),
             cold: Vec::new(),
             patches: SyscallPatches::default(),
+            memo: Memo::default(),
+            live: pristine,
+            made: None,
+            log: CallLog::default(),
+            mapped: 0,
             is_learning: false,
         };
         agent.write_facts(memory, process, config)?;
@@ -259,6 +277,7 @@ impl Agent {
         memory.write_unmarked(FACTS.gpa(facts::EXITS), &to_host.exits.0)?;
         let outputs = u32::from(to_host.outputs).to_le_bytes();
         memory.write_unmarked(FACTS.gpa(facts::OUTPUTS), &outputs)?;
+        self.set_mapped(memory, false)?;
         self.set_count(memory, count as u32)?;
         self.set_touched(memory, self.is_learning)
     }
@@ -276,7 +295,35 @@ impl Agent {
             self.note_call(number, ret);
             write_words(memory, FACTS.gpa(facts::SHIM), &self.pristine)?;
         }
+        self.made = None;
+        self.set_mapped(memory, false)?;
         self.set_touched(memory, false)
+    }
+
+    /// Tells the shim that pages were `mapped`, or that none were in this run.
+    ///
+    /// # Errors
+    /// The agent's memory is missing.
+    pub(crate) fn set_mapped(
+        &mut self,
+        memory: &mut GuestMemory,
+        mapped: bool,
+    ) -> Result<(), OutOfRam> {
+        self.mapped = if mapped { self.mapped + 1 } else { 0 };
+        write_words(memory, FACTS.gpa(facts::MAPPED), &[self.mapped])
+    }
+
+    /// Whether the shim has learned since this was asked last to answer a call by itself.
+    pub(crate) fn take_has_learned(&mut self) -> bool {
+        self.memo.take_has_grown()
+    }
+
+    /// Pages were mapped that stay.
+    ///
+    /// # Errors
+    /// The agent's memory is missing.
+    pub(crate) fn pages_were_added(&mut self, memory: &mut GuestMemory) -> Result<(), OutOfRam> {
+        self.memo.pages_were_added(memory)
     }
 
     /// Notes a system call that returns to `ret`, in case that its instruction can be replaced.
@@ -449,12 +496,126 @@ impl Agent {
     /// Tells `process` what the shim did since the last import; `false` when the shim's memory is
     /// not as the shim left it.
     #[must_use]
-    pub(crate) fn import(&self, memory: &GuestMemory, process: &mut Process) -> bool {
+    pub(crate) fn import(&mut self, memory: &GuestMemory, process: &mut Process) -> bool {
         let Some(words) = self.shim_words(memory) else { return false };
         if !shim::is_whole(&words, self.cookie) {
             return false;
         }
-        words == self.exported || shim::import(process, &words, &self.exported).is_ok()
+        self.live = words;
+        if words == self.exported {
+            return true;
+        }
+        let Some((made, then)) = self.memo.follow(process, &words, &self.exported) else {
+            return false;
+        };
+        shim::import(process, &words, &then, made).is_ok()
+    }
+
+    /// Whether the program made calls that the host has not made, but that are in the process's
+    /// state: a fault may depend on them.
+    #[must_use]
+    pub(crate) fn is_ahead(&self, memory: &GuestMemory) -> bool {
+        let at = |words: &shim::Words| words[shim::word(layout::shim::MEMO)];
+        memory.read_u64(STATE.gpa(state::SHIM + layout::shim::MEMO)) != Ok(at(&self.exported))
+    }
+
+    /// The process is in a state that no call has led to: a handler runs.
+    ///
+    /// # Errors
+    /// The agent's memory is missing.
+    pub(crate) fn lose_state(&mut self, memory: &mut GuestMemory) -> Result<(), OutOfRam> {
+        self.set_mapped(memory, true)?;
+        // Whoever wrote to the shim's memory is found by its sum, later.
+        if let Some(words) = self.shim_words(memory).filter(|w| shim::is_whole(w, self.cookie)) {
+            self.exported[shim::word(layout::shim::MEMO)] = OFF;
+            let words = shim::in_state(&words, OFF, self.cookie);
+            write_words(memory, STATE.gpa(state::SHIM), &words)?;
+        }
+        Ok(())
+    }
+
+    /// The host is about to serve `call`, everything being imported: what it does shall be written
+    /// down, if anything.
+    #[must_use]
+    pub(crate) fn begin_call(
+        &mut self,
+        call: &SystemCall,
+        process: &Process,
+        pages: &ProcessPages<'_>,
+    ) -> Option<CallLog> {
+        let state = self.live[shim::word(layout::shim::MEMO)];
+        self.made = None;
+        // A trace would lack what the shim answers.
+        if state == OFF || process.counts_calls() || process.is_traced() {
+            return None;
+        }
+        let repeatable = process.repeatable(call, pages)?;
+        self.made = Some(Made { state, call: *call, repeatable, before: self.live });
+        let mut log = std::mem::take(&mut self.log);
+        log.begin(repeatable.path.and_then(|index| call.args.get(index).copied()));
+        Some(log)
+    }
+
+    /// The call has been served and returned `value`; `log` is what was written down. Tells the shim
+    /// what `process` is like now.
+    ///
+    /// # Errors
+    /// The agent's memory is missing.
+    pub(crate) fn end_call(
+        &mut self,
+        memory: &mut GuestMemory,
+        process: &Process,
+        log: Option<CallLog>,
+        value: u64,
+    ) -> Result<(), OutOfRam> {
+        let state = match (self.made.take(), log) {
+            (Some(made), Some(log)) => {
+                if !log.is_plain() {
+                    self.set_mapped(memory, true)?;
+                }
+                if memo::new_mapping(&made.call, value).is_some() {
+                    // One that has its pages at once is never as new as the next count.
+                    self.live[shim::word(layout::shim::FRESH)] =
+                        if log.is_plain() { self.mapped } else { u64::MAX };
+                }
+                let after = self.words_of(process, made.state);
+                if made.repeatable.answer {
+                    self.patches.note(self.ret(memory)?.wrapping_sub(SYSCALL_BYTES));
+                }
+                let state = self.memo.served(memory, &made, &log, value, &after)?;
+                self.log = log;
+                state
+            }
+            _ => {
+                self.set_mapped(memory, true)?;
+                OFF
+            }
+        };
+        self.export(memory, process, state)
+    }
+
+    fn ret(&self, memory: &GuestMemory) -> Result<u64, OutOfRam> {
+        memory.read_u64(STATE.gpa(state::RET))
+    }
+
+    /// What the shim may know of `process` in `memo`'s state `state`.
+    fn words_of(&self, process: &Process, state: u64) -> shim::Words {
+        let told = without_size(process);
+        let input_as_told = told.is_some() && told == self.told;
+        let fresh = self.live[shim::word(layout::shim::FRESH)];
+        shim::export(process, self.cookie, input_as_told, (state, fresh))
+    }
+
+    /// Tells the shim what `process` is like now, all that the program did being imported.
+    ///
+    /// # Errors
+    /// The agent's memory is missing.
+    pub(crate) fn export_again(
+        &mut self,
+        memory: &mut GuestMemory,
+        process: &Process,
+    ) -> Result<(), OutOfRam> {
+        self.export(memory, process, self.live[shim::word(layout::shim::MEMO)])
     }
 
     fn shim_words(&self, memory: &GuestMemory) -> Option<shim::Words> {
@@ -471,14 +632,13 @@ impl Agent {
     ///
     /// # Errors
     /// The agent's memory is missing.
-    pub(crate) fn export(
+    fn export(
         &mut self,
         memory: &mut GuestMemory,
         process: &Process,
+        state: u64,
     ) -> Result<(), OutOfRam> {
-        let told = without_size(process);
-        let input_as_told = told.is_some() && told == self.told;
-        self.exported = shim::export(process, self.cookie, input_as_told);
+        self.exported = self.words_of(process, state);
         write_words(memory, STATE.gpa(state::SHIM), &self.exported)
     }
 
@@ -594,7 +754,7 @@ fn map(memory: &mut GuestMemory, tables: &mut Tables) -> Result<(), TablesError>
         })
     };
     map(CODE, false, true)?;
-    for part in [FACTS, HOT, INPUTS, INPUT_BYTES, SOURCE] {
+    for part in [FACTS, HOT, INPUTS, MEMO, INPUT_BYTES, SOURCE] {
         map(part, false, false)?;
     }
     for part in [STATE, STATUS] {

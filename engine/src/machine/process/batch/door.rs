@@ -76,6 +76,7 @@ impl ProcessDriver {
         };
         let ended = run.run();
         run.parts.watchdog.disarm();
+        run.report.has_learned = run.agent.take_has_learned();
         let BatchRun { driver, agent, .. } = run;
         driver.agent = Some(agent);
         ended

@@ -30,11 +30,17 @@ impl BatchRun<'_, '_> {
         if self.agent.contains(frame.rip) && !in_shim {
             return self.lost();
         }
-        if self.current()?.is_none() {
+        if self.current()?.is_none() || !self.catch_up()? {
             return self.lost();
         }
+        let counts_growth = self.driver.state.process.counts_growth(Gva(at));
         match self.resolve(Gva(at), access)? {
+            // The shim is on its way to a state.
+            FaultAction::Retry if counts_growth && in_shim => self.over(None),
             FaultAction::Retry => {
+                if counts_growth {
+                    self.agent.lose_state(&mut self.parts.hw.memory)?;
+                }
                 self.report.exits.page_faults += 1;
                 self.driver.resume(self.parts.hw, *back)?;
                 Ok(Next::Go)
@@ -61,7 +67,10 @@ impl BatchRun<'_, '_> {
             Flow::Stop(Stop::Ended(outcome)) => self.ended(outcome),
             Flow::Stop(Stop::OffDetours) => self.over(None),
             Flow::Stop(Stop::Snapshot) => Err(NO_POINT),
-            Flow::Continue | Flow::Interrupted if self.goes_on_elsewhere() => Ok(Next::Go),
+            Flow::Continue | Flow::Interrupted if self.goes_on_elsewhere() => {
+                self.agent.lose_state(&mut self.parts.hw.memory)?;
+                Ok(Next::Go)
+            }
             Flow::Continue | Flow::Interrupted => self.over(None),
         }
     }
@@ -102,8 +111,19 @@ impl BatchRun<'_, '_> {
         if stays && verdict == FaultAction::Retry && tables.all_mapped(&hw.memory, is_zero)? {
             tables.keep_mapped(&mut hw.memory)?;
             self.agent.baseline = tables.clone();
+            self.agent.pages_were_added(&mut hw.memory)?;
         } else {
-            self.agent.set_touched(&mut self.parts.hw.memory, true)?;
+            if verdict == FaultAction::Retry {
+                let CallContext { process, tables, memory } = self.driver.split(self.parts.hw);
+                process.bring_in_new(
+                    &self.parts.then.process,
+                    at,
+                    &mut ProcessPages { memory, tables },
+                );
+            }
+            let memory = &mut self.parts.hw.memory;
+            self.agent.set_touched(memory, true)?;
+            self.agent.set_mapped(memory, true)?;
         }
         Ok(verdict)
     }

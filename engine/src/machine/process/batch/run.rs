@@ -6,11 +6,13 @@ use super::parts::{self, BatchParts, mark_hot, undo};
 use crate::arch::exception as vector;
 use crate::guest::process::agent::{Agent, AgentExit, CodeAround, ToHost};
 use crate::guest::process::detours::Detours;
+use crate::guest::process::pages::ProcessPages;
+use crate::linux::abi::syscall::SystemCall;
 use crate::machine::batch::{Batch, BatchOptions, BatchReport, BlockHit};
 use crate::machine::ending::ending;
 use crate::machine::error::MachineError;
 use crate::machine::flow::{Flow, Stop};
-use crate::machine::process::driver::{Elsewhere, ProcessDriver};
+use crate::machine::process::driver::{CallContext, Elsewhere, ProcessDriver};
 use crate::machine::process::exception::{Exception, Taken, take_exception};
 use crate::machine::process::exits::{ProgramExit, next_exit, poked};
 use crate::machine::process::state::ProcessState;
@@ -274,9 +276,24 @@ impl BatchRun<'_, '_> {
         self.ended(Outcome::TimedOut)
     }
 
+    /// Makes the calls that the program made without the host, if the process's state depends on
+    /// them; false when the program has written to the agent's memory.
+    pub(super) fn catch_up(&mut self) -> Result<bool, MachineError> {
+        let memory = &mut self.parts.hw.memory;
+        if !self.agent.is_ahead(memory) {
+            return Ok(true);
+        }
+        let process = &mut self.driver.state.process;
+        if !self.agent.import(memory, process) {
+            return Ok(false);
+        }
+        self.agent.export_again(memory, process)?;
+        Ok(true)
+    }
+
     pub(super) fn system_call(&mut self) -> Result<Next, MachineError> {
         let Some(index) = self.current()? else { return self.lost() };
-        let BatchParts { hw, .. } = &mut self.parts;
+        let BatchParts { hw, then, .. } = &mut self.parts;
         if !self.agent.import(&hw.memory, &mut self.driver.state.process) {
             return self.lost();
         }
@@ -288,11 +305,22 @@ impl BatchRun<'_, '_> {
         let regs = *hw.vcpu.regs();
         self.agent.note_call(regs.rax, regs.rcx);
         self.report.exits.add_calls(regs.rax, 1);
-        match self.driver.system_call(hw)? {
+        let call = SystemCall {
+            nr: regs.rax,
+            args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
+        };
+        let CallContext { process, tables, memory } = self.driver.split(hw);
+        let mut pages = ProcessPages { memory, tables };
+        process.settle_pages(&then.process, &call, &mut pages);
+        self.driver.call_log = self.agent.begin_call(&call, process, &pages);
+        let flow = self.driver.system_call(hw);
+        let log = self.driver.call_log.take();
+        match flow? {
             Flow::Stop(Stop::Ended(outcome)) => self.ended(outcome),
             Flow::Stop(Stop::OffDetours) => self.over(None),
             Flow::Stop(Stop::Snapshot) => Err(NO_POINT),
             Flow::Continue | Flow::Interrupted => {
+                let log = log.filter(|_| self.driver.elsewhere.is_none());
                 if !self.goes_on_elsewhere() || !self.driver.are_detours_held() {
                     return self.over(None);
                 }
@@ -301,7 +329,9 @@ impl BatchRun<'_, '_> {
                 if self.agent.collides(regs.rax, memory, tables, process) {
                     return self.over(None);
                 }
-                self.agent.export(memory, &self.driver.state.process)?;
+                let value = self.parts.hw.vcpu.regs().rax;
+                let memory = &mut self.parts.hw.memory;
+                self.agent.end_call(memory, &self.driver.state.process, log, value)?;
                 Ok(Next::Go)
             }
         }
@@ -344,6 +374,9 @@ impl BatchRun<'_, '_> {
         if self.is_moved_code(rip) {
             return self.over(None);
         }
+        if !self.catch_up()? {
+            return self.lost();
+        }
         let BatchParts { hw, patches, .. } = &mut self.parts;
         match self.driver.exception(hw, patches, &exception)? {
             Flow::Stop(Stop::Ended(outcome)) => return self.ended(outcome),
@@ -356,6 +389,7 @@ impl BatchRun<'_, '_> {
             if !self.goes_on_elsewhere() {
                 return self.over(None);
             }
+            self.agent.lose_state(&mut self.parts.hw.memory)?;
         }
         let hits = self.driver.hits.len() as u64;
         self.exits.hits += hits;

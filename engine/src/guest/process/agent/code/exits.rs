@@ -66,8 +66,10 @@ pub(super) struct Labels {
     pub(super) shim: CodeLabel,
     /// Back to the program, with RAX.
     pub(super) back: CodeLabel,
-    /// To the host, as if the shim had not been there.
+    /// To where answers are repeated, with all registers but RCX and R11 as the program had them.
     pub(super) forward: CodeLabel,
+    /// To the host, as if the shim had not been there.
+    pub(super) to_host: CodeLabel,
     pub(super) run_end: CodeLabel,
 }
 
@@ -80,6 +82,7 @@ impl Labels {
             shim: label(),
             back: label(),
             forward: label(),
+            to_host: label(),
             run_end: label(),
         }
     }

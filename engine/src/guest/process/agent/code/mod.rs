@@ -5,8 +5,10 @@
 //! everything it does the host could do, only later.
 
 mod asm;
+mod clock;
 mod compare;
 mod exits;
+mod memo;
 mod services;
 
 pub(crate) use exits::AgentExit;
@@ -223,7 +225,7 @@ fn run_end(asm: &mut Asm, labels: &mut Labels) -> Emit {
 
 #[cfg(test)]
 mod tests {
-    use super::super::layout::{GATE_CODE, STATUS};
+    use super::super::layout::{GATE_CODE, MEMO, STATUS};
     use super::*;
     use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
@@ -248,7 +250,7 @@ mod tests {
                 }
                 let address = instruction.memory_displacement64();
                 let xsave = trap::engine_va(trap::XSAVE_AREA).0;
-                let known = [FACTS, STATE, STATUS, HOT, INPUTS, CODE];
+                let known = [FACTS, STATE, STATUS, HOT, INPUTS, MEMO, CODE];
                 assert!(
                     address == xsave || known.iter().any(|part| part.contains(address)),
                     "{instruction} at {:#x}",

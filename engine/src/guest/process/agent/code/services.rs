@@ -5,10 +5,12 @@
 
 use super::super::layout::{BATCH_MAX, FACTS, HASH_FACTOR, STATE, STATUS, facts, shim, state};
 use super::super::shim::{
-    CLOSE_ON_EXEC, FREE, INPUT, OUTPUT_MAX, STAT, STATX, STDERR, STDOUT, Told,
+    FLAGS, FLAGS_SHIFT, FREE, INPUT, OUTPUT_MAX, STAT, STATX, STDERR, STDOUT, Told,
 };
 use super::asm::{Asm, Emit};
+use super::clock::{clock_gettime, gettimeofday, time};
 use super::exits::{AgentExit, Labels, exit_address};
+use super::memo::answer;
 use crate::guest::process::trap;
 use crate::linux::abi::syscall::TRANSFER_BYTES_MAX;
 use iced_x86::Code;
@@ -18,7 +20,7 @@ use iced_x86::code_asm::*;
 type Service = (i64, fn(&mut Asm, &Labels) -> Emit);
 
 /// What the shim serves, the most frequent first.
-const SERVICES: [Service; 11] = [
+const SERVICES: [Service; 14] = [
     (libc::SYS_read, read),
     (libc::SYS_exit_group, exit),
     (libc::SYS_write, write),
@@ -30,6 +32,9 @@ const SERVICES: [Service; 11] = [
     (libc::SYS_pread64, read_at),
     (libc::SYS_close, close),
     (libc::SYS_ioctl, ioctl),
+    (libc::SYS_clock_gettime, clock_gettime),
+    (libc::SYS_gettimeofday, gettimeofday),
+    (libc::SYS_time, time),
 ];
 
 /// Whether the shim serves calls with this number, if it can.
@@ -49,7 +54,11 @@ pub(super) fn dispatch(asm: &mut Asm, labels: &mut Labels) -> Emit {
         asm.code.je(place)?;
         places.push(place);
     }
-    asm.code.set_label(&mut labels.forward)?;
+    answer(asm, labels)?;
+    asm.code.set_label(&mut labels.to_host)?;
+    asm.load(rax, STATE.va(state::RAX))?;
+    asm.load(rdi, STATE.va(state::RDI))?;
+    asm.load(rsi, STATE.va(state::RSI))?;
     // Where SYSCALL would leave it, but for moved code, to which the host has to return.
     asm.load(rcx, STATE.va(state::RESUME))?;
     asm.load(r11, STATE.va(state::FLAGS))?;
@@ -107,7 +116,7 @@ fn known_only(asm: &mut Asm, labels: &Labels) -> Emit {
 
 /// To the host when the address in `register` is one of the engine's, where a system call
 /// finds nothing.
-fn not_the_engines(asm: &mut Asm, labels: &Labels, register: AsmRegister64) -> Emit {
+pub(super) fn not_the_engines(asm: &mut Asm, labels: &Labels, register: AsmRegister64) -> Emit {
     asm.code.mov(r11, register)?;
     asm.code.shr(r11, 39)?;
     asm.code.cmp(r11, (trap::ENGINE_BASE >> 39) as i32)?;
@@ -268,7 +277,7 @@ fn open(asm: &mut Asm, labels: &Labels) -> Emit {
     let (mut next, mut found) = (asm.code.create_label(), asm.code.create_label());
     asm.code.cmp(edi, libc::AT_FDCWD)?;
     asm.code.jne(labels.forward)?;
-    asm.code.test(edx, !libc::O_CLOEXEC as u32)?;
+    asm.code.test(edx, !FLAGS as u32)?;
     asm.code.jne(labels.forward)?;
     input_path_only(asm, labels)?;
     // The lowest descriptor that is free.
@@ -284,9 +293,8 @@ fn open(asm: &mut Asm, labels: &Labels) -> Emit {
     asm.code.jmp(labels.forward)?;
     asm.code.set_label(&mut found)?;
     asm.code.mov(eax, r11d)?;
-    // O_CLOEXEC becomes CLOSE_ON_EXEC.
     asm.code.mov(r11d, edx)?;
-    asm.code.shl(r11, CLOSE_ON_EXEC.trailing_zeros() - libc::O_CLOEXEC.trailing_zeros())?;
+    asm.code.shl(r11, FLAGS_SHIFT)?;
     asm.code.or(r11, INPUT as i32)?;
     asm.code.mov(qword_ptr(rcx), r11)?;
     asm.code.sub(r11, FREE as i32)?;
