@@ -312,7 +312,7 @@ fn is_fine(told: &Option<Outcome>) -> bool {
 const INDEX: u64 = 8;
 
 /// Offsets of words that the agent sets before it uses them.
-const SCRATCH: std::ops::Range<u64> = 24..128;
+const SCRATCH: std::ops::Range<u64> = 24..176;
 
 #[test]
 fn a_program_whose_exits_never_end_times_out() {

@@ -25,6 +25,8 @@ static uint64_t hash = 14695981039346656037u;
 static char *mappings[MAPPINGS];
 static int mapped;
 static volatile int signals;
+/* How far down the stack calls are made. */
+static int depth;
 /* Too large to be there before it is touched. */
 static char lazy[8 << 20];
 
@@ -184,6 +186,7 @@ static void one(unsigned char what) {
     case 'P': maps(); break;
     case 'L': library(0); break;
     case 'W': library(1); break;
+    case 'A': depth = (depth + 1) % 4; break;
     case 'j': note(lazy[6 << 20]++); break;
     case 'J': note(open("made", O_RDWR | O_CREAT, 0600)); break;
     /* Where the next mapping will be, or the last one was. */
@@ -194,10 +197,19 @@ static void one(unsigned char what) {
     mix(text, sizeof text);
 }
 
+static __attribute__((noinline)) void deeper(int levels, unsigned char what) {
+    volatile char room[80] = {what};
+    if (levels == 0)
+        one(what);
+    else
+        deeper(levels - 1, room[0]);
+    room[1] = 0;
+}
+
 int main(void) {
     ssize_t length = read(0, input, sizeof input);
     for (ssize_t at = 0; at < length; at++)
-        one(input[at]);
+        deeper(depth, input[at]);
     note(signals);
     _exit(hash >> 32 & 0xff);
 }

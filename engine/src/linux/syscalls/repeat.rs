@@ -28,6 +28,9 @@ enum Changes {
 pub(crate) struct Repeatable {
     /// How many of its arguments matter, from the first on.
     pub(crate) args: usize,
+    /// Which arguments are addresses of memory that the call reads or writes, bit by bit: what is there
+    /// matters, not where it is.
+    pub(crate) pointers: u8,
     /// Which argument is a path, of which nothing past its NUL matters.
     pub(crate) path: Option<usize>,
     /// Whether its answer is always the same, not only the state after it: it tells no time.
@@ -40,11 +43,16 @@ const ERROR_MAX: u64 = 4095;
 
 impl Repeatable {
     const fn new(args: usize, changes: Changes) -> Self {
-        Self { args, path: None, answer: true, changes }
+        Self { args, pointers: 0, path: None, answer: true, changes }
     }
 
     const fn of_path(args: usize, path: usize, changes: Changes) -> Self {
-        Self { path: Some(path), ..Self::new(args, changes) }
+        Self { path: Some(path), pointers: 1 << path, ..Self::new(args, changes) }
+    }
+
+    /// With memory at these arguments, too.
+    const fn at(self, pointers: u8) -> Self {
+        Self { pointers: self.pointers | pointers, ..self }
     }
 
     /// Whether the call, which returned `value`, has left the process's state alone, but for the
@@ -78,25 +86,26 @@ fn of_files(process: &Process, call: &SystemCall, mem: &dyn UserMemory) -> Optio
         opened.then_some(Repeatable::of_path(at + 2, at, UnlessItFails))
     };
     match call.nr as i64 {
-        libc::SYS_read | libc::SYS_lseek | libc::SYS_getdents64 => {
-            reads(Repeatable::new(3, UnlessItFails))
-        }
-        libc::SYS_pread64 | libc::SYS_fadvise64 => reads(Repeatable::new(4, Never)),
+        libc::SYS_read | libc::SYS_getdents64 => reads(Repeatable::new(3, UnlessItFails).at(0b10)),
+        libc::SYS_lseek => reads(Repeatable::new(3, UnlessItFails)),
+        libc::SYS_pread64 => reads(Repeatable::new(4, Never).at(0b10)),
+        // Does nothing, to whatever file.
+        libc::SYS_fadvise64 => Some(Repeatable::new(4, Never)),
         libc::SYS_close => reads(Repeatable::new(1, Perhaps)),
-        libc::SYS_fstat => reads(Repeatable::new(2, Never)),
+        libc::SYS_fstat => reads(Repeatable::new(2, Never).at(0b10)),
         libc::SYS_open => opens(Fd::CWD, 0, b),
         libc::SYS_openat => opens(Fd::from_register(a), 1, c),
-        libc::SYS_stat | libc::SYS_lstat | libc::SYS_access => {
-            Some(Repeatable::of_path(2, 0, Never))
+        libc::SYS_access => Some(Repeatable::of_path(2, 0, Never)),
+        libc::SYS_stat | libc::SYS_lstat => Some(Repeatable::of_path(2, 0, Never).at(0b10)),
+        libc::SYS_newfstatat | libc::SYS_readlinkat => {
+            Some(Repeatable::of_path(4, 1, Never).at(0b100))
         }
-        libc::SYS_newfstatat | libc::SYS_readlinkat | libc::SYS_faccessat2 => {
-            Some(Repeatable::of_path(4, 1, Never))
-        }
+        libc::SYS_faccessat2 => Some(Repeatable::of_path(4, 1, Never)),
         libc::SYS_faccessat => Some(Repeatable::of_path(3, 1, Never)),
-        libc::SYS_statx => Some(Repeatable::of_path(5, 1, Never)),
-        libc::SYS_readlink => Some(Repeatable::of_path(3, 0, Never)),
+        libc::SYS_statx => Some(Repeatable::of_path(5, 1, Never).at(0b1_0000)),
+        libc::SYS_readlink => Some(Repeatable::of_path(3, 0, Never).at(0b10)),
         libc::SYS_chdir => Some(Repeatable::of_path(1, 0, UnlessItFails)),
-        libc::SYS_getcwd => Some(Repeatable::new(2, Never)),
+        libc::SYS_getcwd => Some(Repeatable::new(2, Never).at(0b1)),
         libc::SYS_fcntl => match b as i32 {
             libc::F_GETFD | libc::F_GETFL => Some(Repeatable::new(2, Never)),
             libc::F_SETFD | libc::F_SETFL | libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => {
@@ -105,7 +114,7 @@ fn of_files(process: &Process, call: &SystemCall, mem: &dyn UserMemory) -> Optio
             _ => None,
         },
         libc::SYS_ioctl if matches!(u64::from(b as u32), libc::TCGETS | libc::TIOCGWINSZ) => {
-            Some(Repeatable::new(3, Never))
+            Some(Repeatable::new(3, Never).at(0b100))
         }
         _ => None,
     }
@@ -118,6 +127,7 @@ fn of_itself(call: &SystemCall) -> Option<Repeatable> {
     let unless = |pointer: u64| if pointer == 0 { Never } else { Perhaps };
     let of_time = |args| Some(Repeatable { answer: false, ..Repeatable::new(args, Never) });
     let repeatable = |args, changes| Some(Repeatable::new(args, changes));
+    let of_memory = |args, changes, pointers| Some(Repeatable::new(args, changes).at(pointers));
     match call.nr as i64 {
         libc::SYS_getpid
         | libc::SYS_gettid
@@ -127,15 +137,14 @@ fn of_itself(call: &SystemCall) -> Option<Repeatable> {
         | libc::SYS_geteuid
         | libc::SYS_getgid
         | libc::SYS_getegid => repeatable(0, Never),
-        libc::SYS_getpgid | libc::SYS_getsid | libc::SYS_uname => repeatable(1, Never),
-        libc::SYS_getrlimit | libc::SYS_getgroups => repeatable(2, Never),
-        libc::SYS_getresuid | libc::SYS_getresgid | libc::SYS_sched_getaffinity => {
-            repeatable(3, Never)
-        }
-        libc::SYS_prlimit64 => repeatable(4, unless(c)),
-        libc::SYS_rt_sigaction => repeatable(4, unless(b)),
-        libc::SYS_rt_sigprocmask => repeatable(4, unless(b)),
-        libc::SYS_getrandom => repeatable(3, Perhaps),
+        libc::SYS_getpgid | libc::SYS_getsid => repeatable(1, Never),
+        libc::SYS_uname => of_memory(1, Never, 0b1),
+        libc::SYS_getrlimit | libc::SYS_getgroups => of_memory(2, Never, 0b10),
+        libc::SYS_getresuid | libc::SYS_getresgid => of_memory(3, Never, 0b111),
+        libc::SYS_sched_getaffinity => of_memory(3, Never, 0b100),
+        libc::SYS_prlimit64 => of_memory(4, unless(c), 0b1100),
+        libc::SYS_rt_sigaction | libc::SYS_rt_sigprocmask => of_memory(4, unless(b), 0b110),
+        libc::SYS_getrandom => of_memory(3, Perhaps, 0b1),
         libc::SYS_umask => repeatable(1, Perhaps),
         libc::SYS_socket => repeatable(3, Changes::UnlessItFails),
         libc::SYS_futex if is_wake(b) => repeatable(3, Never),

@@ -170,8 +170,10 @@ pub(super) mod state {
     /// Address and length of the run's input; u64 each.
     pub(in super::super) const INPUT: u64 = 96;
     pub(in super::super) const INPUT_LEN: u64 = 104;
+    /// All six arguments of a call that may be answered from memory; u64 each.
+    pub(in super::super) const ARGS: u64 = 128;
     /// The shim's memory.
-    pub(in super::super) const SHIM: u64 = 128;
+    pub(in super::super) const SHIM: u64 = ARGS + 48;
     /// First byte behind all of these; the page's rest never changes.
     pub(in super::super) const END: u64 = SHIM + super::shim::BYTES;
 }
@@ -229,25 +231,27 @@ pub(super) mod memo {
 
     /// The address of the state's next edge, or 0.
     pub(in super::super) const NEXT: usize = 0;
-    /// The call's number, how many arguments matter, and all six.
+    /// The call's number, which arguments are compared (bits), and all six.
     pub(in super::super) const NR: usize = 1;
-    pub(in super::super) const ARGC: usize = 2;
+    pub(in super::super) const BY_VALUE: usize = 2;
     pub(in super::super) const ARGS: usize = 3;
     /// When it holds, and whether it is a new mapping.
     pub(in super::super) const FLAGS: usize = 9;
     /// The kinds of the shim's descriptors.
     pub(in super::super) const KINDS: usize = 10;
-    /// Three pieces of memory that must hold certain bytes: address, length, where the bytes are.
+    /// Three pieces of memory that must hold certain bytes: where the argument is noted that they are
+    /// at, the distance from it, their length, and where the bytes are.
     pub(in super::super) const READS: usize = 18;
+    pub(in super::super) const PIECE_WORDS: usize = 4;
     /// Three pieces that are written, likewise.
-    pub(in super::super) const WRITES: usize = 27;
+    pub(in super::super) const WRITES: usize = 30;
     /// What the call returns.
-    pub(in super::super) const VALUE: usize = 36;
+    pub(in super::super) const VALUE: usize = 42;
     /// The state after it, and what the shim's sum grows by.
-    pub(in super::super) const TARGET: usize = 37;
-    pub(in super::super) const SUM: usize = 38;
+    pub(in super::super) const TARGET: usize = 43;
+    pub(in super::super) const SUM: usize = 44;
     /// Where the shim keeps the kind of a descriptor that changes, and the kind; twice.
-    pub(in super::super) const CHANGED: usize = 39;
+    pub(in super::super) const CHANGED: usize = 45;
 }
 
 #[cfg(test)]

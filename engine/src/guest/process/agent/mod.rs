@@ -569,7 +569,7 @@ impl Agent {
         value: u64,
     ) -> Result<(), OutOfRam> {
         let state = match (self.made.take(), log) {
-            (Some(made), Some(log)) => {
+            (Some(made), Some(mut log)) => {
                 if !log.is_plain() {
                     self.set_mapped(memory, true)?;
                 }
@@ -582,7 +582,7 @@ impl Agent {
                 if made.repeatable.answer {
                     self.patches.note(self.ret(memory)?.wrapping_sub(SYSCALL_BYTES));
                 }
-                let state = self.memo.served(memory, &made, &log, value, &after)?;
+                let state = self.memo.served(memory, &made, &mut log, value, &after)?;
                 self.log = log;
                 state
             }

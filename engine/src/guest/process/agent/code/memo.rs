@@ -6,6 +6,7 @@
 use super::super::layout::{FACTS, MEMO, STATE, facts, memo, shim, state};
 use super::asm::{Asm, Emit};
 use super::exits::Labels;
+use crate::guest::process::trap;
 use iced_x86::Code;
 use iced_x86::code_asm::*;
 
@@ -20,6 +21,12 @@ pub(super) fn answer(asm: &mut Asm, labels: &mut Labels) -> Emit {
     let (mut next, mut advance) = (asm.code.create_label(), asm.code.create_label());
     asm.code.set_label(&mut labels.forward)?;
     asm.code.cld()?;
+    // RAX, RDI and RSI have been noted already, and may be anything here.
+    asm.load(rdi, STATE.va(state::RDI))?;
+    asm.load(rsi, STATE.va(state::RSI))?;
+    for (register, at) in [rdi, rsi, rdx, r10, r8, r9].into_iter().zip((state::ARGS..).step_by(8)) {
+        asm.store(STATE.va(at), register)?;
+    }
     asm.load(rax, STATE.va(state::SHIM + shim::MEMO))?;
     asm.code.cmp(rax, memo::STATES_MAX as i32)?;
     asm.code.jae(labels.to_host)?;
@@ -35,15 +42,15 @@ pub(super) fn answer(asm: &mut Asm, labels: &mut Labels) -> Emit {
         asm.code.cmp(rax, of_edge(memo::KINDS + fd as usize))?;
         asm.code.jne(advance)?;
     }
-    for piece in (memo::READS..memo::WRITES).step_by(3) {
-        load_piece(asm, piece)?;
+    for piece in (memo::READS..memo::WRITES).step_by(memo::PIECE_WORDS) {
+        load_piece(asm, labels, piece)?;
         // A comparison of nothing leaves the flags as they are.
         asm.code.cmp(eax, eax)?;
         asm.code.repe().cmpsb()?;
         asm.code.jne(advance)?;
     }
-    for piece in (memo::WRITES..memo::VALUE).step_by(3) {
-        load_piece(asm, piece)?;
+    for piece in (memo::WRITES..memo::VALUE).step_by(memo::PIECE_WORDS) {
+        load_piece(asm, labels, piece)?;
         asm.code.rep().movsb()?;
     }
     follow(asm)?;
@@ -74,36 +81,38 @@ fn holds(asm: &mut Asm, other: CodeLabel) -> Emit {
 
 /// Goes on at `other` unless the program's call is that of the edge in R11.
 fn is_same_call(asm: &mut Asm, other: CodeLabel) -> Emit {
-    let mut same = asm.code.create_label();
     asm.load(rax, STATE.va(state::RAX))?;
     asm.code.cmp(rax, of_edge(memo::NR))?;
     asm.code.jne(other)?;
-    asm.code.mov(rcx, of_edge(memo::ARGC))?;
+    asm.code.mov(rcx, of_edge(memo::BY_VALUE))?;
     for index in 0..6 {
-        asm.code.sub(rcx, 1)?;
-        asm.code.jb(same)?;
-        let register = match index {
-            0 | 1 => {
-                let at = if index == 0 { state::RDI } else { state::RSI };
-                asm.load(rax, STATE.va(at))?;
-                rax
-            }
-            2 => rdx,
-            3 => r10,
-            4 => r8,
-            _ => r9,
-        };
-        asm.code.cmp(register, of_edge(memo::ARGS + index))?;
+        let mut next = asm.code.create_label();
+        asm.code.test(ecx, 1 << index)?;
+        asm.code.je(next)?;
+        asm.load(rax, STATE.va(state::ARGS + index as u64 * 8))?;
+        asm.code.cmp(rax, of_edge(memo::ARGS + index))?;
         asm.code.jne(other)?;
+        asm.code.set_label(&mut next)?;
     }
-    asm.code.set_label(&mut same)
+    Ok(())
 }
 
-/// RDI, RCX and RSI become a piece's address, its length and where its bytes are.
-fn load_piece(asm: &mut Asm, piece: usize) -> Emit {
-    asm.code.mov(rdi, of_edge(piece))?;
-    asm.code.mov(rcx, of_edge(piece + 1))?;
-    asm.code.mov(rsi, of_edge(piece + 2))
+/// RDI, RCX and RSI become a piece's address, its length and where its bytes are. To the host if
+/// that is one of the engine's addresses, where a system call finds nothing.
+fn load_piece(asm: &mut Asm, labels: &Labels, piece: usize) -> Emit {
+    let mut loaded = asm.code.create_label();
+    asm.code.mov(rcx, of_edge(piece + 2))?;
+    asm.code.test(rcx, rcx)?;
+    asm.code.je(loaded)?;
+    asm.code.mov(rax, of_edge(piece))?;
+    asm.code.mov(rdi, qword_ptr(rax))?;
+    asm.code.add(rdi, of_edge(piece + 1))?;
+    asm.code.mov(rax, rdi)?;
+    asm.code.shr(rax, 39)?;
+    asm.code.cmp(rax, (trap::ENGINE_BASE >> 39) as i32)?;
+    asm.code.je(labels.to_host)?;
+    asm.code.mov(rsi, of_edge(piece + 3))?;
+    asm.code.set_label(&mut loaded)
 }
 
 /// Goes along the edge in R11; RAX becomes what the call returns.

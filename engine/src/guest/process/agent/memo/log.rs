@@ -4,6 +4,7 @@
 //! Never judges a call.
 
 use crate::address::{Gva, PAGE_SIZE};
+use crate::linux::abi::syscall::SystemCall;
 use crate::linux::mm::user_memory::{Inaccessible, OutOfFrames, PageRange, Prot, UserMemory};
 use crate::outcome::Access;
 use std::cell::RefCell;
@@ -13,7 +14,15 @@ pub(super) const PIECES_MAX: usize = 3;
 /// Bytes that a call reads, all together, and that it writes, at most.
 const READ_BYTES_MAX: usize = 1 << 10;
 const WRITTEN_BYTES_MAX: usize = 1 << 12;
-/// How far a path may reach.
+/// In a piece's place: the argument that it is at.
+pub(super) const ARG_SHIFT: u32 = 32;
+
+/// Which argument a piece is at, and how far from it.
+pub(super) const fn place(at: u64) -> (usize, u64) {
+    ((at >> ARG_SHIFT) as usize, at & ((1 << ARG_SHIFT) - 1))
+}
+
+/// How far a path may reach, and any piece from its argument.
 const PATH_BYTES: u64 = 1 << 12;
 
 /// Pieces of memory and what is in them. Made once and used again.
@@ -41,9 +50,10 @@ impl Pieces {
         self.bytes.len()
     }
 
-    /// The bytes from `at` on that are in one piece.
-    fn find(&self, at: u64) -> Option<&[u8]> {
-        self.iter().find_map(|(start, bytes)| {
+    /// The bytes from `at` on that are in one piece, of which `start_of` tells the address.
+    fn find(&self, at: u64, start_of: impl Fn(u64) -> u64) -> Option<&[u8]> {
+        self.iter().find_map(|(place, bytes)| {
+            let start = start_of(place);
             let offset = usize::try_from(at.checked_sub(start)?).ok()?;
             bytes.get(offset..).filter(|bytes| !bytes.is_empty())
         })
@@ -101,6 +111,23 @@ impl CallLog {
         (self.is_complete, self.is_plain, self.found_no_page) = (true, true, false);
     }
 
+    /// Has pieces say which argument of `call` they are at, of those that are `pointers`; false if one is
+    /// at none.
+    pub(super) fn make_relative(&mut self, call: &SystemCall, pointers: u8) -> bool {
+        let places = self.reads.places.iter_mut().chain(&mut self.writes.places);
+        let mut all = true;
+        for (at, _) in places {
+            let pointed = (0..6).filter(|arg| pointers & 1 << arg != 0);
+            let offset = |arg: usize| at.checked_sub(call.args[arg]);
+            let nearest = pointed.filter_map(|arg| Some((offset(arg)?, arg))).min();
+            match nearest.filter(|(offset, _)| *offset < PATH_BYTES) {
+                Some((offset, arg)) => *at = offset | (arg as u64) << ARG_SHIFT,
+                None => all = false,
+            }
+        }
+        all
+    }
+
     /// Whether the call did nothing to pages.
     pub(in super::super) const fn is_plain(&self) -> bool {
         self.is_plain
@@ -115,7 +142,7 @@ impl CallLog {
         let in_path = self.path.is_some_and(|path| at >= path && at - path < PATH_BYTES);
         let nul = bytes.iter().position(|byte| *byte == 0).filter(|_| in_path);
         let bytes = nul.map_or(bytes, |nul| &bytes[..=nul]);
-        if self.reads.find(at).is_some_and(|known| known.starts_with(bytes)) {
+        if self.reads.find(at, |at| at).is_some_and(|known| known.starts_with(bytes)) {
             return;
         }
         // What the call wrote itself is no condition for it.
@@ -235,14 +262,20 @@ impl UserMemory for Recording<'_> {
 /// Memory for a call that is carried out once more: it reads what it read, and writes nothing,
 /// because the program has what it wrote. A plain call asks for nothing else.
 pub(super) struct Replaying<'a> {
+    /// Relative to the call's arguments.
     pub(super) reads: &'a Pieces,
+    pub(super) call: &'a SystemCall,
 }
 
 const NOT_THERE: fn(Gva, Access) -> Inaccessible = |at, kind| Inaccessible { at, kind };
 
 impl UserMemory for Replaying<'_> {
     fn read(&self, at: Gva, out: &mut [u8]) -> Result<(), Inaccessible> {
-        let known = self.reads.find(at.0).ok_or_else(|| NOT_THERE(at, Access::Read))?;
+        let start_of = |at| {
+            let (arg, offset) = place(at);
+            self.call.args.get(arg).map_or(0, |base| base.wrapping_add(offset))
+        };
+        let known = self.reads.find(at.0, start_of).ok_or_else(|| NOT_THERE(at, Access::Read))?;
         // What is behind a path's NUL is not there, and does not matter.
         out.fill(0);
         out.iter_mut().zip(known).for_each(|(to, from)| *to = *from);
@@ -299,7 +332,7 @@ impl UserMemory for Replaying<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linux::abi::syscall::{SyscallAction, SystemCall};
+    use crate::linux::abi::syscall::SyscallAction;
     use crate::linux::tests::mock::Guest;
 
     /// Makes a call whose memory is written down.
@@ -324,11 +357,13 @@ mod tests {
         let mut guest = Guest::simple();
         let at = guest.put(0, b"/nowhere\0rubbish");
         let open = call(libc::SYS_open, [at, 0, 0, 0, 0, 0]);
-        let (action, log) = recorded(&mut guest, open, Some(at));
+        let (action, mut log) = recorded(&mut guest, open, Some(at));
         assert_eq!(action, SyscallAction::Return((-i64::from(libc::ENOENT)) as u64));
         assert!(log.is_plain() && log.is_complete && !log.found_no_page);
         assert_eq!(log.reads.iter().collect::<Vec<_>>(), [(at, &b"/nowhere\0"[..])]);
-        let mut mem = Replaying { reads: &log.reads };
+        assert!(log.make_relative(&open, 1));
+        assert_eq!(log.reads.iter().next().map(|(at, _)| place(at)), Some((0, 0)));
+        let mut mem = Replaying { reads: &log.reads, call: &open };
         assert_eq!(guest.process.syscall(&open, &mut mem, &mut guest.cpu), action);
     }
 

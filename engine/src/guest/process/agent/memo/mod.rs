@@ -27,7 +27,7 @@ use crate::linux::mm::bounds::USER_END;
 use crate::linux::process::Process;
 use crate::linux::syscalls::repeat::Repeatable;
 use crate::memory::{GuestMemory, OutOfRam};
-use log::{Pieces, Replaying};
+use log::{Pieces, Replaying, place};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Range;
 
@@ -57,6 +57,8 @@ struct State {
 struct Edge {
     call: SystemCall,
     args: usize,
+    /// Which arguments are compared, bit by bit.
+    by_value: u8,
     /// Kinds of the shim's descriptors before the call.
     kinds: [u64; shim::FDS_MAX as usize],
     reads: Pieces,
@@ -130,11 +132,13 @@ impl Memo {
         &mut self,
         memory: &mut GuestMemory,
         made: &Made,
-        log: &CallLog,
+        log: &mut CallLog,
         value: u64,
         after: &Words,
     ) -> Result<u64, OutOfRam> {
-        let Some(changed) = changes(&made.before, after).filter(|_| log.is_complete) else {
+        let is_complete =
+            log.is_complete && log.make_relative(&made.call, made.repeatable.pointers);
+        let Some(changed) = changes(&made.before, after).filter(|_| is_complete) else {
             return Ok(OFF);
         };
         let keeps = changed.is_empty() && made.repeatable.keeps_state(value);
@@ -163,6 +167,7 @@ impl Memo {
         self.edges.push(Edge {
             call: made.call,
             args: made.repeatable.args,
+            by_value: by_value(made),
             kinds: kinds(&made.before),
             reads: log.reads.clone(),
             writes: log.writes.clone(),
@@ -193,7 +198,8 @@ impl Memo {
             let edge = &self.edges[index];
             edge.call.nr == made.call.nr
                 && edge.args == args
-                && edge.call.args[..args] == made.call.args[..args]
+                && edge.by_value == by_value(made)
+                && same_args(&edge.call, &made.call, edge.by_value)
                 && edge.kinds == before
                 && edge.reads == log.reads
         })
@@ -202,8 +208,9 @@ impl Memo {
     fn is_seen_again(&mut self, made: &Made, log: &CallLog) -> bool {
         // Without a random key: a campaign must not depend on it.
         let mut hasher = DefaultHasher::new();
-        let args = &made.call.args[..made.repeatable.args];
-        (made.state, made.call.nr, args, kinds(&made.before)).hash(&mut hasher);
+        (made.state, made.call.nr, by_value(made), kinds(&made.before)).hash(&mut hasher);
+        let args = made.call.args.iter().zip(0..6).filter(|(_, i)| by_value(made) & 1 << i != 0);
+        args.for_each(|(arg, _)| arg.hash(&mut hasher));
         log.reads.iter().for_each(|piece| piece.hash(&mut hasher));
         let hash = hasher.finish();
         if self.sightings.contains(&hash) {
@@ -231,9 +238,12 @@ impl Memo {
         let mut at = memo::POOL + self.pool;
         let all = [(memo::READS, &edge.reads), (memo::WRITES, &edge.writes)];
         for (list, pieces) in all {
-            for ((to, bytes), slot) in pieces.iter().zip((list..).step_by(3)) {
+            for ((to, bytes), slot) in pieces.iter().zip((list..).step_by(4)) {
                 let len = bytes.len() as u64;
-                words[slot..slot + 3].copy_from_slice(&[to, len, MEMO.va(at)]);
+                // The argument's place in the shim's notes, the distance from it, and the bytes.
+                let (arg, offset) = place(to);
+                let arg = STATE.va(state::ARGS + arg as u64 * 8);
+                words[slot..slot + 4].copy_from_slice(&[arg, offset, len, MEMO.va(at)]);
                 memory.write_unmarked(MEMO.gpa(at), bytes)?;
                 at += len;
             }
@@ -242,7 +252,7 @@ impl Memo {
         let first = MEMO.gpa(memo::STATES + from * 8);
         words[memo::NEXT] = memory.read_u64(first)?;
         words[memo::NR] = edge.call.nr;
-        words[memo::ARGC] = edge.args as u64;
+        words[memo::BY_VALUE] = edge.by_value.into();
         words[memo::ARGS..memo::ARGS + 6].copy_from_slice(&edge.call.args);
         words[memo::FLAGS] = self.flags(from, edge);
         words[memo::KINDS..memo::KINDS + edge.kinds.len()].copy_from_slice(&edge.kinds);
@@ -322,7 +332,7 @@ impl Memo {
                 }
             }
             super::shim::apply_descriptors(process, &before, &shown).ok()?;
-            let mut mem = Replaying { reads: &edge.reads };
+            let mut mem = Replaying { reads: &edge.reads, call: &edge.call };
             let made = process.syscall(&edge.call, &mut mem, &mut Nobody);
             if made != SyscallAction::Return(edge.value) {
                 return None;
@@ -355,6 +365,19 @@ fn range_of(call: &SystemCall) -> Range<u64> {
         }
         _ => 0..u64::MAX,
     }
+}
+
+/// Which arguments of a call matter by their value: those that are no addresses, or null.
+fn by_value(made: &Made) -> u8 {
+    let matters = |index: &usize| {
+        let is_pointer = made.repeatable.pointers & 1 << index != 0;
+        *index < made.repeatable.args && !(is_pointer && made.call.args[*index] != 0)
+    };
+    (0..6).filter(matters).fold(0, |mask, index| mask | 1 << index)
+}
+
+fn same_args(one: &SystemCall, other: &SystemCall, mask: u8) -> bool {
+    (0..6).all(|index| mask & 1 << index == 0 || one.args[index] == other.args[index])
 }
 
 /// The shim's descriptors that differ; `None` if that is more than an edge can say.
