@@ -399,7 +399,7 @@ pub struct OracleArgs {
     #[arg(long, value_name = "MB", value_parser = values::mebibytes)]
     pub rss_limit: Option<u64>,
     /// A run that writes more than this to standard output, or to standard error, is a crash
-    /// (output) [default: 16M, or 1M to standard error].
+    /// (output) [default: 16M].
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub output_limit: Option<u64>,
 }

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 /// A stored thing that is larger than its limit, or a limit that is larger than any process has.
 pub(crate) type Refused = &'static str;
 
-/// What a guest may use up. Passing a limit on output or memory ends the run as out of memory;
-/// passing one on files fails the call as a full disk or table would.
+/// What a guest may use up. Passing the limit on memory ends the run as out of memory, one on output
+/// as too much output; passing one on files fails the call as a full disk or table would.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Bytes kept from standard output.
@@ -39,7 +39,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             stdout_bytes: 16 << 20,
-            stderr_bytes: 1 << 20,
+            stderr_bytes: 16 << 20,
             open_files: OPEN_FILES_MAX,
             mappings: 65_530,
             commit_bytes: 16 << 30,
