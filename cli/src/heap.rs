@@ -80,9 +80,23 @@ fn has_interpreter(bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    /// The headers of a program with a loader.
+    fn dynamic() -> Vec<u8> {
+        let mut bytes = vec![0; 64 + 56];
+        for (at, byte) in [
+            (PROGRAM_HEADERS_AT, 64),
+            (PROGRAM_HEADER_BYTES_AT, 56),
+            (PROGRAM_HEADERS_COUNT_AT, 1),
+            (64, PT_INTERP as u8),
+        ] {
+            bytes[at] = byte;
+        }
+        bytes
+    }
+
     #[test]
     fn the_users_own_libraries_come_after_the_heap() {
-        let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let bytes = dynamic();
         let preload_of = |env: &[&str]| {
             let mut spec = ProcessSpec::new("p");
             spec.env = env.iter().map(OsString::from).collect();
@@ -100,5 +114,7 @@ mod tests {
         for bytes in [&b"ELF"[..], &[0xff; 64], &[0xff; 4096], &[0; 4096]] {
             assert!(preload(&mut ProcessSpec::new("p"), bytes).is_err());
         }
+        let sanitized = [dynamic(), b"__asan_init".to_vec()].concat();
+        assert!(preload(&mut ProcessSpec::new("p"), &sanitized).is_err());
     }
 }

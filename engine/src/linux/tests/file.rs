@@ -15,7 +15,7 @@ fn captures_output_up_to_its_limit() {
     assert_eq!(guest.process.stdout(), b"hello");
     assert_eq!(guest.process.stderr(), b"error");
     let at = guest.scratch;
-    assert_eq!(guest.verdict(libc::SYS_write, [1, at, 6]), SyscallAction::OutOfMemory);
+    assert_eq!(guest.verdict(libc::SYS_write, [1, at, 6]), SyscallAction::OutputLimit);
 }
 
 #[test]
