@@ -1,7 +1,7 @@
 //! Which instructions of an image compare. Never writes code.
 
-use super::ComparedKind;
 use super::callees::Callees;
+use super::compared::ComparedKind;
 use super::functions::StringFunction;
 use super::log::Logged;
 use super::operands::{Class, Operands, operands};

@@ -4,7 +4,7 @@
 //! then has no symbol that a program uses. So their addresses come from where the dynamic linker
 //! wrote them. Never calls a resolver.
 
-use super::ComparedKind;
+use super::compared::ComparedKind;
 use crate::symbols::elf::Layout;
 
 /// Bytes of a string that are looked at.

@@ -6,14 +6,13 @@
 use super::cpu::ProgramCpu;
 use super::driver::{CallContext, ProcessDriver};
 use super::gp_as_ud::{Operands, value};
+use super::logging::LoggedComparisons;
 use crate::address::{Gva, PAGE_SIZE};
 use crate::arch::INSTRUCTION_BYTES_MAX;
 use crate::coverage::blocks::Blocks;
-use crate::coverage::comparisons::{
-    self, Compared, Comparison, StringFunction, evaluate, find, functions,
-};
+use crate::coverage::comparisons::{self, Compared, StringFunction, evaluate, find, functions};
 use crate::coverage::detours::Image;
-use crate::guest::process::detours::{self, DetourConfig, DetourCounts, Detours, Hooked, Purpose};
+use crate::guest::process::detours::{self, DetourConfig, DetourCounts, Hooked, Purpose};
 use crate::guest::process::pages::ProcessPages;
 use crate::linux::cpu::Cpu as _;
 use crate::linux::mm::user_memory::UserMemory as _;
@@ -21,14 +20,6 @@ use crate::machine::error::MachineError;
 use crate::machine::guest_state::MachineSnapshot;
 use crate::machine::hardware::Hardware;
 use kvm_bindings::kvm_regs;
-
-/// Detours of comparisons, while no run goes through them, and what they are about.
-#[derive(Debug)]
-pub(super) struct LoggedComparisons {
-    /// In the driver's own place while a run goes through them; then this has those that mark blocks.
-    detours: Option<Box<Detours>>,
-    sites: Vec<Comparison>,
-}
 
 impl ProcessDriver {
     /// Has the comparisons of `images` log themselves; how many do, and how many have breakpoints.

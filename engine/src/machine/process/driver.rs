@@ -2,8 +2,8 @@
 //!
 //! Never answers an exit: `answer` does.
 
-use super::comparisons::LoggedComparisons;
 use super::cpu::Done;
+use super::logging::LoggedComparisons;
 use super::output::WatchedOutput;
 use super::state::{ProcessPoint, ProcessState};
 use crate::address::{Gpa, Gva};

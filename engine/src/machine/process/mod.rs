@@ -16,6 +16,7 @@ mod exits;
 mod fault;
 mod gp_as_ud;
 mod harness;
+mod logging;
 mod output;
 mod points;
 mod preempt;
