@@ -118,12 +118,12 @@ mod tests {
     #[test]
     fn parts_side_by_side_are_one_comparison_in_either_order() {
         let parts = [part(b"abcdefgh", b"open ses"), part(b"ijkl", b"ame\0")];
-        let whole = (b"abcdefghijkl".to_vec(), b"open sesame\0".to_vec());
-        assert_eq!(pairs(b"..abcdefghijkl..", &parts), [whole.clone()]);
+        let whole = [(b"abcdefghijkl".to_vec(), b"open sesame\0".to_vec())];
+        assert_eq!(pairs(b"..abcdefghijkl..", &parts), whole);
         let reversed: Vec<_> = parts.iter().rev().cloned().collect();
-        assert_eq!(pairs(b"..abcdefghijkl..", &reversed), [whole.clone()]);
+        assert_eq!(pairs(b"..abcdefghijkl..", &reversed), whole);
         let swapped = [part(b"open ses", b"abcdefgh"), part(b"ame\0", b"ijkl")];
-        assert_eq!(pairs(b"..abcdefghijkl..", &swapped), [whole]);
+        assert_eq!(pairs(b"..abcdefghijkl..", &swapped), whole);
     }
 
     #[test]

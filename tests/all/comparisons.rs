@@ -101,7 +101,7 @@ fn each_kind_of_comparison_tells_its_operands() {
         }
         let ordering = log.iter().any(|c| {
             c.kind == ComparedKind::Integer { is_ordering: true }
-                && has(&[c.clone()], &swapped, &[])
+                && has(std::slice::from_ref(c), &swapped, &[])
         });
         assert!(ordering, "{optimisation}: a comparison that asks which one is less");
     }
