@@ -208,6 +208,9 @@ pub(super) mod shim {
 
 /// Offsets in [`MEMO`], in bytes, and within an edge, in words.
 pub(super) mod memo {
+    /// The state that a process has at its snapshot, and one that has no number.
+    pub(in super::super) const ROOT: u64 = 0;
+    pub(in super::super) const OFF: u64 = u64::MAX;
     /// States, and edges between them.
     pub(in super::super) const STATES_MAX: usize = 512;
     pub(in super::super) const EDGES_MAX: usize = 256;

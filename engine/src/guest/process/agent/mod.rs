@@ -17,6 +17,7 @@ mod maps;
 mod memo;
 mod shim;
 mod syscall_patches;
+mod words;
 
 pub(crate) use code::AgentExit;
 pub(crate) use layout::{BATCH_BYTES_MAX, BATCH_MAX, INPUT_ALIGN};
@@ -35,15 +36,17 @@ use crate::outcome::ExitStatuses;
 use crate::paging::{Frames, Tables, TablesError, leaf_entry};
 use hot::{HotPage, HotPages};
 use kvm_bindings::kvm_regs;
+use layout::memo::{OFF, ROOT};
 use layout::{
     CODE, FACTS, GATE_CODE, HASH_FACTOR, HOT, INPUT_BYTES, INPUTS, MEMO, Part, SOURCE, STATE,
     STATUS, TABLES, facts, state,
 };
-use memo::{Made, Memo, OFF, ROOT};
+use memo::{Made, Memo};
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Range;
 use syscall_patches::{PatchContext, SyscallPatches};
+use words::write_words;
 
 /// What the unused part of the agent's writable page holds.
 const PATTERN: u8 = 0xa5;
@@ -779,11 +782,4 @@ fn without_size(process: &Process) -> Option<[u8; STAT_BYTES]> {
         stat[at as usize..][..8].fill(0);
     }
     Some(stat)
-}
-
-fn write_words(memory: &mut GuestMemory, at: Gpa, words: &[u64]) -> Result<(), OutOfRam> {
-    for (index, word) in (0..).zip(words) {
-        memory.write_unmarked(at.wrapping_add(index * 8), &word.to_le_bytes())?;
-    }
-    Ok(())
 }

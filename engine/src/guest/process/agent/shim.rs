@@ -3,8 +3,8 @@
 //!
 //! Never touches guest memory. What the shim does with the words is in `code`.
 
+use super::layout::memo::OFF;
 use super::layout::{facts, shim};
-use super::memo::OFF;
 use crate::linux::abi::errno::Errno;
 use crate::linux::abi::fd::Fd;
 use crate::linux::fs::files::Output;

@@ -4,8 +4,7 @@
 
 use super::super::layout::{STATE, shim, state};
 use super::asm::{Asm, Emit};
-use super::exits::Labels;
-use super::services::not_the_engines;
+use super::exits::{Labels, not_the_engines};
 use crate::linux::process::settings::CALL_NS;
 use crate::linux::syscalls::time::{EPOCH_SECONDS, NS_PER_SECOND, UPTIME_SECONDS};
 use iced_x86::Code;

@@ -1,9 +1,9 @@
 //! The agent's exits to the host, and the labels that its parts jump to. Never assembles a part.
 
 use super::super::layout::CODE;
-use super::asm::Asm;
-use crate::guest::process::trap::GATE_AT;
-use iced_x86::code_asm::CodeLabel;
+use super::asm::{Asm, Emit};
+use crate::guest::process::trap::{ENGINE_BASE, GATE_AT};
+use iced_x86::code_asm::{AsmRegister64, CodeLabel, r11};
 
 /// Why the agent exits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,4 +86,13 @@ impl Labels {
             run_end: label(),
         }
     }
+}
+
+/// To the host when the address in `register` is one of the engine's, where a system call
+/// finds nothing.
+pub(super) fn not_the_engines(asm: &mut Asm, labels: &Labels, register: AsmRegister64) -> Emit {
+    asm.code.mov(r11, register)?;
+    asm.code.shr(r11, 39)?;
+    asm.code.cmp(r11, (ENGINE_BASE >> 39) as i32)?;
+    asm.code.je(labels.forward)
 }

@@ -9,9 +9,8 @@ use super::super::shim::{
 };
 use super::asm::{Asm, Emit};
 use super::clock::{clock_gettime, gettimeofday, time};
-use super::exits::{AgentExit, Labels, exit_address};
+use super::exits::{AgentExit, Labels, exit_address, not_the_engines};
 use super::memo::answer;
-use crate::guest::process::trap;
 use crate::linux::abi::syscall::TRANSFER_BYTES_MAX;
 use iced_x86::Code;
 use iced_x86::code_asm::*;
@@ -112,15 +111,6 @@ fn known_only(asm: &mut Asm, labels: &Labels) -> Emit {
     asm.code.cmp(r11d, STDERR as i32)?;
     asm.code.jae(labels.forward)?;
     asm.code.inc(r11d)
-}
-
-/// To the host when the address in `register` is one of the engine's, where a system call
-/// finds nothing.
-pub(super) fn not_the_engines(asm: &mut Asm, labels: &Labels, register: AsmRegister64) -> Emit {
-    asm.code.mov(r11, register)?;
-    asm.code.shr(r11, 39)?;
-    asm.code.cmp(r11, (trap::ENGINE_BASE >> 39) as i32)?;
-    asm.code.je(labels.forward)
 }
 
 fn read(asm: &mut Asm, labels: &Labels) -> Emit {

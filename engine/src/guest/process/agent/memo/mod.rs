@@ -17,8 +17,10 @@ mod log;
 
 pub(crate) use log::CallLog;
 
+use super::layout::memo::OFF;
 use super::layout::{MEMO, STATE, memo, shim, state};
 use super::shim::{FREE, HOST, Words, base, word};
+use super::words::write_words;
 use crate::address::page_ceil;
 use crate::linux::abi::registers::Registers;
 use crate::linux::abi::syscall::{SyscallAction, SystemCall};
@@ -31,10 +33,6 @@ use log::{Pieces, Replaying, place};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Range;
 
-/// The state that a process has at its snapshot.
-pub(super) const ROOT: u64 = 0;
-/// A state that has no number.
-pub(super) const OFF: u64 = u64::MAX;
 /// Edges from one state.
 const FANOUT_MAX: usize = 16;
 /// Calls that were seen once. While edges are few every call becomes one; later only those that are
@@ -266,8 +264,8 @@ impl Memo {
         }
         words[memo::SUM] = sum;
         let place = memo::EDGES + (index * memo::EDGE_WORDS * 8) as u64;
-        super::write_words(memory, MEMO.gpa(place), &words)?;
-        super::write_words(memory, first, &[MEMO.va(place)])?;
+        write_words(memory, MEMO.gpa(place), &words)?;
+        write_words(memory, first, &[MEMO.va(place)])?;
         self.edges[index].in_guest = true;
         self.has_grown = true;
         Ok(())
@@ -294,7 +292,7 @@ impl Memo {
         for (index, edge) in self.edges.iter_mut().enumerate() {
             if edge.in_guest && edge.found_no_page {
                 let place = memo::EDGES + ((index * memo::EDGE_WORDS + memo::FLAGS) * 8) as u64;
-                super::write_words(memory, MEMO.gpa(place), &[memo::NEVER])?;
+                write_words(memory, MEMO.gpa(place), &[memo::NEVER])?;
                 edge.found_no_page = false;
             }
         }
@@ -433,6 +431,7 @@ impl Cpu for Nobody {
 
 #[cfg(test)]
 mod tests {
+    use super::super::layout::memo::ROOT;
     use super::super::shim::{FLAGS_SHIFT, INPUT, STDOUT};
     use super::*;
 
