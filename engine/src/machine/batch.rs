@@ -161,6 +161,10 @@ impl Default for BatchPace {
 
 impl BatchPace {
     const TIME: Duration = Duration::from_millis(1);
+    /// A run with many exits has fewer of them in a batch than by itself: so many run together as long
+    /// as they take no longer than this.
+    const LEN_SLOW: usize = 8;
+    const TIME_SLOW: Duration = Duration::from_millis(20);
     const LEN_FIRST: usize = 16;
     /// Runs by themselves after which a batch is tried again: what was slow was perhaps the host,
     /// or the first runs of a program.
@@ -176,7 +180,9 @@ impl BatchPace {
     /// halves.
     pub fn ran(&mut self, runs: usize, time: Duration) {
         let each = time.as_nanos() / runs.max(1) as u128;
-        let fitting = usize::try_from(Self::TIME.as_nanos() / each.max(1)).unwrap_or(usize::MAX);
+        let in_time =
+            |time: Duration| usize::try_from(time.as_nanos() / each.max(1)).unwrap_or(usize::MAX);
+        let fitting = in_time(Self::TIME).max(in_time(Self::TIME_SLOW).min(Self::LEN_SLOW));
         let (low, high) = ((self.len / 2).max(1), (self.len * 2).min(Batch::LEN_MAX));
         self.len = fitting.clamp(low, high);
         self.alone = 0;
@@ -207,6 +213,8 @@ mod tests {
         };
         assert_eq!(settle(Duration::from_micros(2)), 500);
         assert_eq!(settle(Duration::from_micros(100)), 10);
+        assert_eq!(settle(Duration::from_millis(2)), 8, "each by itself would take longer");
+        assert_eq!(settle(Duration::from_millis(5)), 4);
         assert_eq!(settle(Duration::from_secs(1)), 1);
         assert_eq!(settle(Duration::ZERO), Batch::LEN_MAX);
     }
