@@ -20,7 +20,7 @@ const JOINED_MAX: usize = 64;
 const PLACES_MAX: usize = 4;
 
 /// Comparisons that are looked at.
-const LOOKED_AT_MAX: usize = 4096;
+const LOOKED_AT_MAX: usize = 2048;
 
 /// A part whose operand stands in the input.
 #[derive(Clone, Copy)]

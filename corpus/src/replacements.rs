@@ -14,6 +14,7 @@
 //! Never runs an input.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use memchr::memmem;
 
@@ -23,6 +24,9 @@ use crate::joins::joined;
 
 /// Edits for one input.
 const EDITS_MAX: usize = 1024;
+
+/// Pairs of operands that are looked for in one input.
+const PAIRS_MAX: usize = 2048;
 
 /// Edits for one comparison, with one pair of operands.
 const EDITS_EACH_MAX: usize = 48;
@@ -98,6 +102,8 @@ pub(crate) fn replacements(
         c.left != c.right && seen.insert((c.kind, &c.left, &c.right)) && sites.is_worth_it(c.site)
     });
     unequal.sort_by_key(|c| rank(c));
+    unequal.truncate(PAIRS_MAX);
+    let present = PairSet::of(input);
     let mut all = Vec::new();
     let mut known = HashSet::new();
     for comparison in unequal {
@@ -105,7 +111,7 @@ pub(crate) fn replacements(
         for (have, want) in
             [(&comparison.left, &comparison.right), (&comparison.right, &comparison.left)]
         {
-            let mut finder = Finder { input, edits: &mut edits };
+            let mut finder = Finder { input, present: &present, edits: &mut edits };
             match comparison.kind {
                 ComparisonKind::Integer { is_ordering } => {
                     finder.integer(have, want, is_ordering);
@@ -141,6 +147,7 @@ fn rank(comparison: &Comparison) -> usize {
 /// Looks for an operand in an input.
 struct Finder<'a> {
     input: &'a [u8],
+    present: &'a PairSet,
     edits: &'a mut Vec<Edit>,
 }
 
@@ -189,16 +196,24 @@ impl Finder<'_> {
         self.overwrite_at_end(have, want);
     }
 
+    /// Strings: by their own length, in place of the whole word that was compared, in place, and in
+    /// place with what ends a string.
     fn text(&mut self, have: &[u8], want: &[u8]) {
-        if have.is_empty() {
-            return;
-        }
-        self.replace(have, want);
-        self.replace_word(have, want);
-        self.overwrite(have, want);
         let ended: Vec<u8> = want.iter().copied().chain([0]).collect();
-        self.overwrite(have, &ended);
+        for at in self.text_places(have) {
+            self.edits.push(Edit { range: at..at + have.len(), bytes: want.to_vec() });
+            self.edits.push(Edit { range: self.word_at(at), bytes: want.to_vec() });
+            self.edits.push(Edit::overwrite(at, want));
+            self.edits.push(Edit::overwrite(at, &ended));
+        }
         self.overwrite_at_end(have, want);
+    }
+
+    /// The word that starts at `at`: only as much of it as the other string is long is compared.
+    fn word_at(&self, at: usize) -> Range<usize> {
+        let is_inside = |byte: &&u8| byte.is_ascii_alphanumeric() || b"_-".contains(byte);
+        let rest = self.input.get(at..).unwrap_or_default();
+        at..at + rest.iter().take_while(is_inside).count()
     }
 
     fn overwrite(&mut self, have: &[u8], want: &[u8]) {
@@ -226,34 +241,60 @@ impl Finder<'_> {
         self.edits.extend(edits);
     }
 
-    /// As [`replace`](Self::replace), with the whole word in whose place `want` is to be: as much as
-    /// `want` is long was compared with it.
-    fn replace_word(&mut self, have: &[u8], want: &[u8]) {
-        let input = self.input;
-        let is_inside = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-".contains(byte);
-        let edit = |at: usize| {
-            let rest = input.get(at..).unwrap_or_default();
-            let length = rest.iter().take_while(|byte| is_inside(byte)).count();
-            Edit { range: at..at + length, bytes: want.to_vec() }
-        };
-        let edits: Vec<Edit> = self.places(have).map(edit).collect();
-        self.edits.extend(edits);
-    }
-
-    /// The first places where `have` stands; where there is none, whatever the case of its letters:
-    /// programs compare what they have made lower case.
+    /// The first places where `have` stands.
     fn places(&self, have: &[u8]) -> impl Iterator<Item = usize> + use<> {
         let most = if have.len() == 1 { BYTE_PLACES_MAX } else { PLACES_MAX };
-        let mut places: Vec<usize> = match have {
+        let places: Vec<usize> = match have {
             [] => Vec::new(),
+            _ if !self.present.may_have(have) => Vec::new(),
             _ => memmem::find_iter(self.input, have).take(most).collect(),
         };
+        places.into_iter()
+    }
+
+    /// As [`places`](Self::places); where there is none, whatever the case of its letters: programs
+    /// compare what they have made lower case.
+    fn text_places(&self, have: &[u8]) -> impl Iterator<Item = usize> + use<> {
+        let mut places: Vec<usize> = self.places(have).collect();
         if places.is_empty() && have.len() > 1 && have.iter().any(u8::is_ascii_alphabetic) {
             let windows = self.input.windows(have.len()).enumerate();
             let same = windows.filter(|(_, window)| window.eq_ignore_ascii_case(have));
-            places = same.map(|(at, _)| at).take(most).collect();
+            places = same.map(|(at, _)| at).take(PLACES_MAX).collect();
         }
         places.into_iter()
+    }
+}
+
+/// Which pairs of bytes stand side by side in an input: most operands have one that does not, and
+/// need not be looked for.
+struct PairSet {
+    words: Vec<u64>,
+}
+
+impl PairSet {
+    fn of(input: &[u8]) -> Self {
+        let mut words = vec![0; (1 << 16) / 64];
+        for pair in input.windows(2) {
+            let (word, bit) = Self::place(pair);
+            if let Some(word) = words.get_mut(word) {
+                *word |= bit;
+            }
+        }
+        Self { words }
+    }
+
+    /// Where a pair is, as a word and a bit of it.
+    fn place(pair: &[u8]) -> (usize, u64) {
+        let number = pair.iter().fold(0, |number, byte| number << 8 | usize::from(*byte));
+        (number / 64, 1 << (number % 64))
+    }
+
+    /// Whether the input may have `bytes` in it.
+    fn may_have(&self, bytes: &[u8]) -> bool {
+        bytes
+            .windows(2)
+            .map(Self::place)
+            .all(|(word, bit)| self.words.get(word).is_some_and(|bits| bits & bit != 0))
     }
 }
 

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A campaign that does not wait for 16 MiB of output again and again.
-const QUICK: &str = "-s 1 -E 4000 --verify-every 1000 --output-limit 64K";
+const QUICK: &str = "-s 1 -E 1200 --verify-every 400 --output-limit 64K";
 
 /// The crashes of a campaign on `oracles.c`, by name, in order.
 fn crashes(folder: &Path, options: &str) -> Vec<PathBuf> {

@@ -166,7 +166,7 @@ mod tests {
         // cmp al, 5; mov ecx, edx; setne dl
         assert_eq!(kind_of(&[0x3c, 5, 0x89, 0xd1, 0x0f, 0x95, 0xc2]), Some((EQUALITY, 1)));
         // cmp rax, [rsp]; ret: asked elsewhere, if at all
-        assert_eq!(kind_of(&[0x48, 0x3b, 0x04, 0x24, 0xc3]), Some((ORDERING, 8)));
+        assert_eq!(kind_of(&[0x48, 0x3b, 0x04, 0x24, 0xc3]), Some((EQUALITY, 8)));
     }
 
     #[test]
