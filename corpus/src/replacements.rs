@@ -23,13 +23,13 @@ use crate::edit::Edit;
 use crate::joins::joined;
 
 /// Edits for one input.
-const EDITS_MAX: usize = 1024;
+const EDITS_MAX: usize = 256;
 
 /// Pairs of operands that are looked for in one input.
 const PAIRS_MAX: usize = 2048;
 
 /// Edits for one comparison, with one pair of operands.
-const EDITS_EACH_MAX: usize = 48;
+const EDITS_EACH_MAX: usize = 32;
 
 /// Places at which one value is replaced: short ones stand nearly everywhere.
 const PLACES_MAX: usize = 16;
@@ -39,10 +39,10 @@ const BYTE_PLACES_MAX: usize = 4;
 
 /// Edits of one comparison, over all inputs, beyond which it gets no more unless they found
 /// something.
-const TRIES_MAX: u64 = 512;
+const TRIES_MAX: u64 = 128;
 
 /// What an edit counts for that made a run slow: sizes that a program takes at their word.
-const SLOW_TRIES: u64 = 128;
+const SLOW_TRIES: u64 = 32;
 
 /// What became of the edits of each comparison.
 #[derive(Debug, Default)]

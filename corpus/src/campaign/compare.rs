@@ -21,6 +21,15 @@ const NO_SITE: u32 = u32::MAX;
 /// Tokens in the dictionary that nobody gave.
 const TOKENS_MAX: usize = 1024;
 
+/// What came of inputs that were to run at once.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ran {
+    /// How many, from the first on, are uninteresting.
+    uninteresting: usize,
+    /// How many there were.
+    tried: usize,
+}
+
 impl CampaignState<'_> {
     /// At its first turn, asks what the entry compares, and tries all replacements.
     pub(super) fn compare(
@@ -65,12 +74,13 @@ impl CampaignState<'_> {
         let mut left = all;
         let mut mutant = Vec::new();
         while !left.is_empty() {
-            let uninteresting = self.run_replacements(parent, left, &mut mutant)?;
+            let Ran { uninteresting, tried } = self.run_replacements(parent, left, &mut mutant)?;
             let (ran, rest) = left.split_at(uninteresting.min(left.len()));
             ran.iter().for_each(|replacement| self.sites.tried(replacement.site));
             left = rest;
-            // The next one is interesting, or was not run.
-            if let Some((next, rest)) = left.split_first() {
+            // The next one is interesting, or one by one is the way.
+            let is_alone = uninteresting < tried || tried == 0;
+            if let Some((next, rest)) = left.split_first().filter(|_| is_alone) {
                 next.edit.apply(parent, &mut mutant);
                 self.sites.tried(next.site);
                 match self.run_input(&mutant, Source::Replaced(entry))? {
@@ -87,23 +97,25 @@ impl CampaignState<'_> {
         Ok(None)
     }
 
-    /// Runs the first of `replacements` at once, up to the first interesting one; how many are not.
+    /// Runs the first of `replacements` at once, where the target can, up to the first interesting
+    /// one.
     fn run_replacements(
         &mut self,
         parent: &[u8],
         replacements: &[Replacement],
         mutant: &mut Vec<u8>,
-    ) -> Result<usize, CampaignError> {
+    ) -> Result<Ran, CampaignError> {
         let len = self.executor.batch_len().min(self.execs_left());
         if len < 2 {
-            return Ok(0);
+            return Ok(Ran::default());
         }
         let mut inputs = Inputs::default();
         for replacement in replacements.iter().take(len) {
             replacement.edit.apply(parent, mutant);
             inputs.push(mutant);
         }
-        self.executor.run_uninteresting(&inputs).map_err(self.host_failed())
+        let uninteresting = self.executor.run_uninteresting(&inputs);
+        Ok(Ran { uninteresting: uninteresting.map_err(self.host_failed())?, tried: inputs.len() })
     }
 
     /// Executions until the campaign ends, at least one.
