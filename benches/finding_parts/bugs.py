@@ -1,6 +1,6 @@
 """Bugs: published ones in old releases of parsers, found anew; by dejavm alone.
 
-Each is a small program around an old release from crates.io. A crash counts if the same program
+Each is a small program around an old release of a crate. A crash counts if the same program
 with the release that mends the bug survives the same input. Inputs are in a temporary folder only,
 and are never printed: a report has names and times.
 """

@@ -5,16 +5,10 @@ Never touches what is installed.
 
 import glob
 import os
-import platform
 import shutil
 
 from . import fuzzers, host
 
-ARCHIVES = """\
-deb-src http://deb.debian.org/debian {name} main
-deb-src http://deb.debian.org/debian {name}-updates main
-deb-src http://deb.debian.org/debian-security {name}-security main
-"""
 # Files that autotools would make anew, because Debian's patches changed what they are made of.
 NO_AUTOTOOLS = "ACLOCAL=: AUTOMAKE=: AUTOCONF=: AUTOHEADER=:"
 # By package: how its source becomes a program, and where that is.
@@ -37,6 +31,27 @@ def source_of(package):
     return said.split()
 
 
+def archives_of_sources():
+    """The archives of packages that this machine uses, as archives of their sources."""
+    lines = []
+    for path in ["/etc/apt/sources.list", *glob.glob("/etc/apt/sources.list.d/*.list")]:
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                lines += [line.replace("deb ", "deb-src ", 1) for line in file if line.startswith("deb ")]
+    for path in glob.glob("/etc/apt/sources.list.d/*.sources"):
+        with open(path, encoding="utf-8") as file:
+            stanzas = file.read().split("\n\n")
+        for stanza in stanzas:
+            fields = dict(line.split(":", 1) for line in stanza.splitlines()
+                          if ":" in line and line[0] not in " \t#")
+            if "deb" not in fields.get("Types", "").split():
+                continue
+            lines += [f"deb-src {uri} {suite} {fields.get('Components', '').strip()}\n"
+                      for uri in fields.get("URIs", "").split()
+                      for suite in fields.get("Suites", "").split()]
+    return "".join(lines)
+
+
 def fetch(package, folder):
     """Unpacks the source of an installed package into a new folder inside `folder`."""
     name, version = source_of(package)
@@ -44,7 +59,7 @@ def fetch(package, folder):
     os.makedirs(os.path.join(lists, "partial"), exist_ok=True)
     archives = os.path.join(folder, "sources.list")
     with open(archives, "w", encoding="utf-8") as file:
-        file.write(ARCHIVES.format(name=platform.freedesktop_os_release()["VERSION_CODENAME"]))
+        file.write(archives_of_sources())
     apt = ["apt-get", "-q", "-o", f"Dir::Etc::sourcelist={archives}", "-o",
            "Dir::Etc::sourceparts=/dev/null", "-o", f"Dir::State::lists={lists}",
            "-o", "APT::Sandbox::User=root"]
