@@ -6,9 +6,8 @@ use super::functions::StringFunction;
 use super::log::Logged;
 use super::operands::{Class, Operands, operands};
 use crate::coverage::blocks::Code;
-use iced_x86::{
-    ConditionCode, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, RflagsBits,
-};
+use crate::coverage::detours::flags::{self, ARITHMETIC};
+use iced_x86::{ConditionCode, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 
 /// Instructions that are looked at behind one, for what becomes of the flags.
 const AHEAD: usize = 8;
@@ -54,11 +53,15 @@ impl Comparison {
 #[must_use]
 pub fn find(elf: &[u8], code: &Code) -> Vec<Comparison> {
     let callees = Callees::find(elf, code);
-    let found = |at| {
-        let bytes = code.bytes_from(elf, at);
-        comparison(bytes, at).or_else(|| call(bytes, at, &callees))
-    };
+    let decode = |at| decode(code.bytes_from(elf, at), at).filter(|_| code.is_instruction(at));
+    let found =
+        |at| comparison(at, &decode).or_else(|| call(code.bytes_from(elf, at), at, &callees));
     code.instructions().filter_map(found).collect()
+}
+
+fn decode(bytes: &[u8], at: u64) -> Option<Instruction> {
+    let instruction = Decoder::with_ip(64, bytes, at, DecoderOptions::NONE).decode();
+    (!instruction.is_invalid()).then_some(instruction)
 }
 
 /// The call at `at`, with which `bytes` begin, if it is of a function that compares strings.
@@ -70,18 +73,24 @@ fn call(bytes: &[u8], at: u64, callees: &Callees) -> Option<Comparison> {
     is_logged.then_some(Comparison { at, kind, width: 0, function: Some(function) })
 }
 
-/// The comparison at `at`, with which `bytes` begin.
-pub(super) fn comparison(bytes: &[u8], at: u64) -> Option<Comparison> {
-    let mut decoder = Decoder::with_ip(64, bytes, at, DecoderOptions::NONE);
-    let instruction = decoder.decode();
+/// The comparison at `at`; `decode` gives an instruction of which it is certain that it stands there.
+fn comparison(at: u64, decode: &dyn Fn(u64) -> Option<Instruction>) -> Option<Comparison> {
+    let instruction = decode(at)?;
     let found = operands(&instruction)?;
-    // What follows, without its end.
-    let after: Vec<Instruction> = decoder.into_iter().take(AHEAD).collect();
-    let kind = kind(&found, &after)?;
+    let next = decode(instruction.next_ip());
+    let after = std::iter::successors(next, |instruction| decode(instruction.next_ip()));
+    let after: Vec<Instruction> = after.take(AHEAD).collect();
+    let are_dead = || flags::are_dead(instruction.next_ip(), decode);
+    let kind = kind(&found, &after, &are_dead)?;
     Some(Comparison { at, kind, width: found.width, function: None })
 }
 
-fn kind(found: &Operands, after: &[Instruction]) -> Option<ComparedKind> {
+/// `are_dead` tells whether the flags are dead behind it.
+fn kind(
+    found: &Operands,
+    after: &[Instruction],
+    are_dead: &dyn Fn() -> bool,
+) -> Option<ComparedKind> {
     match found.class {
         Class::Compare => {
             Some(ComparedKind::Integer { is_ordering: !asks_for_equality(after).unwrap_or(true) })
@@ -94,7 +103,7 @@ fn kind(found: &Operands, after: &[Instruction]) -> Option<ComparedKind> {
             joins_for_equality(after).then_some(ComparedKind::Integer { is_ordering: false })
         }
         Class::Float => Some(ComparedKind::Float),
-        Class::Vector => flags_are_dead(after).then_some(ComparedKind::Bytes),
+        Class::Vector => are_dead().then_some(ComparedKind::Bytes),
     }
 }
 
@@ -121,38 +130,13 @@ fn joins_for_equality(after: &[Instruction]) -> bool {
     join.is_some() && asks_for_equality(rest) == Some(true)
 }
 
-/// The flags that arithmetic leaves, all of which a comparison overwrites.
-const ARITHMETIC: u32 = RflagsBits::OF
-    | RflagsBits::SF
-    | RflagsBits::ZF
-    | RflagsBits::AF
-    | RflagsBits::CF
-    | RflagsBits::PF;
-
-/// Whether all flags are overwritten before one of them is read.
-fn flags_are_dead(after: &[Instruction]) -> bool {
-    let mut left = ARITHMETIC;
-    for instruction in after {
-        if instruction.rflags_read() & left != 0 {
-            return false;
-        }
-        left &= !instruction.rflags_modified();
-        if left == 0 {
-            return true;
-        }
-        if instruction.flow_control() != FlowControl::Next {
-            return false;
-        }
-    }
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn kind_of(bytes: &[u8]) -> Option<(ComparedKind, usize)> {
-        comparison(bytes, 0x1000).map(|found| (found.kind, found.width))
+        let rest = |at: u64| bytes.get(at.checked_sub(0x1000)? as usize..);
+        comparison(0x1000, &|at| decode(rest(at)?, at)).map(|found| (found.kind, found.width))
     }
 
     const EQUALITY: ComparedKind = ComparedKind::Integer { is_ordering: false };

@@ -6,8 +6,8 @@
 
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits};
 
-/// The flags that ADD and ADC write.
-const ARITHMETIC: u32 = RflagsBits::CF
+/// The flags that ADD, ADC and comparisons write.
+pub(in crate::coverage) const ARITHMETIC: u32 = RflagsBits::CF
     | RflagsBits::PF
     | RflagsBits::AF
     | RflagsBits::ZF
@@ -18,7 +18,10 @@ const STEPS_MAX: usize = 48;
 
 /// Whether the arithmetic flags are dead at `at`; `decode` gives an instruction of which it is certain
 /// that it stands there when the program runs.
-pub(super) fn are_dead(mut at: u64, decode: &dyn Fn(u64) -> Option<Instruction>) -> bool {
+pub(in crate::coverage) fn are_dead(
+    mut at: u64,
+    decode: &dyn Fn(u64) -> Option<Instruction>,
+) -> bool {
     let mut left = ARITHMETIC;
     for _ in 0..STEPS_MAX {
         let Some(instruction) = decode(at) else { return false };

@@ -22,7 +22,7 @@
 
 mod edges;
 mod emit;
-mod flags;
+pub(super) mod flags;
 mod marks;
 mod moves;
 mod plan;
