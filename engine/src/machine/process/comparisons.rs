@@ -12,7 +12,7 @@ use crate::arch::INSTRUCTION_BYTES_MAX;
 use crate::coverage::blocks::Blocks;
 use crate::coverage::comparisons::{self, Compared, StringFunction, evaluate, find, functions};
 use crate::coverage::detours::Image;
-use crate::guest::process::detours::{self, DetourConfig, DetourCounts, Hooked, Purpose};
+use crate::guest::process::detours::{DetourCounts, Hooked, Purpose};
 use crate::guest::process::pages::ProcessPages;
 use crate::linux::cpu::Cpu as _;
 use crate::linux::mm::user_memory::UserMemory as _;
@@ -44,19 +44,9 @@ impl ProcessDriver {
             parts.push(Image { elf: image.elf, blocks, base: image.base, first: *first });
         }
         let functions = self.string_functions(hw);
-        let config = DetourConfig {
-            tables: &self.state.tables,
-            process: &self.state.process,
-            pages: &snapshot.pages,
-            regs: &snapshot.state.regs,
-            crash_points: &self.state.crash_points,
-            purpose: Purpose::Comparisons,
-            functions: &functions,
-        };
-        let detours = detours::install(&mut hw.memory, &config, &parts)?;
+        let detours = self.new_detours(hw, snapshot, &parts, Purpose::Comparisons, &functions)?;
         let counts = detours.counts.clone();
-        let detours = Some(Box::new(detours));
-        self.comparisons = Some(Box::new(LoggedComparisons { detours, sites }));
+        self.comparisons = Some(Box::new(LoggedComparisons { detours: Some(detours), sites }));
         Ok(counts)
     }
 

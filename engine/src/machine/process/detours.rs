@@ -3,6 +3,7 @@
 //! Never answers an exit, and never judges what the maps say.
 
 use super::driver::ProcessDriver;
+use crate::coverage::comparisons::StringFunction;
 use crate::coverage::counts::PlaceHit;
 use crate::coverage::detours::{Detail, Image};
 use crate::guest::process::agent::MAPS_MAX;
@@ -22,19 +23,31 @@ impl ProcessDriver {
     ) -> Result<DetourCounts, MachineError> {
         self.hide_from_batches(hw)?;
         self.detours = None;
+        let detours = self.new_detours(hw, snapshot, images, Purpose::Marks(detail), &[])?;
+        let counts = detours.counts.clone();
+        self.detours = Some(detours);
+        Ok(counts)
+    }
+
+    /// Detours of a machine at its snapshot, which does not run through them yet.
+    pub(super) fn new_detours(
+        &self,
+        hw: &mut Hardware,
+        snapshot: &MachineSnapshot,
+        images: &[Image<'_>],
+        purpose: Purpose,
+        functions: &[(u64, StringFunction)],
+    ) -> Result<Box<Detours>, MachineError> {
         let config = DetourConfig {
             tables: &self.state.tables,
             process: &self.state.process,
             pages: &snapshot.pages,
             regs: &snapshot.state.regs,
             crash_points: &self.state.crash_points,
-            purpose: Purpose::Marks(detail),
-            functions: &[],
+            purpose,
+            functions,
         };
-        let detours = detours::install(&mut hw.memory, &config, images)?;
-        let counts = detours.counts.clone();
-        self.detours = Some(Box::new(detours));
-        Ok(counts)
+        Ok(Box::new(detours::install(&mut hw.memory, &config, images)?))
     }
 
     /// The blocks do not have these numbers any more.
