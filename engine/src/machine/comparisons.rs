@@ -22,12 +22,7 @@ impl Machine {
         &mut self,
         images: &[Image<'_>],
     ) -> Result<DetourCounts, MachineError> {
-        self.leave_agent()?;
-        self.readiness.check()?;
-        let Self { hw, driver, snapshot, .. } = self;
-        let Driver::Process(driver) = driver else {
-            return Err(MachineError::NotAProcess { operation: "comparisons" });
-        };
+        let (hw, driver, snapshot) = self.process_at_snapshot("comparisons")?;
         driver.install_comparisons(hw, snapshot, images)
     }
 

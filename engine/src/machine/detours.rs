@@ -24,12 +24,7 @@ impl Machine {
         images: &[Image<'_>],
         detail: Detail,
     ) -> Result<DetourCounts, MachineError> {
-        self.leave_agent()?;
-        self.readiness.check()?;
-        let Self { hw, driver, snapshot, .. } = self;
-        let Driver::Process(driver) = driver else {
-            return Err(MachineError::NotAProcess { operation: "coverage" });
-        };
+        let (hw, driver, snapshot) = self.process_at_snapshot("coverage")?;
         driver.install_detours(hw, snapshot, images, detail)
     }
 

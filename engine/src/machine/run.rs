@@ -132,11 +132,7 @@ impl Machine {
     /// # Errors
     /// The guest is no process, or the machine was not rewound.
     pub fn watch_output(&mut self, watch: Box<dyn OutputWatch>) -> Result<(), MachineError> {
-        self.leave_agent()?;
-        self.readiness.check()?;
-        let Driver::Process(driver) = &mut self.driver else {
-            return Err(MachineError::NotAProcess { operation: "reading its output" });
-        };
+        let (_, driver, _) = self.process_at_snapshot("reading its output")?;
         driver.watch_output(watch);
         Ok(())
     }
@@ -149,11 +145,7 @@ impl Machine {
     /// # Errors
     /// The guest is no process, or the machine was not rewound.
     pub fn limit_output(&mut self, bytes_max: u64) -> Result<(), MachineError> {
-        self.leave_agent()?;
-        self.readiness.check()?;
-        let Driver::Process(driver) = &mut self.driver else {
-            return Err(MachineError::NotAProcess { operation: "a limit on output" });
-        };
+        let (_, driver, _) = self.process_at_snapshot("a limit on output")?;
         driver.state.process.limit_output(bytes_max);
         Ok(())
     }
@@ -166,12 +158,8 @@ impl Machine {
     /// The guest is no process, the machine was not rewound, or the program has more pages at its
     /// snapshot already.
     pub fn limit_memory(&mut self, bytes_max: u64) -> Result<(), MachineError> {
-        self.leave_agent()?;
-        self.readiness.check()?;
-        let Driver::Process(driver) = &mut self.driver else {
-            return Err(MachineError::NotAProcess { operation: "a limit on memory" });
-        };
-        let slot = self.snapshot.layout.iter().find(|slot| slot.start == USER_BASE);
+        let (_, driver, snapshot) = self.process_at_snapshot("a limit on memory")?;
+        let slot = snapshot.layout.iter().find(|slot| slot.start == USER_BASE);
         let slot = slot.ok_or(MachineError::Invariant("a program's memory has its slot"))?;
         let pages = slot.pages() as u64;
         let free = driver.state.tables.frames_free();
@@ -182,6 +170,21 @@ impl Machine {
         }
         driver.state.tables.reserve(reserved);
         Ok(())
+    }
+
+    /// The parts of a machine that stands at its snapshot, out of the agent, with a process for its
+    /// guest, as `operation` needs it.
+    pub(super) fn process_at_snapshot(
+        &mut self,
+        operation: &'static str,
+    ) -> Result<(&mut Hardware, &mut ProcessDriver, &MachineSnapshot), MachineError> {
+        self.leave_agent()?;
+        self.readiness.check()?;
+        let Self { hw, driver, snapshot, .. } = self;
+        match driver {
+            Driver::Process(driver) => Ok((hw, driver, snapshot)),
+            Driver::Bare(_) => Err(MachineError::NotAProcess { operation }),
+        }
     }
 
     /// Runs once from the snapshot with `input`.
