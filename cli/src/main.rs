@@ -19,6 +19,7 @@ mod harness;
 mod heap;
 mod numbers;
 mod oracles;
+mod patience;
 mod point;
 mod quote;
 mod report;

@@ -6,6 +6,7 @@ use crate::boot;
 use crate::crash;
 use crate::numbers::Numbers;
 use crate::oracles::Oracles;
+use crate::patience::Patience;
 use dejavm_corpus::{
     Comparison, ComparisonKind, CrashFacts, Execution, ExitKind, Inputs, Shape, Target,
     TargetError, Uninteresting,
@@ -35,9 +36,8 @@ pub struct GuestTarget {
     numbers: Numbers,
     /// Numbers of what the current input hit.
     hits: Vec<u32>,
-    /// Whether batches run through detours, and how many inputs in a row had marks that were no news
-    /// after all.
-    marks: Option<u32>,
+    /// With inputs whose marks were no news after all, while batches run through detours.
+    marks: Option<Patience>,
     /// Why the last batch ended before its last input.
     batch_end: BatchEnd,
     /// For batches of one.
@@ -48,10 +48,10 @@ pub struct GuestTarget {
     /// Runs between two verifications; 0 is never.
     verify_every: u64,
     runs: u64,
-    /// Traces in a row that detours were of no use to, while there are detours.
-    detours: Option<u32>,
-    /// Runs in a row whose comparisons could not be logged, while they are logged.
-    comparisons: Option<u32>,
+    /// With traces that detours were of no use to, while there are detours.
+    detours: Option<Patience>,
+    /// With runs whose comparisons could not be logged, while they are logged.
+    comparisons: Option<Patience>,
     /// Many runs to one entry into the guest, if that is wanted and possible.
     batches: Option<BatchState>,
     /// What the exits of all batches were for.
@@ -66,8 +66,8 @@ struct BatchState {
     batch: Batch,
     report: BatchReport,
     pace: BatchPace,
-    /// Batches in a row that did not even say how their first run ended.
-    fruitless: u32,
+    /// With batches that did not even say how their first run ended.
+    patience: Patience,
 }
 
 /// How much longer than others a run through detours may take, in which breakpoints are hit.
@@ -85,10 +85,6 @@ enum BatchEnd {
     /// A run did not finish.
     Unfinished,
 }
-
-/// Batches, and traces through detours, in a row that may be of no use before there are no more of
-/// them.
-const FRUITLESS_MAX: u32 = 64;
 
 /// The least time limit of a run whose comparisons are logged.
 const COMPARISONS_LIMIT: Duration = Duration::from_secs(1);
@@ -164,7 +160,7 @@ impl GuestTarget {
     ) -> Result<DetourCounts, MachineError> {
         let detail = if self.batches.is_some() { wanted } else { Detail::Blocks };
         let counts = self.machine.install_detours(images, detail)?;
-        self.detours = Some(0);
+        self.detours = Some(Patience::default());
         if detail == Detail::Blocks {
             return Ok(counts);
         }
@@ -173,7 +169,7 @@ impl GuestTarget {
         }
         let blocks = self.numbers.shape().blocks;
         self.numbers = Numbers::new(detail, blocks, counts.edges_total);
-        self.marks = Some(0);
+        self.marks = Some(Patience::default());
         Ok(counts)
     }
 
@@ -184,7 +180,7 @@ impl GuestTarget {
     /// The program cannot have detours; nothing is logged.
     pub fn log_comparisons(&mut self, images: &[Image<'_>]) -> Result<DetourCounts, MachineError> {
         let counts = self.machine.install_comparisons(images)?;
-        self.comparisons = Some(0);
+        self.comparisons = Some(Patience::default());
         Ok(counts)
     }
 
@@ -226,16 +222,12 @@ impl GuestTarget {
     /// Takes into account what a run by itself says of the marks that had to be looked at.
     fn judge_marks(&mut self, exit_kind: &ExitKind) -> Result<(), TargetError> {
         let was_news = std::mem::take(&mut self.batch_end) == BatchEnd::News;
-        let Some(in_vain) = self.marks else { return Ok(()) };
+        let Some(patience) = &mut self.marks else { return Ok(()) };
         let is_vain = was_news && self.hits.is_empty() && *exit_kind == ExitKind::Finished;
-        self.marks = Some(if is_vain {
-            in_vain + 1
-        } else if was_news {
-            0
-        } else {
-            in_vain
-        });
-        if in_vain + 1 >= FRUITLESS_MAX && is_vain || self.batches.is_none() {
+        if was_news && !is_vain {
+            patience.renew();
+        }
+        if is_vain && !patience.lasts() || self.batches.is_none() {
             tracing::warn!("edges and counts are of no use with this program: only blocks guide");
             self.do_without_marks()?;
         }
@@ -244,15 +236,17 @@ impl GuestTarget {
 
     /// As [`trace`](Target::trace), through detours, if that is possible.
     fn trace_detoured(&mut self, input: &[u8]) -> Result<Option<Duration>, TargetError> {
-        let Some(in_vain) = self.detours else { return Ok(None) };
+        let Some(patience) = &mut self.detours else { return Ok(None) };
         // What does not mark itself has its price, which is not the input's.
         let limit = self.limit.saturating_mul(TRACE_TIMES).saturating_add(TRACE_TIME);
         let traced = self.machine.trace(input, Limit::time(limit)).map_err(TargetError::new)?;
         let Some(report) = traced else {
-            self.detours = (in_vain + 1 < FRUITLESS_MAX).then_some(in_vain + 1);
+            if !patience.lasts() {
+                self.detours = None;
+            }
             return Ok(None);
         };
-        self.detours = Some(0);
+        patience.renew();
         if self.oracles.is_finding(&report.outcome) {
             self.machine.rewind().map_err(TargetError::new)?;
             return Ok(None);
@@ -410,7 +404,7 @@ impl Target for GuestTarget {
 
     fn run_uninteresting(&mut self, inputs: &Inputs) -> Result<Uninteresting, TargetError> {
         let Some(mut batches) = self.batches.take() else { return Ok(Uninteresting::default()) };
-        let BatchState { batch, report, pace, fruitless } = &mut batches;
+        let BatchState { batch, report, pace, patience } = &mut batches;
         batch.clear();
         for input in inputs.iter() {
             // One that is too long for any batch ends this one.
@@ -447,9 +441,12 @@ impl Target for GuestTarget {
             self.machine.arm_blocks(Arm::Unknown);
         }
         let is_unknown = report.is_distrusted || matches!(report.runs.first(), Some(None));
-        *fruitless = if is_unknown && runs == 0 { *fruitless + 1 } else { 0 };
+        let is_vain = is_unknown && runs == 0;
+        if !is_vain {
+            patience.renew();
+        }
         let duration = report.duration;
-        if *fruitless < FRUITLESS_MAX {
+        if !is_vain || patience.lasts() {
             self.batches = Some(batches);
         } else {
             tracing::warn!("batches are of no use with this program: one run to an entry");
@@ -472,14 +469,15 @@ impl Target for GuestTarget {
     }
 
     fn comparisons(&mut self, input: &[u8]) -> Result<Vec<Comparison>, TargetError> {
-        let Some(in_vain) = self.comparisons else { return Ok(Vec::new()) };
+        let Some(patience) = &mut self.comparisons else { return Ok(Vec::new()) };
         // Of an entry, which is known to end: what a busy host makes late must not be missing.
         let limit = Limit::time(self.limit.saturating_mul(10).max(COMPARISONS_LIMIT));
         let found = self.machine.comparisons(input, limit).map_err(TargetError::new)?;
-        self.comparisons = match found {
-            Some(_) => Some(0),
-            None => (in_vain + 1 < FRUITLESS_MAX).then_some(in_vain + 1),
-        };
+        match found {
+            Some(_) => patience.renew(),
+            None if patience.lasts() => {}
+            None => self.comparisons = None,
+        }
         self.ran(1)?;
         Ok(found.unwrap_or_default().into_iter().map(comparison).collect())
     }
