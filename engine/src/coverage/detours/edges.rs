@@ -29,15 +29,9 @@ impl Edges {
     #[must_use]
     pub fn find(elf: &[u8], blocks: &Blocks) -> Self {
         let mut sorted = Vec::new();
-        for extent in blocks.code.extents() {
-            let bytes = blocks.code.bytes_from(elf, extent.start);
-            for (index, at) in (0..bytes.len()).zip(extent) {
-                let Some(bytes) = bytes.get(index..).filter(|bytes| may_be_branch(bytes)) else {
-                    continue;
-                };
-                if !blocks.code.is_instruction(at) {
-                    continue;
-                }
+        for at in blocks.code.instructions() {
+            let bytes = blocks.code.bytes_from(elf, at);
+            if may_be_branch(bytes) {
                 let branch = Decoder::with_ip(64, bytes, at, DecoderOptions::NONE).decode();
                 sorted.extend(edges_of(&branch, &blocks.code));
             }
