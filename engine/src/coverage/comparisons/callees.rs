@@ -29,7 +29,7 @@ pub(super) struct Callees {
 impl Callees {
     pub(super) fn find(elf: &[u8], code: &Code) -> Self {
         let Ok(layout) = Layout::parse(elf) else { return Self::default() };
-        let function = |name| elf.get(name).and_then(named).and_then(StringFunction::of);
+        let function = |name| elf.get(name).and_then(named).map(|(_, function)| function);
         let mut callees = Self::default();
         for symbol in layout.functions(elf) {
             callees.at.extend(function(symbol.name).map(|found| (symbol.address, found)));

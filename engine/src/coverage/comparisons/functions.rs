@@ -11,7 +11,7 @@ use crate::symbols::elf::Layout;
 pub const STRING_BYTES_MAX: usize = 64;
 
 /// How a function takes its strings, as its first arguments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StringFunction {
     /// `memcmp`: two addresses, and a length.
     Memory,
@@ -57,23 +57,19 @@ const NAMES: [(&str, StringFunction); 24] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Found {
     name: &'static str,
+    function: StringFunction,
     /// Only the way to it that calls of one image take (an entry of its PLT), as long as the dynamic
     /// linker has not looked it up.
     is_way: bool,
     at: u64,
 }
 
-/// The name of a function that compares strings.
-pub(super) fn named(name: &[u8]) -> Option<&'static str> {
-    NAMES.iter().map(|(own, _)| *own).find(|own| own.as_bytes() == name)
+/// The function with this name, and the name.
+pub(super) fn named(name: &[u8]) -> Option<(&'static str, StringFunction)> {
+    NAMES.iter().find(|(own, _)| own.as_bytes() == name).copied()
 }
 
 impl StringFunction {
-    /// The function with this name.
-    pub(super) fn of(name: &str) -> Option<Self> {
-        NAMES.iter().find(|(own, _)| *own == name).map(|(_, function)| *function)
-    }
-
     /// What it compares.
     #[must_use]
     pub fn kind(self) -> ComparedKind {
@@ -123,8 +119,7 @@ pub fn functions(
     // A way to it is of no use where the function itself is known.
     let known: Vec<_> = found.iter().filter(|f| !f.is_way).map(|f| f.name).collect();
     found.retain(|f| !f.is_way || !known.contains(&f.name));
-    let function = |f: Found| StringFunction::of(f.name).map(|function| (f.at, function));
-    let mut functions: Vec<_> = found.into_iter().filter_map(function).collect();
+    let mut functions: Vec<_> = found.into_iter().map(|f| (f.at, f.function)).collect();
     functions.sort_unstable_by_key(|(at, _)| *at);
     functions.dedup_by_key(|(at, _)| *at);
     functions
@@ -140,22 +135,29 @@ fn of_image(elf: &[u8], base: u64, read: &dyn Fn(u64, usize) -> Vec<u8>) -> Vec<
     let mut found = Vec::new();
     let resolved = layout.ifunc_slots(elf);
     for symbol in layout.functions(elf) {
-        let Some(name) = elf.get(symbol.name.clone()).and_then(named) else { continue };
+        let Some((name, function)) = elf.get(symbol.name.clone()).and_then(named) else {
+            continue;
+        };
         if !symbol.is_ifunc {
-            found.push(Found { name, is_way: false, at: symbol.address.wrapping_add(base) });
+            found.push(Found {
+                name,
+                function,
+                is_way: false,
+                at: symbol.address.wrapping_add(base),
+            });
             continue;
         }
         let slots = resolved.iter().filter(|(_, resolver)| *resolver == symbol.address);
         let addresses = slots.filter_map(|(slot, _)| word(*slot));
-        found.extend(addresses.map(|at| Found { name, is_way: false, at }));
+        found.extend(addresses.map(|at| Found { name, function, is_way: false, at }));
     }
     for (slot, name) in layout.imported_slots(elf) {
-        let Some(name) = elf.get(name).and_then(named) else { continue };
+        let Some((name, function)) = elf.get(name).and_then(named) else { continue };
         let Some(at) = word(slot) else { continue };
         if !layout.contains(at.wrapping_sub(base)) {
-            found.push(Found { name, is_way: false, at });
+            found.push(Found { name, function, is_way: false, at });
         } else if let Some(at) = jump_before(at, slot.wrapping_add(base), read) {
-            found.push(Found { name, is_way: true, at });
+            found.push(Found { name, function, is_way: true, at });
         }
     }
     found
