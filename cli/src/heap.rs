@@ -4,7 +4,7 @@
 
 use crate::error::CliError;
 use crate::sanitizers;
-use dejavm_engine::linux::{MadeFile, ProcessSpec};
+use dejavm_engine::linux::{MadeFile, ProcessSpec, has_interpreter};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
@@ -51,44 +51,16 @@ fn joined(others: &[u8]) -> OsString {
     OsString::from_vec(entry)
 }
 
-/// `e_phoff`, `e_phentsize` and `e_phnum` of a 64-bit ELF file, and `PT_INTERP`.
-const PROGRAM_HEADERS_AT: usize = 32;
-const PROGRAM_HEADER_BYTES_AT: usize = 54;
-const PROGRAM_HEADERS_COUNT_AT: usize = 56;
-const PT_INTERP: u64 = 3;
-
-/// Whether an ELF file names a dynamic loader.
-fn has_interpreter(bytes: &[u8]) -> bool {
-    let number = |at: usize, len: usize| {
-        let bytes = bytes.get(at..at.checked_add(len)?)?;
-        Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
-    };
-    let (Some(start), Some(size), Some(count)) = (
-        number(PROGRAM_HEADERS_AT, 8),
-        number(PROGRAM_HEADER_BYTES_AT, 2),
-        number(PROGRAM_HEADERS_COUNT_AT, 2),
-    ) else {
-        return false;
-    };
-    (0..count).any(|index| {
-        let at = start.checked_add(index * size).and_then(|at| usize::try_from(at).ok());
-        at.and_then(|at| number(at, 4)) == Some(PT_INTERP)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The headers of a program with a loader.
+    /// The headers of a program with a loader: `e_ident`, `e_phoff`, `e_phentsize` and `e_phnum`, and
+    /// one program header, a `PT_INTERP`.
     fn dynamic() -> Vec<u8> {
         let mut bytes = vec![0; 64 + 56];
-        for (at, byte) in [
-            (PROGRAM_HEADERS_AT, 64),
-            (PROGRAM_HEADER_BYTES_AT, 56),
-            (PROGRAM_HEADERS_COUNT_AT, 1),
-            (64, PT_INTERP as u8),
-        ] {
+        bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        for (at, byte) in [(32, 64), (54, 56), (56, 1), (64, 3)] {
             bytes[at] = byte;
         }
         bytes

@@ -90,6 +90,7 @@ pub use abi::syscall::{FaultAction, SyscallAction, SystemCall};
 pub use base::limits::Limits;
 pub use cpu::{Cpu, ExtendedLayout};
 pub use fs::missing_paths::MissingPaths;
+pub use loader::elf::has_interpreter;
 pub use loader::host_files::HostFiles;
 pub use loader::host_files::policy::is_system_path;
 pub use loader::images::LoadedImage;

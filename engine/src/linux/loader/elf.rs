@@ -216,6 +216,14 @@ pub(crate) fn entry_of(file: &[u8]) -> Option<u64> {
     elf::FileHeader64::<LE>::parse(file).ok().map(|header| header.e_entry(LE))
 }
 
+/// Whether an ELF file names a dynamic loader, whatever else is wrong with it.
+#[must_use]
+pub fn has_interpreter(file: &[u8]) -> bool {
+    let header = elf::FileHeader64::<LE>::parse(file).ok();
+    let segments = header.and_then(|header| header.program_headers(LE, file).ok());
+    segments.is_some_and(|all| all.iter().any(|one| one.p_type(LE) == elf::PT_INTERP))
+}
+
 /// Tells what is not a 64-bit x86 ELF file by its first bytes.
 fn check_kind(path: &Path, file: &[u8]) -> Result<(), LoadError> {
     let path = || path.to_owned();
