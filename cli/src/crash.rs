@@ -4,7 +4,7 @@
 
 use dejavm_corpus::CrashFacts;
 use dejavm_engine::address::PAGE_SIZE;
-use dejavm_engine::machine::RunReport;
+use dejavm_engine::machine::{Machine, RunReport};
 use dejavm_engine::outcome::{Access, Fault, MemoryAccess, Outcome};
 use dejavm_engine::symbols::{
     CodeLocation, Line, SourceFrame, Symbolizer, UnwindRegisters, caller_frame, crash_frame,
@@ -82,6 +82,18 @@ pub(crate) fn as_map<S: serde::Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_map(registers.iter().map(|register| (register.name, register.value)))
+}
+
+/// The call stack of the guest of `machine`, which ended with `report`; none of a bare guest.
+pub fn stack_in(
+    machine: &mut Machine,
+    symbolizer: &Symbolizer,
+    report: &RunReport,
+) -> Vec<CodeLocation> {
+    if machine.process().is_none() {
+        return Vec::new();
+    }
+    stack(symbolizer, report, &mut |at, out| machine.read_virtual(at, out))
 }
 
 /// The call stack of a guest stopped with `report`'s registers.

@@ -358,16 +358,12 @@ impl GuestTarget {
 
     /// The stack of a guest that was stopped; none of a bare guest.
     fn stack(&mut self, report: &RunReport) -> Vec<CodeLocation> {
-        let Self { machine, symbolizer, images, .. } = self;
-        if machine.process().is_none() {
-            return Vec::new();
+        let count = image_count(&self.machine);
+        if self.images != count {
+            self.images = count;
+            self.symbolizer = boot::symbolizer(self.machine.process());
         }
-        let count = image_count(machine);
-        if *images != count {
-            *images = count;
-            *symbolizer = boot::symbolizer(machine.process());
-        }
-        crash::stack(symbolizer, report, &mut |at, out| machine.read_virtual(at, out))
+        crash::stack_in(&mut self.machine, &self.symbolizer, report)
     }
 }
 

@@ -12,9 +12,8 @@ use crate::report::{self, Report};
 use crate::sandbox::{Sandbox, SandboxStage};
 use crate::terminal;
 use dejavm_corpus::{CrashFacts, Recorded, hang_limit};
-use dejavm_engine::machine::{Machine, RunReport};
+use dejavm_engine::machine::RunReport;
 use dejavm_engine::outcome::Outcome;
-use dejavm_engine::symbols::{CodeLocation, Symbolizer};
 use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -82,7 +81,7 @@ pub fn run(args: &ReproArgs) -> Result<ExitCode, CliError> {
     report.memory_crc32 = Some(report::digest(digest));
     let symbolizer = boot::symbolizer(machine.process());
     report.snapshot = Some(point::in_words(machine.snapshot(), &symbolizer));
-    let stack = stack(&symbolizer, &run, &mut machine);
+    let stack = crash::stack_in(&mut machine, &symbolizer, &run);
     let stopped = oracles.facts(&run, &stack, [machine.stdout(), machine.stderr()]);
     if stopped.is_some() {
         report.backtrace = stack.iter().map(crash::frame).collect();
@@ -211,14 +210,6 @@ fn facts(run: &RunReport, report: &Report) -> Option<CrashFacts> {
         }),
         _ => None,
     }
-}
-
-/// The stack of a guest that has ended; none of a bare guest.
-fn stack(symbolizer: &Symbolizer, run: &RunReport, machine: &mut Machine) -> Vec<CodeLocation> {
-    if machine.process().is_none() {
-        return Vec::new();
-    }
-    crash::stack(symbolizer, run, &mut |at, out| machine.read_virtual(at, out))
 }
 
 /// The end of what a program wrote, fit for a terminal.
